@@ -1,0 +1,4 @@
+//! Cachalot: a pull-through caching proxy and mirror for OCI registries.
+
+pub mod oci;
+pub mod upstream;

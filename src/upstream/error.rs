@@ -1,0 +1,107 @@
+//! How asking an upstream fails, in words that let the cache choose what to do next.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Why an upstream gave no usable answer.
+///
+/// Cheap to clone, for one failed fill is told to all its followers.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum UpstreamError {
+    /// 404: the upstream does not have it.
+    #[error("not found")]
+    NotFound {
+        /// The upstream's own words, where it sent any.
+        message: Option<String>,
+    },
+    /// 401 or 403 after our own authentication (P-104).
+    #[error("access denied (status {status})")]
+    Denied { status: u16, message: Option<String> },
+    /// 429, or a cool-down after one.
+    #[error("rate limited")]
+    RateLimited { retry_after: Option<Duration> },
+    /// A 5xx or 408 that stayed after retries, or a status nobody expects here.
+    #[error("unexpected status {status}")]
+    Status { status: u16, message: Option<String> },
+    /// The token service refused or answered nonsense.
+    #[error("authentication failed: {reason}")]
+    Auth { reason: String },
+    /// No answer within a named limit, given with its value.
+    #[error("{limit} of {after:?} passed")]
+    TimedOut { limit: &'static str, after: Duration },
+    /// DNS, TCP, proxy.
+    #[error("cannot connect to {host}")]
+    Connect {
+        host: String,
+        #[source]
+        source: Arc<dyn std::error::Error + Send + Sync>,
+    },
+    /// The TLS handshake.
+    #[error("TLS with {host} failed")]
+    Tls {
+        host: String,
+        #[source]
+        source: Arc<dyn std::error::Error + Send + Sync>,
+    },
+    /// The connection broke, or the body ended early.
+    #[error("transfer broke off after {received_bytes} bytes")]
+    Truncated {
+        received_bytes: u64,
+        #[source]
+        source: Option<Arc<dyn std::error::Error + Send + Sync>>,
+    },
+    /// An answer that breaks the protocol: a bad redirect, an encoded body, a range that was not asked for.
+    #[error("protocol violation: {reason}")]
+    Protocol { reason: String },
+    /// A body above the limit for its kind.
+    #[error("body is larger than {limit_bytes} bytes")]
+    TooLarge { limit_bytes: usize },
+}
+
+impl UpstreamError {
+    /// Returns true when the same request may well succeed a little later, or at another endpoint.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Status { status, .. } => *status >= 500 || *status == 408,
+            Self::TimedOut { .. } | Self::Connect { .. } | Self::Tls { .. } | Self::Truncated { .. } => true,
+            Self::NotFound { .. }
+            | Self::Denied { .. }
+            | Self::RateLimited { .. }
+            | Self::Auth { .. }
+            | Self::Protocol { .. }
+            | Self::TooLarge { .. } => false,
+        }
+    }
+
+    /// Returns true when a stale copy may be served instead: network error, time-out, 5xx, 429; never 401, 403, 404 (P-139).
+    pub fn allows_stale(&self) -> bool {
+        match self {
+            Self::NotFound { .. } | Self::Denied { .. } => false,
+            Self::RateLimited { .. }
+            | Self::Status { .. }
+            | Self::Auth { .. }
+            | Self::TimedOut { .. }
+            | Self::Connect { .. }
+            | Self::Tls { .. }
+            | Self::Truncated { .. }
+            | Self::Protocol { .. }
+            | Self::TooLarge { .. } => true,
+        }
+    }
+
+    /// Returns the closed word for the metric `cachalot_upstream_errors_total`.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::NotFound { .. } | Self::Denied { .. } => "http_4xx",
+            Self::RateLimited { .. } => "rate_limited",
+            Self::Status { status, .. } if *status < 500 => "http_4xx",
+            Self::Status { .. } => "http_5xx",
+            Self::Auth { .. } => "auth",
+            Self::TimedOut { .. } => "timeout",
+            Self::Connect { .. } => "connect",
+            Self::Tls { .. } => "tls",
+            Self::Truncated { .. } => "truncated",
+            Self::Protocol { .. } | Self::TooLarge { .. } => "protocol",
+        }
+    }
+}

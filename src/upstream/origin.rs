@@ -1,0 +1,103 @@
+//! The questions that the cache may put to one upstream.
+
+use std::fmt;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
+
+use super::error::UpstreamError;
+use crate::oci::{Digest, MediaType, Reference, RepositoryName, UpstreamName};
+
+/// One upstream registry, as the cache sees it.
+///
+/// Every method authenticates, follows redirects, obeys the upstream's limits and gives up within the header budget.
+/// Dropping a returned future or stream closes its transfer.
+pub trait Origin: Send + Sync + fmt::Debug {
+    fn name(&self) -> &UpstreamName;
+
+    /// Asks what `reference` is, without its bytes (HEAD; free of charge at Docker Hub, U-4).
+    ///
+    /// `accept` is the value of the `Accept` header to send.
+    fn manifest_head<'a>(
+        &'a self,
+        repository: &'a RepositoryName,
+        reference: &'a Reference,
+        accept: &'a str,
+    ) -> BoxFuture<'a, Result<ManifestHead, UpstreamError>>;
+
+    /// Fetches a manifest whole; one above `limit_bytes` is [`UpstreamError::TooLarge`].
+    ///
+    /// The bytes are as received and **not verified**: that is the cache's work.
+    fn manifest<'a>(
+        &'a self,
+        repository: &'a RepositoryName,
+        reference: &'a Reference,
+        accept: &'a str,
+        limit_bytes: usize,
+    ) -> BoxFuture<'a, Result<ManifestAnswer, UpstreamError>>;
+
+    /// Asks for a blob's size without its bytes: HEAD, or `bytes=0-0` where HEAD is refused (P-51, U-28, U-46).
+    fn blob_head<'a>(
+        &'a self,
+        repository: &'a RepositoryName,
+        digest: &'a Digest,
+    ) -> BoxFuture<'a, Result<BlobHead, UpstreamError>>;
+
+    /// Starts a transfer of a blob from byte `start` to byte `end` inclusive, or to its end.
+    ///
+    /// The answer says where the transfer really starts: an upstream that ignores ranges starts at 0 (U-64, P-67).
+    fn blob<'a>(
+        &'a self,
+        repository: &'a RepositoryName,
+        digest: &'a Digest,
+        start: u64,
+        end: Option<u64>,
+    ) -> BoxFuture<'a, Result<BlobTransfer, UpstreamError>>;
+}
+
+/// What a HEAD of a manifest told; each field is `None` when the upstream left it out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ManifestHead {
+    /// The upstream's claim, not proof (S-10).
+    pub digest: Option<Digest>,
+    pub media_type: Option<MediaType>,
+    pub size_bytes: Option<u64>,
+}
+
+/// A manifest as received.
+#[derive(Debug, Clone)]
+pub struct ManifestAnswer {
+    pub bytes: Bytes,
+    pub media_type: Option<MediaType>,
+    /// The upstream's claim, not proof (S-10).
+    pub digest: Option<Digest>,
+}
+
+/// What is known of a blob without its bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BlobHead {
+    pub size_bytes: Option<u64>,
+}
+
+/// Some bytes of a blob on their way.
+pub struct BlobTransfer {
+    /// The offset of the first byte that `chunks` yields.
+    pub start: u64,
+    /// The blob's whole length, when the upstream told it (P-44).
+    pub size_bytes: Option<u64>,
+    /// The bytes. An end before what was announced is an `Err`, never a clean end (P-50).
+    pub chunks: Chunks,
+}
+
+/// Bytes in order, as the network gives them.
+pub type Chunks = BoxStream<'static, Result<Bytes, UpstreamError>>;
+
+impl fmt::Debug for BlobTransfer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BlobTransfer")
+            .field("start", &self.start)
+            .field("size_bytes", &self.size_bytes)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,1 @@
+//! The code has no rules of its own yet.
