@@ -2,3 +2,4 @@
 
 pub mod oci;
 pub mod upstream;
+pub mod wire;

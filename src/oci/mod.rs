@@ -3,12 +3,20 @@
 //! Everything here is a pure value: no clock, no I/O, no runtime.
 //! Text from a peer is parsed once, at the edge; inside, a digest is a [`Digest`] and a name is a [`RepositoryName`].
 
+mod descriptor;
 mod digest;
+mod error;
+mod manifest;
 mod media_type;
 mod name;
 mod reference;
+mod route;
 
+pub use descriptor::{Descriptor, Platform};
 pub use digest::{Algorithm, Digest, DigestError, Hasher};
+pub use error::{ErrorCode, error_body};
+pub use manifest::{DESCRIPTORS_MAX, Manifest, ManifestError, ManifestKind};
 pub use media_type::MediaType;
-pub use name::{NameError, RepositoryName, UpstreamName};
+pub use name::{NAME_LENGTH_MAX, NameError, RepositoryName, UpstreamName};
 pub use reference::{Reference, ReferenceError, Tag};
+pub use route::{Endpoint, Entry, Question, Refusal, Route, TARGET_LENGTH_MAX, Table, TableError, route};

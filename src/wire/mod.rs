@@ -1,0 +1,16 @@
+//! The HTTP header values that a registry cache reads and writes, as pure values: ranges, conditions, negotiation, caching.
+//!
+//! Nothing here knows of connections, bodies or the clock.
+
+mod accept;
+pub mod cache_control;
+mod cache_status;
+mod conditional;
+mod multipart;
+mod range;
+
+pub use accept::Accept;
+pub use cache_status::{Outcome, header as cache_status_header, header_with_ttl as cache_status_header_with_ttl};
+pub use conditional::{etag, if_range_matches, is_not_modified};
+pub use multipart::Multipart;
+pub use range::{ByteRange, RANGES_MAX, RangeHeader, RangeSpec, Resolved};
