@@ -1,0 +1,230 @@
+//! The blob question: from the store, from a fill under way, or from a new fill.
+
+use std::sync::Arc;
+
+use super::body::BlobBody;
+use super::fill::Interest;
+use super::fill::{Fill, FillKey, FillTask, Joined, Reach};
+use super::{Cache, CacheError, Place, Upstream};
+use crate::oci::{Digest, Reference, RepositoryName};
+use crate::store::{GrantKind, Object, blocking};
+use crate::telemetry::Kind;
+use crate::wire::{ByteRange, Outcome};
+
+/// A question about a blob.
+#[derive(Debug)]
+pub struct BlobQuestion<'a> {
+    pub upstream: &'a Arc<Upstream>,
+    pub repository: &'a RepositoryName,
+    pub digest: &'a Digest,
+    /// False for HEAD: the size is enough, and nothing is downloaded for it.
+    pub wants_bytes: bool,
+}
+
+/// A blob that may be read, or what is known of it.
+#[derive(Debug)]
+pub struct BlobAnswer {
+    /// `None` only while a fill of unannounced length is under way.
+    pub size_bytes: Option<u64>,
+    pub outcome: Outcome,
+    source: Source,
+    reading: Reading,
+}
+
+/// Where the bytes come from.
+#[derive(Debug)]
+enum Source {
+    /// No bytes were wanted.
+    Nowhere,
+    Stored(Object),
+    Fill(Interest),
+}
+
+/// What a body needs beside its source.
+#[derive(Debug, Clone)]
+pub(super) struct Reading {
+    pub(super) cache: Cache,
+    pub(super) upstream: Arc<Upstream>,
+    pub(super) repository: RepositoryName,
+    pub(super) digest: Digest,
+}
+
+impl BlobAnswer {
+    /// Returns the bytes of `range`; its tail is not withheld.
+    pub fn range(&self, range: ByteRange) -> BlobBody {
+        self.read(range.start, Some(range.end.saturating_add(1)))
+    }
+
+    /// Returns the bytes from `start` to the end of the blob; on a fill the last ones come once the digest is known good.
+    pub fn from(&self, start: u64) -> BlobBody {
+        self.read(start, None)
+    }
+
+    fn read(&self, start: u64, end: Option<u64>) -> BlobBody {
+        match &self.source {
+            Source::Nowhere => BlobBody::empty(),
+            Source::Stored(object) => {
+                let end = end.unwrap_or(object.size_bytes).min(object.size_bytes);
+                BlobBody::stored(object.clone(), self.reading.cache.0.buffers.clone(), start..end)
+            }
+            Source::Fill(interest) => BlobBody::following(
+                interest.clone(),
+                self.reading.clone(),
+                start,
+                end.map_or(Reach::ToEnd, Reach::Until),
+            ),
+        }
+    }
+}
+
+impl Cache {
+    /// Answers a question about a blob.
+    pub async fn blob(&self, question: &BlobQuestion<'_>) -> Result<BlobAnswer, CacheError> {
+        let answer = self.find_blob(question).await;
+        question.upstream.count(Kind::Blob, &answer, |answer| answer.outcome);
+        answer
+    }
+
+    async fn find_blob(&self, question: &BlobQuestion<'_>) -> Result<BlobAnswer, CacheError> {
+        let BlobQuestion { upstream, repository, digest, .. } = *question;
+        let granted = self.0.ledger.holds_blob(upstream.origin.name(), repository, digest);
+        let stored = self.stored_blob(digest).await;
+        match (stored, granted) {
+            (Some(object), true) => return Ok(self.answer(question, Outcome::Hit, Source::Stored(object))),
+            (Some(object), false) => {
+                self.ask_existence(question).await?;
+                return Ok(self.answer(question, Outcome::Revalidated, Source::Stored(object)));
+            }
+            (None, _) => {}
+        }
+        if let Some(absence) = self.remembered_blob_absence(question) {
+            return Err(absence);
+        }
+        if question.wants_bytes {
+            self.fill_blob(question, granted).await
+        } else {
+            self.size_of_blob(question, granted).await
+        }
+    }
+
+    /// Joins the blob's fill, or starts one.
+    async fn fill_blob(&self, question: &BlobQuestion<'_>, granted: bool) -> Result<BlobAnswer, CacheError> {
+        let upstream = question.upstream;
+        if upstream.policy.offline {
+            return Err(upstream.offline());
+        }
+        let (interest, outcome) = self.join_fill(question);
+        let fill = Arc::clone(interest.fill());
+        // The upstream's yes to the fill is a yes to the repository that started it, and to no other (P-132).
+        if !granted && fill.repository != *question.repository {
+            self.ask_existence(question).await?;
+        }
+        match fill.started().await {
+            Ok(size_bytes) => {
+                self.0.ledger.grant_blob(upstream.origin.name(), question.repository, question.digest);
+                let mut answer = self.answer(question, outcome, Source::Fill(interest));
+                answer.size_bytes = size_bytes;
+                Ok(answer)
+            }
+            Err(why) => {
+                let error = CacheError::from_fill(upstream.origin.name(), &why);
+                self.remember_blob_absence(question, &error);
+                Err(error)
+            }
+        }
+    }
+
+    fn join_fill(&self, question: &BlobQuestion<'_>) -> (Interest, Outcome) {
+        let upstream = question.upstream;
+        let key = FillKey { upstream: upstream.origin.name().clone(), digest: *question.digest };
+        let make = || Fill::new(key.clone(), question.repository.clone(), self.0.buffers.clone());
+        match self.0.inflight.join(&key, make) {
+            Joined::Follow(interest) => (interest, Outcome::Coalesced),
+            Joined::Lead(interest, lead) => {
+                let task = FillTask {
+                    lead,
+                    origin: Arc::clone(&upstream.origin),
+                    store: self.store(),
+                    class: self.class(question.digest),
+                    permits: self.0.permits.clone(),
+                    metrics: Arc::clone(&upstream.metrics),
+                };
+                self.0.tasks.spawn("fill", task.run());
+                (interest, Outcome::Miss)
+            }
+        }
+    }
+
+    /// Answers a HEAD of a blob that is not stored, without starting a download (P-51).
+    async fn size_of_blob(&self, question: &BlobQuestion<'_>, granted: bool) -> Result<BlobAnswer, CacheError> {
+        let key = FillKey { upstream: question.upstream.origin.name().clone(), digest: *question.digest };
+        if let Some(interest) = self.0.inflight.find(&key)
+            && (granted || interest.fill().repository == *question.repository)
+            && let Ok(Some(size_bytes)) = interest.fill().started().await
+        {
+            let mut answer = self.answer(question, Outcome::Coalesced, Source::Nowhere);
+            answer.size_bytes = Some(size_bytes);
+            return Ok(answer);
+        }
+        let size_bytes = self.ask_existence(question).await?;
+        let mut answer = self.answer(question, Outcome::Miss, Source::Nowhere);
+        answer.size_bytes = size_bytes;
+        Ok(answer)
+    }
+
+    /// Asks the upstream whether the repository has the blob, once for all who ask together, and records the grant.
+    async fn ask_existence(&self, question: &BlobQuestion<'_>) -> Result<Option<u64>, CacheError> {
+        let upstream = question.upstream;
+        if let Some(absence) = self.remembered_blob_absence(question) {
+            return Err(absence);
+        }
+        if upstream.policy.offline {
+            return Err(upstream.offline());
+        }
+        let place = Place::new(upstream, question.repository, *question.digest);
+        let (for_work, repository, digest) = (Arc::clone(upstream), question.repository.clone(), *question.digest);
+        let work = move || async move {
+            let head = for_work.origin.blob_head(&repository, &digest).await;
+            head.map(|head| head.size_bytes).map_err(|error| for_work.error(error))
+        };
+        let landed = self.0.existence.join(place, "ask about a blob", work).await;
+        let told = landed.answer.unwrap_or(Err(CacheError::Aborted));
+        match &told {
+            Ok(_) => self.0.ledger.grant_blob(upstream.origin.name(), question.repository, question.digest),
+            Err(error) => self.remember_blob_absence(question, error),
+        }
+        told
+    }
+
+    async fn stored_blob(&self, digest: &Digest) -> Option<Object> {
+        if let Some(object) = self.0.store.peek(digest) {
+            return Some(object);
+        }
+        let (store, digest) = (self.store(), *digest);
+        blocking(move || Ok::<_, std::io::Error>(store.open(&digest))).await.ok()?
+    }
+
+    fn answer(&self, question: &BlobQuestion<'_>, outcome: Outcome, source: Source) -> BlobAnswer {
+        let size_bytes = match &source {
+            Source::Stored(object) => Some(object.size_bytes),
+            Source::Nowhere | Source::Fill(_) => None,
+        };
+        let reading = Reading {
+            cache: self.clone(),
+            upstream: Arc::clone(question.upstream),
+            repository: question.repository.clone(),
+            digest: *question.digest,
+        };
+        BlobAnswer { size_bytes, outcome, source, reading }
+    }
+
+    fn remembered_blob_absence(&self, question: &BlobQuestion<'_>) -> Option<CacheError> {
+        let reference = Reference::Digest(*question.digest);
+        self.remembered_absence(question.upstream, question.repository, GrantKind::Blob, &reference)
+    }
+
+    fn remember_blob_absence(&self, question: &BlobQuestion<'_>, error: &CacheError) {
+        let reference = Reference::Digest(*question.digest);
+        self.remember_absence(question.upstream, question.repository, GrantKind::Blob, &reference, error);
+    }
+}

@@ -1,0 +1,65 @@
+//! Why the cache has no answer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::fill::FillError;
+use crate::oci::{Digest, ManifestError, UpstreamName};
+use crate::upstream::UpstreamError;
+
+/// Why a question could not be answered. Cheap to clone: one failure is told to all who asked together.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum CacheError {
+    #[error("{upstream} failed")]
+    Upstream {
+        upstream: UpstreamName,
+        #[source]
+        source: UpstreamError,
+    },
+    /// Remembered from a moment ago.
+    #[error("{upstream} said a moment ago that it does not have it")]
+    Negative { upstream: UpstreamName, message: Option<String> },
+    #[error(transparent)]
+    DigestMismatch(Box<DigestMismatch>),
+    #[error("{upstream} sent a manifest that is not valid")]
+    InvalidManifest {
+        upstream: UpstreamName,
+        #[source]
+        source: Arc<ManifestError>,
+    },
+    #[error("{upstream} is configured as offline, and this is not cached")]
+    Offline { upstream: UpstreamName },
+    #[error("too many fills are under way")]
+    Overloaded { retry_after: Duration },
+    #[error("the work was stopped")]
+    Aborted,
+}
+
+/// When a client may try again after an overload: a fill ends within seconds more often than not.
+const OVERLOAD_RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// An upstream sent bytes that are not what was asked for.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{upstream} sent bytes with digest {actual} for {expected}")]
+pub struct DigestMismatch {
+    pub upstream: UpstreamName,
+    pub expected: Digest,
+    pub actual: Digest,
+}
+
+impl CacheError {
+    pub(super) fn mismatch(upstream: UpstreamName, expected: Digest, actual: Digest) -> Self {
+        Self::DigestMismatch(Box::new(DigestMismatch { upstream, expected, actual }))
+    }
+
+    /// Maps the failure of a fill from `upstream`.
+    pub(super) fn from_fill(upstream: &UpstreamName, why: &FillError) -> Self {
+        let upstream = upstream.clone();
+        match why {
+            FillError::Upstream(source) => Self::Upstream { upstream, source: source.clone() },
+            FillError::DigestMismatch { expected, actual } => Self::mismatch(upstream, *expected, *actual),
+            FillError::Overloaded => Self::Overloaded { retry_after: OVERLOAD_RETRY_AFTER },
+            FillError::Abandoned | FillError::Aborted => Self::Aborted,
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! A follower: one reader's cursor over a fill.
+//!
+//! It reads what is present, waits for what is not, and tells the fill where it waits. A body that runs to the blob's end has its
+//! tail withheld until the digest is known good, so a wrong blob never reaches a client as a complete response (promise 3).
+//! An explicit range is not withheld: a lazy puller reads the footer first.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::watch;
+
+use super::readers::Interest;
+use super::window::WINDOW_BYTES;
+use super::{Fill, FillError, Phase, Progress};
+use crate::store::{CHUNK_BYTES, read_chunk};
+
+/// Bytes withheld at the end of a body until the digest is known good. Any number would do; one chunk's worth costs nothing.
+pub(super) const WITHHELD_BYTES: u64 = 16 * 1024;
+
+/// Which bytes of a fill a reader wants, and whether its tail waits for the verdict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// To the blob's end, tail withheld.
+    ToEnd,
+    /// Up to this offset (exclusive), not withheld.
+    Until(u64),
+    /// To the blob's end, not withheld: the verifier's own reading.
+    Unverified,
+}
+
+/// One reader of a fill. Dropping it leaves.
+#[derive(Debug)]
+pub(crate) struct Follower {
+    fill: Arc<Fill>,
+    // Held, not read: a client's follower keeps the fill wanted.
+    _interest: Option<Interest>,
+    progress: watch::Receiver<Progress>,
+    number: u64,
+    cursor: u64,
+    reach: Reach,
+}
+
+/// What a follower can do next.
+enum Step {
+    Read { limit: u64, from: Source },
+    Wait,
+    End,
+    Fail(Arc<FillError>),
+    Outpaced,
+}
+
+enum Source {
+    Disk,
+    Window,
+}
+
+impl Follower {
+    /// Follows `fill` from `start` on, for a client.
+    pub(crate) fn new(interest: Interest, start: u64, reach: Reach) -> Self {
+        let fill = Arc::clone(interest.fill());
+        Self::enter(fill, Some(interest), start, reach)
+    }
+
+    /// Follows `fill` from its first byte on, for the fill itself: no client's interest.
+    pub(super) fn internal(fill: Arc<Fill>) -> Self {
+        Self::enter(fill, None, 0, Reach::Unverified)
+    }
+
+    fn enter(fill: Arc<Fill>, interest: Option<Interest>, cursor: u64, reach: Reach) -> Self {
+        let progress = fill.progress.subscribe();
+        let number = fill.readers.enter(cursor);
+        Self { fill, _interest: interest, progress, number, cursor, reach }
+    }
+
+    /// Returns the offset of the next byte.
+    pub(crate) fn cursor(&self) -> u64 {
+        self.cursor
+    }
+
+    /// Returns the next bytes, at most one chunk, or `None` at the end of the reach.
+    ///
+    /// # Errors
+    /// The fill's failure; `Outpaced` when the window has moved past; what the disk said when reading.
+    ///
+    /// # Cancel safety
+    /// A dropped call loses no byte: the cursor moves with the return.
+    pub(crate) async fn next(&mut self) -> Option<Result<Bytes, FollowError>> {
+        loop {
+            let step = self.step();
+            match step {
+                Step::End => return None,
+                Step::Fail(why) => return Some(Err(FollowError::Fill(why))),
+                Step::Outpaced => return Some(Err(FollowError::Outpaced)),
+                Step::Read { limit, from } => return Some(self.read(limit, from).await),
+                Step::Wait => {
+                    self.fill.readers.stands(self.number, self.cursor, true);
+                    if self.progress.changed().await.is_err() {
+                        return Some(Err(FollowError::Fill(Arc::new(FillError::Aborted))));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Returns true when `next` would return without waiting for the fill.
+    pub(super) fn is_ready(&mut self) -> bool {
+        !matches!(self.step(), Step::Wait)
+    }
+
+    async fn read(&mut self, limit: u64, from: Source) -> Result<Bytes, FollowError> {
+        let limit = limit.min(CHUNK_BYTES as u64);
+        let bytes = match from {
+            Source::Window => self.fill.ground.window().get(self.cursor, limit).ok_or(FollowError::Outpaced)?,
+            Source::Disk => {
+                let content = self.fill.ground.content().ok_or(FollowError::Outpaced)?;
+                read_chunk(content, &self.fill.buffers, self.cursor, limit).await.map_err(FollowError::Disk)?
+            }
+        };
+        self.cursor += bytes.len() as u64;
+        self.fill.readers.stands(self.number, self.cursor, false);
+        Ok(bytes)
+    }
+
+    fn step(&mut self) -> Step {
+        let progress = self.progress.borrow_and_update();
+        if let Phase::Failed(why) = &progress.phase {
+            return Step::Fail(Arc::clone(why));
+        }
+        let end = match self.reach {
+            Reach::Until(end) => Some(end),
+            Reach::ToEnd | Reach::Unverified => progress.size_bytes,
+        };
+        let is_verified = matches!(progress.phase, Phase::Verified);
+        if end.is_some_and(|end| self.cursor >= end) {
+            return Step::End;
+        }
+        let gap = progress.present.first_gap(self.cursor);
+        let readable = match self.reach {
+            Reach::ToEnd if !is_verified => gap.min(progress.size_bytes.unwrap_or(gap).saturating_sub(WITHHELD_BYTES)),
+            Reach::ToEnd | Reach::Until(_) | Reach::Unverified => gap.min(end.unwrap_or(gap)),
+        };
+        if readable <= self.cursor {
+            // What passes through the window in order comes to this reader much too late.
+            let is_far = || self.cursor.saturating_sub(progress.present.first_gap(0)) > WINDOW_BYTES;
+            return if progress.on_disk.is_some() && is_far() { Step::Outpaced } else { Step::Wait };
+        }
+        let (limit, from) = match &progress.on_disk {
+            None => (readable - self.cursor, Source::Disk),
+            Some(on_disk) => match on_disk.first_gap(self.cursor) {
+                stored if stored > self.cursor => (readable.min(stored) - self.cursor, Source::Disk),
+                _ => (readable - self.cursor, Source::Window),
+            },
+        };
+        Step::Read { limit, from }
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        self.fill.readers.leave(self.number);
+    }
+}
+
+/// Why a follower cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub enum FollowError {
+    #[error("the fill failed")]
+    Fill(#[source] Arc<FillError>),
+    /// The store does not take the blob, and this reader is too far from where it streams.
+    #[error("the bytes are not at hand any more")]
+    Outpaced,
+    #[error("the store cannot be read")]
+    Disk(#[source] io::Error),
+}

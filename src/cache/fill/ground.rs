@@ -1,0 +1,142 @@
+//! Where the bytes of a fill land: the store, or, when the store does not take them, a window in memory.
+//!
+//! The change from the one to the other happens at most once, at any byte, and no client notices (promise 8).
+
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::{Instant, timeout_at};
+
+use super::window::{WINDOW_BYTES, Window};
+use super::{Fill, Progress};
+use crate::store::{Partial, ReadAt, StoreError, blocking};
+
+/// How long a full window waits for its slowest reader before that reader is left behind.
+///
+/// A reader left behind sees its body end short, and may resume by a range.
+const SLOWEST_READER_PATIENCE: Duration = Duration::from_secs(10);
+
+/// The ground of one fill.
+#[derive(Debug, Default)]
+pub(super) struct Ground {
+    partial: OnceLock<Arc<dyn Partial>>,
+    /// What readers read: the partial, or an object that was there already.
+    content: OnceLock<Arc<dyn ReadAt>>,
+    window: Window,
+}
+
+/// What became of some bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Landed {
+    /// Obtained: readable, and counted as present.
+    Yes,
+    /// Not taken: they do not continue the window, or nobody wants them.
+    No,
+}
+
+impl Ground {
+    pub(super) fn take_partial(&self, partial: Arc<dyn Partial>) {
+        let content: Arc<dyn ReadAt> = Arc::clone(&partial) as _;
+        // Set once, by the task, before the first byte.
+        let _first = (self.partial.set(partial), self.content.set(content));
+    }
+
+    pub(super) fn take_object(&self, content: Arc<dyn ReadAt>) {
+        let _first = self.content.set(content);
+    }
+
+    pub(super) fn partial(&self) -> Option<&Arc<dyn Partial>> {
+        self.partial.get()
+    }
+
+    pub(super) fn content(&self) -> Option<&Arc<dyn ReadAt>> {
+        self.content.get()
+    }
+
+    pub(super) fn window(&self) -> &Window {
+        &self.window
+    }
+}
+
+impl Fill {
+    /// Gives up the store for the rest of this fill: what is missing passes through the window, in order.
+    pub(super) fn spill(&self, why: &StoreError) {
+        let mut first = false;
+        self.progress.send_modify(|progress| {
+            if progress.on_disk.is_none() {
+                first = true;
+                self.ground.window.begin(progress.present.first_gap(0));
+                progress.on_disk = Some(progress.present.clone());
+            }
+        });
+        if first {
+            let cause = std::error::Error::source(why).map(ToString::to_string).unwrap_or_default();
+            tracing::warn!(
+                digest = %self.key.digest, upstream.name = %self.key.upstream, error = %why, cause,
+                "the store does not take a blob; it is streamed to its readers and not cached"
+            );
+        }
+    }
+
+    pub(super) fn is_spilled(&self) -> bool {
+        self.progress.borrow().on_disk.is_some()
+    }
+
+    /// Waits until the store has been given up; for ever when it never is.
+    pub(super) async fn spilled(&self) {
+        let mut progress = self.progress.subscribe();
+        // The sender lives in `self`: the wait cannot fail.
+        let _spilled = progress.wait_for(|progress| progress.on_disk.is_some()).await;
+    }
+
+    /// Lands `chunks` at `offset` and publishes them.
+    pub(super) async fn land(&self, offset: u64, chunks: Vec<Bytes>) -> Landed {
+        let len: u64 = chunks.iter().map(|chunk| chunk.len() as u64).sum();
+        if let Some(partial) = self.ground.partial().filter(|_| !self.is_spilled()) {
+            let (partial, batch) = (Arc::clone(partial), chunks.clone());
+            match blocking(move || partial.write_at(offset, &batch)).await {
+                Ok(()) => {
+                    self.progress.send_modify(|progress| progress.wrote(offset, len));
+                    return Landed::Yes;
+                }
+                Err(error) => self.spill(&error),
+            }
+        }
+        let continues = self.progress.borrow().present.first_gap(self.ground.window.end()) == offset;
+        if !continues || !self.wait_for_window().await {
+            return Landed::No;
+        }
+        self.ground.window.push(offset, &chunks);
+        self.progress.send_modify(|progress| progress.present.insert(offset..offset + len));
+        Landed::Yes
+    }
+
+    /// Waits until the window has room; false when no client wants the bytes any more.
+    async fn wait_for_window(&self) -> bool {
+        let patience = Instant::now() + SLOWEST_READER_PATIENCE;
+        loop {
+            if !self.readers.are_interested() {
+                return false;
+            }
+            self.ground.window.trim(self.readers.slowest().unwrap_or(u64::MAX));
+            if self.ground.window.len_bytes() < WINDOW_BYTES {
+                return true;
+            }
+            if timeout_at(patience, self.readers.moved()).await.is_err() {
+                let oldest_kept = self.ground.window.end().saturating_sub(WINDOW_BYTES / 2);
+                self.ground.window.trim(oldest_kept);
+            }
+        }
+    }
+}
+
+impl Progress {
+    fn wrote(&mut self, offset: u64, len: u64) {
+        self.present.insert(offset..offset + len);
+        if let Some(on_disk) = &mut self.on_disk {
+            on_disk.insert(offset..offset + len);
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! A fill: one download of one digest into the store, run by a task of its own and followed by any number of readers.
+//!
+//! ```text
+//! Connecting ──► Streaming ──► Verified ──► (committed, or streamed through when the store had no room)
+//!      └─────────────┴──► Failed(why)
+//! ```
+//!
+//! The task alone moves the phase; readers only watch it. Full, ranged and resumed downloads are the same thing: missing bytes
+//! being fetched. Followers read the growing object through their own cursors: a slow or leaving one neither slows nor stops the
+//! fill. Every ending is explicit: when the task vanishes without one, followers fail with [`FillError::Aborted`].
+//!
+//! * [`Fill`] is what everybody shares: progress, the ground that bytes land on, the readers.
+//! * [`Follower`] reads a range of it. The tail of a body that runs to the blob's end is withheld until the digest is known good.
+//! * `run` is the task: it schedules transfers, resumes broken ones, verifies in order, and commits.
+//! * [`Inflight`] finds the fill of a digest, so that nothing is fetched twice.
+//!
+//! A failed fill is never reused: the next request starts a fresh one.
+
+mod follow;
+mod ground;
+mod inflight;
+mod readers;
+mod run;
+mod schedule;
+mod transfer;
+mod verify;
+mod window;
+
+use std::fmt;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+pub(super) use follow::{FollowError, Follower, Reach};
+pub(super) use inflight::{Inflight, Joined};
+pub(super) use run::{FillTask, Permits};
+
+use crate::oci::{Digest, RepositoryName, UpstreamName};
+use crate::store::{Buffers, Present};
+use crate::upstream::UpstreamError;
+use ground::Ground;
+pub(super) use readers::Interest;
+use readers::Readers;
+
+/// What identifies a fill: bytes are shared within an upstream; who may read them is decided per reader (P-132).
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct FillKey {
+    pub upstream: UpstreamName,
+    pub digest: Digest,
+}
+
+/// How far a fill has come.
+#[derive(Debug, Clone)]
+pub(super) enum Phase {
+    /// The upstream has not answered yet.
+    Connecting,
+    /// Bytes arrive.
+    Streaming,
+    /// All bytes are there and match the digest; being made durable.
+    Verified,
+    Failed(Arc<FillError>),
+}
+
+/// What the task publishes and readers watch.
+#[derive(Debug)]
+pub(super) struct Progress {
+    pub phase: Phase,
+    /// The blob's length, once known.
+    pub size_bytes: Option<u64>,
+    /// Bytes that were obtained, wherever they landed.
+    pub present: Present,
+    /// Set when the store stopped taking bytes: those that it holds. All later ones pass through the window.
+    pub on_disk: Option<Present>,
+}
+
+/// The shared part of a fill.
+pub(super) struct Fill {
+    pub key: FillKey,
+    /// The repository whose reader started it: the upstream's yes to the fill is a yes to this repository.
+    pub repository: RepositoryName,
+    progress: watch::Sender<Progress>,
+    ground: Ground,
+    readers: Readers,
+    buffers: Buffers,
+}
+
+impl Fill {
+    pub(super) fn new(key: FillKey, repository: RepositoryName, buffers: Buffers) -> Self {
+        let progress =
+            Progress { phase: Phase::Connecting, size_bytes: None, present: Present::default(), on_disk: None };
+        Self {
+            key,
+            repository,
+            progress: watch::Sender::new(progress),
+            ground: Ground::default(),
+            readers: Readers::default(),
+            buffers,
+        }
+    }
+
+    /// Waits until the upstream has said yes, and returns the blob's length if it is known (P-44).
+    ///
+    /// # Errors
+    /// Why the fill failed before its first byte, or since.
+    pub(super) async fn started(&self) -> Result<Option<u64>, Arc<FillError>> {
+        let mut progress = self.progress.subscribe();
+        let told = progress.wait_for(|progress| !matches!(progress.phase, Phase::Connecting)).await;
+        match told {
+            Ok(progress) => match &progress.phase {
+                Phase::Failed(why) => Err(Arc::clone(why)),
+                Phase::Connecting | Phase::Streaming | Phase::Verified => Ok(progress.size_bytes),
+            },
+            Err(_closed) => Err(Arc::new(FillError::Aborted)),
+        }
+    }
+
+    /// Declares that somebody wants this fill; it is not abandoned while the guard lives.
+    pub(super) fn interest(self: &Arc<Self>) -> Interest {
+        Interest::in_fill(Arc::clone(self))
+    }
+
+    fn fail(&self, why: Arc<FillError>) {
+        self.progress.send_modify(|progress| progress.phase = Phase::Failed(why));
+    }
+}
+
+impl fmt::Debug for Fill {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fill")
+            .field("key", &self.key)
+            .field("progress", &*self.progress.borrow())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a fill failed; one value, told to all its followers.
+#[derive(Debug, thiserror::Error)]
+pub enum FillError {
+    #[error("the upstream failed")]
+    Upstream(#[source] UpstreamError),
+    #[error("the bytes have digest {actual}, not {expected}")]
+    DigestMismatch { expected: Digest, actual: Digest },
+    #[error("too many fills are under way")]
+    Overloaded,
+    #[error("nobody wants it any more, and the store does not take it")]
+    Abandoned,
+    #[error("the fill was stopped")]
+    Aborted,
+}

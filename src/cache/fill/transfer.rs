@@ -1,0 +1,308 @@
+//! One transfer: bytes of a blob from the upstream to the ground.
+//!
+//! It writes absent bytes only, never over present ones: what the verifier has hashed stays what it was.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+
+use super::ground::Landed;
+use super::schedule::{Fetch, Order, Underway};
+use super::{Fill, Phase};
+use crate::telemetry::{Kind, Trigger, UpstreamMetrics};
+use crate::upstream::{BlobTransfer, Origin, UpstreamError};
+
+/// Network reads gathered into one write at the most, when they are there without waiting.
+const GATHER_READS: usize = 64;
+
+/// Bytes landed in one step at the most: less than the distance at which a waiting reader is given a transfer of its own, so
+/// that the two cannot overlap.
+const STEP_BYTES: usize = 512 * 1024;
+
+/// A run of others' bytes this short is received and dropped rather than skipped by a new request.
+const SKIP_BYTES: u64 = 256 * 1024;
+
+/// The transfers of one fill that are under way.
+#[derive(Debug, Default)]
+pub(super) struct Board {
+    // A plain mutex: held for a map operation.
+    transfers: Mutex<BTreeMap<u64, Underway>>,
+}
+
+impl Board {
+    pub(super) fn list(&self) -> Vec<Underway> {
+        self.transfers().values().copied().collect()
+    }
+
+    pub(super) fn enter(&self, number: u64, fetch: &Fetch) {
+        self.transfers().insert(number, Underway { order: fetch.order, at: fetch.start, end: fetch.end });
+    }
+
+    fn stands(&self, number: u64, at: u64) {
+        if let Some(transfer) = self.transfers().get_mut(&number) {
+            transfer.at = at;
+        }
+    }
+
+    fn leave(&self, number: u64) {
+        self.transfers().remove(&number);
+    }
+
+    fn transfers(&self) -> MutexGuard<'_, BTreeMap<u64, Underway>> {
+        self.transfers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How a transfer ended.
+#[derive(Debug)]
+pub(super) enum Ended {
+    /// It brought what it was asked for, or met bytes that are there or come otherwise.
+    Done,
+    /// The upstream answered a range with the whole blob.
+    RangesIgnored,
+    /// The ground did not take its bytes.
+    Refused,
+    /// It broke; `progressed` when it brought any byte.
+    Broken { error: UpstreamError, progressed: bool },
+}
+
+/// One transfer.
+#[derive(Debug)]
+pub(super) struct Transfer {
+    pub(super) fill: Arc<Fill>,
+    pub(super) board: Arc<Board>,
+    pub(super) origin: Arc<dyn Origin>,
+    pub(super) metrics: Arc<UpstreamMetrics>,
+    pub(super) number: u64,
+    pub(super) fetch: Fetch,
+}
+
+impl Transfer {
+    /// Runs to its end; with `opened`, the upstream has answered already.
+    pub(super) async fn run(self, opened: Option<BlobTransfer>) -> Ended {
+        let _on_board = OnBoard(&self.board, self.number);
+        match self.fetch.order {
+            Order::Sequential => self.fetch(opened).await,
+            // Bytes out of order have nowhere to land once the store does not take them.
+            Order::Demand => tokio::select! {
+                ended = self.fetch(opened) => ended,
+                () = self.fill.spilled() => Ended::Refused,
+            },
+        }
+    }
+
+    async fn fetch(&self, opened: Option<BlobTransfer>) -> Ended {
+        let opened = match opened {
+            Some(opened) => opened,
+            None => match self.open().await {
+                Ok(opened) => opened,
+                Err(error) => return Ended::Broken { error, progressed: false },
+            },
+        };
+        if self.fetch.order == Order::Demand && opened.start != self.fetch.start {
+            return Ended::RangesIgnored;
+        }
+        if let Err(error) = self.agree_on_size(&opened) {
+            return Ended::Broken { error, progressed: false };
+        }
+        self.receive(opened).await
+    }
+
+    async fn open(&self) -> Result<BlobTransfer, UpstreamError> {
+        let last = self.fetch.end.map(|end| end.saturating_sub(1));
+        self.origin.blob(&self.fill.repository, &self.fill.key.digest, self.fetch.start, last).await
+    }
+
+    /// The length is what the first answer said; a later one that says otherwise is another object (P-67).
+    fn agree_on_size(&self, opened: &BlobTransfer) -> Result<(), UpstreamError> {
+        let known = self.fill.progress.borrow().size_bytes;
+        match (known, opened.size_bytes) {
+            (Some(known), Some(told)) if known != told => {
+                Err(UpstreamError::Protocol { reason: format!("size changed from {known} to {told} bytes") })
+            }
+            _ if opened.start > self.fetch.start => {
+                Err(UpstreamError::Protocol { reason: "answer starts after what was asked for".into() })
+            }
+            (None, Some(told)) => {
+                self.fill.progress.send_modify(|progress| progress.size_bytes = Some(told));
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn receive(&self, opened: BlobTransfer) -> Ended {
+        let mut at = opened.start;
+        let mut progressed = false;
+        let mut reads = opened.chunks.ready_chunks(GATHER_READS);
+        while let Some(batch) = reads.next().await {
+            let mut broken = None;
+            let mut chunks = Vec::with_capacity(batch.len());
+            for read in batch {
+                match read {
+                    Ok(chunk) => chunks.push(chunk),
+                    Err(error) => broken = Some(error),
+                }
+            }
+            let received: u64 = chunks.iter().map(|chunk| chunk.len() as u64).sum();
+            self.metrics.fetched(Kind::Blob, Trigger::Client, received);
+            progressed |= at + received > self.fetch.start && received > 0;
+            if let Some(ended) = self.land(&mut at, chunks).await {
+                return ended;
+            }
+            if let Some(error) = broken {
+                return Ended::Broken { error, progressed };
+            }
+        }
+        self.finish(at, progressed)
+    }
+
+    /// Lands what was received at `at`, step by step; `Some` when the transfer is over.
+    async fn land(&self, at: &mut u64, chunks: Vec<Bytes>) -> Option<Ended> {
+        for step in steps(chunks) {
+            let len: u64 = step.iter().map(|chunk| chunk.len() as u64).sum();
+            let end = *at + len;
+            if self.size().is_some_and(|size| end > size) {
+                let error = UpstreamError::Protocol { reason: "more bytes than the announced size".into() };
+                return Some(Ended::Broken { error, progressed: true });
+            }
+            let stop = self.fetch.end.unwrap_or(u64::MAX);
+            let mut from = (*at).max(self.fetch.start);
+            while from < end.min(stop) {
+                let (free_end, taken_end) = self.free_run(from, end.min(stop));
+                if from < free_end {
+                    match self.fill.land(from, cut(&step, from - *at, free_end - *at)).await {
+                        Landed::Yes => self.board.stands(self.number, free_end),
+                        Landed::No => return Some(Ended::Refused),
+                    }
+                } else if taken_end - from >= SKIP_BYTES || self.size() == Some(taken_end) {
+                    return Some(Ended::Done);
+                }
+                from = free_end.max(taken_end.min(end));
+            }
+            *at = end;
+            if *at >= stop {
+                return Some(Ended::Done);
+            }
+        }
+        None
+    }
+
+    /// Returns where the free bytes from `from` on end, at most at `limit`; and, if `from` itself is taken, where the taken ones end.
+    fn free_run(&self, from: u64, limit: u64) -> (u64, u64) {
+        let progress = self.fill.progress.borrow();
+        let mut free_end = progress.present.next_present(from).unwrap_or(limit).min(limit);
+        let mut taken_end = progress.present.first_gap(from);
+        drop(progress);
+        let others = self.board.list();
+        // A demand owns its range; the transfer in order gives way.
+        for other in others.iter().filter(|other| self.fetch.order == Order::Sequential && other.order == Order::Demand)
+        {
+            let other_end = other.end.unwrap_or(u64::MAX);
+            if (other.at..other_end).contains(&from) {
+                free_end = from;
+                taken_end = taken_end.max(other_end);
+            } else if other.at > from {
+                free_end = free_end.min(other.at);
+            }
+        }
+        (free_end, taken_end)
+    }
+
+    fn finish(&self, at: u64, progressed: bool) -> Ended {
+        let mut short = false;
+        self.fill.progress.send_modify(|progress| match (self.fetch.end, progress.size_bytes) {
+            (Some(end), _) => short = at < end,
+            (None, Some(size)) => short = at < size,
+            // The end of an unannounced body is the blob's size (U-62); the digest tells whether it is the true end.
+            (None, None) => progress.size_bytes = Some(at),
+        });
+        if short {
+            let error = UpstreamError::Truncated { received_bytes: at - self.fetch.start.min(at), source: None };
+            return Ended::Broken { error, progressed };
+        }
+        Ended::Done
+    }
+
+    fn size(&self) -> Option<u64> {
+        let progress = self.fill.progress.borrow();
+        debug_assert!(!matches!(progress.phase, Phase::Connecting), "bytes come after the upstream's answer");
+        progress.size_bytes
+    }
+}
+
+/// Takes a transfer off the board, however it ends.
+struct OnBoard<'a>(&'a Board, u64);
+
+impl Drop for OnBoard<'_> {
+    fn drop(&mut self) {
+        self.0.leave(self.1);
+    }
+}
+
+/// Groups chunks into steps of at most [`STEP_BYTES`], cutting larger chunks.
+fn steps(chunks: Vec<Bytes>) -> Vec<Vec<Bytes>> {
+    let mut steps: Vec<Vec<Bytes>> = Vec::new();
+    let mut room = 0;
+    for mut chunk in chunks {
+        while !chunk.is_empty() {
+            if room == 0 {
+                steps.push(Vec::new());
+                room = STEP_BYTES;
+            }
+            let part = chunk.split_to(chunk.len().min(room));
+            room -= part.len();
+            if let Some(step) = steps.last_mut() {
+                step.push(part);
+            }
+        }
+    }
+    steps
+}
+
+/// Returns the bytes from `from` to `to` of the concatenation of `chunks`.
+fn cut(chunks: &[Bytes], from: u64, to: u64) -> Vec<Bytes> {
+    let mut start = 0;
+    let mut parts = Vec::with_capacity(chunks.len());
+    for chunk in chunks {
+        let end = start + chunk.len() as u64;
+        let (left, right) = (from.max(start), to.min(end));
+        if left < right {
+            // Both lie within the chunk, whose length is a usize.
+            let within = |offset: u64| usize::try_from(offset - start).unwrap_or(usize::MAX);
+            parts.push(chunk.slice(within(left)..within(right)));
+        }
+        start = end;
+    }
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chunks(parts: &[&'static str]) -> Vec<Bytes> {
+        parts.iter().map(|part| Bytes::from_static(part.as_bytes())).collect()
+    }
+
+    #[test]
+    fn cutting_across_chunks_gives_the_bytes_between() {
+        let all = chunks(&["abc", "", "defg", "h"]);
+        for from in 0..=8 {
+            for to in from..=8 {
+                let joined: Vec<u8> = cut(&all, from as u64, to as u64).concat();
+                assert_eq!(joined, b"abcdefgh"[from..to]);
+            }
+        }
+    }
+
+    #[test]
+    fn steps_keep_the_order_and_the_bound() {
+        let large = Bytes::from(vec![7; STEP_BYTES * 2 + 5]);
+        let grouped = steps(vec![Bytes::from_static(b"x"), large.clone(), Bytes::from_static(b"y")]);
+        assert!(grouped.iter().all(|step| step.iter().map(Bytes::len).sum::<usize>() <= STEP_BYTES));
+        assert_eq!(grouped.concat().concat(), [b"x", &large[..], b"y"].concat());
+    }
+}

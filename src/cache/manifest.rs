@@ -1,0 +1,265 @@
+//! The manifest question: by tag or by digest, with or without its bytes.
+//!
+//! A manifest is verified before anybody sees it, and kept with its media type, byte for byte.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::{Cache, CacheError, Place, Upstream};
+use crate::oci::{Digest, Manifest, ManifestKind, MediaType, Reference, RepositoryName};
+use crate::store::{Class, GrantKind, blocking};
+use crate::telemetry::{Kind, MismatchSource, StaleReason, Trigger};
+use crate::upstream::{ManifestAnswer as Received, UpstreamError};
+use crate::wire::{Accept, Outcome};
+
+/// Bytes of a manifest at the most: a little above what containerd accepts (P-32).
+pub(super) const MANIFEST_BYTES_MAX: usize = 4_500_000;
+
+/// How long a fresh manifest's answer waits for the disk; past that it is kept behind the answer.
+const KEEP_PATIENCE: Duration = Duration::from_millis(500);
+
+/// A question about a manifest.
+#[derive(Debug)]
+pub struct ManifestQuestion<'a> {
+    pub upstream: &'a Arc<Upstream>,
+    pub repository: &'a RepositoryName,
+    pub reference: &'a Reference,
+    pub accept: &'a Accept,
+    /// False for HEAD: an answer without bytes is enough.
+    pub wants_bytes: bool,
+}
+
+/// A manifest, or what is known of it.
+#[derive(Debug, Clone)]
+pub struct ManifestAnswer {
+    pub digest: Digest,
+    pub media_type: MediaType,
+    pub size_bytes: u64,
+    /// `None` only when no bytes were wanted.
+    pub bytes: Option<Bytes>,
+    pub outcome: Outcome,
+    /// Why the answer is stale, when it is.
+    pub stale: Option<StaleReason>,
+}
+
+/// A manifest as fetched and verified.
+#[derive(Debug, Clone)]
+pub(super) struct Fetched {
+    bytes: Bytes,
+    media_type: MediaType,
+}
+
+impl Cache {
+    /// Answers a question about a manifest.
+    pub async fn manifest(&self, question: &ManifestQuestion<'_>) -> Result<ManifestAnswer, CacheError> {
+        let (kind, answer) = match question.reference {
+            Reference::Tag(tag) => (Kind::ManifestTag, self.manifest_by_tag(question, tag).await),
+            Reference::Digest(digest) => (Kind::ManifestDigest, self.manifest_by_digest(question, digest).await),
+        };
+        question.upstream.count(kind, &answer, |answer| answer.outcome);
+        answer
+    }
+
+    pub(super) async fn manifest_by_digest(
+        &self,
+        question: &ManifestQuestion<'_>,
+        digest: &Digest,
+    ) -> Result<ManifestAnswer, CacheError> {
+        let (upstream, repository) = (question.upstream, question.repository);
+        if let Some(answer) = self.stored_manifest(upstream, repository, digest).await {
+            return Ok(answer);
+        }
+        let reference = Reference::Digest(*digest);
+        if let Some(absence) = self.remembered_absence(upstream, repository, GrantKind::Manifest, &reference) {
+            return Err(absence);
+        }
+        if upstream.policy.offline {
+            return Err(upstream.offline());
+        }
+        if !question.wants_bytes
+            && let Some(answer) = self.manifest_head(upstream, repository, digest).await?
+        {
+            return Ok(answer);
+        }
+        let place = Place::new(upstream, repository, *digest);
+        let (cache, for_work, repository, digest) = (self.clone(), Arc::clone(upstream), repository.clone(), *digest);
+        let work = move || async move {
+            let fetched = cache.fetch_manifest(&for_work, &repository, &digest).await;
+            if let Err(error) = &fetched {
+                cache.remember_absence(&for_work, &repository, GrantKind::Manifest, &Reference::Digest(digest), error);
+            }
+            fetched
+        };
+        let landed = self.0.manifests.join(place, "fetch a manifest", work).await;
+        let fetched = landed.answer.unwrap_or(Err(CacheError::Aborted))?;
+        let outcome = match (landed.led, fetched.media_type.is_schema1()) {
+            (_, true) => Outcome::Bypass,
+            (true, false) => Outcome::Miss,
+            (false, false) => Outcome::Coalesced,
+        };
+        Ok(ManifestAnswer {
+            digest,
+            media_type: fetched.media_type,
+            size_bytes: fetched.bytes.len() as u64,
+            bytes: Some(fetched.bytes),
+            outcome,
+            stale: None,
+        })
+    }
+
+    /// Asks the upstream about a digest without fetching; `None` when its answer does not say enough.
+    async fn manifest_head(
+        &self,
+        upstream: &Arc<Upstream>,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<Option<ManifestAnswer>, CacheError> {
+        let reference = Reference::Digest(*digest);
+        let head = match upstream.origin.manifest_head(repository, &reference, Accept::MANIFESTS).await {
+            Ok(head) => head,
+            Err(UpstreamError::Denied { .. } | UpstreamError::Status { status: 405 | 501, .. }) => return Ok(None),
+            Err(error) => {
+                let error = upstream.error(error);
+                self.remember_absence(upstream, repository, GrantKind::Manifest, &reference, &error);
+                return Err(error);
+            }
+        };
+        let (Some(media_type), Some(size_bytes)) = (head.media_type, head.size_bytes) else { return Ok(None) };
+        if head.digest.is_some_and(|told| told != *digest) || !is_manifest_type(&media_type) {
+            return Ok(None);
+        }
+        Ok(Some(ManifestAnswer {
+            digest: *digest,
+            media_type,
+            size_bytes,
+            bytes: None,
+            outcome: Outcome::Miss,
+            stale: None,
+        }))
+    }
+
+    async fn fetch_manifest(
+        &self,
+        upstream: &Arc<Upstream>,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<Fetched, CacheError> {
+        let reference = Reference::Digest(*digest);
+        let received = upstream.origin.manifest(repository, &reference, Accept::MANIFESTS, MANIFEST_BYTES_MAX).await;
+        let received = received.map_err(|error| upstream.error(error))?;
+        let manifest = read(upstream, &received)?;
+        let fetched = Fetched { bytes: received.bytes.clone(), media_type: manifest.media_type.clone() };
+        // P-40: the digest of schema 1 does not cover the bytes as sent; they are passed on and not kept.
+        if manifest.media_type.is_schema1() {
+            return Ok(fetched);
+        }
+        verify(upstream, *digest, Digest::of(digest.algorithm(), &received.bytes))?;
+        self.keep_manifest(upstream, repository, *digest, &manifest, received.bytes).await;
+        Ok(fetched)
+    }
+
+    /// Grants and stores a verified manifest. The client's answer waits for the disk only a moment.
+    pub(super) async fn keep_manifest(
+        &self,
+        upstream: &Upstream,
+        repository: &RepositoryName,
+        digest: Digest,
+        manifest: &Manifest,
+        bytes: Bytes,
+    ) {
+        upstream.metrics.fetched(Kind::ManifestDigest, Trigger::Client, bytes.len() as u64);
+        if let ManifestKind::Image { config, .. } = &manifest.kind {
+            self.0.image_configs.insert(config.digest, ());
+        }
+        self.0.ledger.grant_manifest(upstream.origin.name(), repository, &digest, &manifest.media_type);
+        let store = self.store();
+        let kept = self.0.tasks.spawn("keep a manifest", async move {
+            if let Err(error) = blocking(move || store.put(&digest, Class::Metadata, &bytes)).await {
+                tracing::warn!(%digest, %error, "a manifest is not cached");
+            }
+        });
+        // Past the patience the task goes on by itself.
+        let _in_time = tokio::time::timeout(KEEP_PATIENCE, kept).await;
+    }
+
+    /// Returns a manifest that was granted to the repository and is stored.
+    pub(super) async fn stored_manifest(
+        &self,
+        upstream: &Upstream,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Option<ManifestAnswer> {
+        let media_type = self.0.ledger.manifest_type(upstream.origin.name(), repository, digest)?;
+        let bytes = self.stored_bytes(digest).await?;
+        Some(ManifestAnswer {
+            digest: *digest,
+            media_type,
+            size_bytes: bytes.len() as u64,
+            bytes: Some(bytes),
+            outcome: Outcome::Hit,
+            stale: None,
+        })
+    }
+
+    async fn stored_bytes(&self, digest: &Digest) -> Option<Bytes> {
+        if let Some(object) = self.0.store.peek(digest) {
+            return object.read_all().ok();
+        }
+        let (store, digest) = (self.store(), *digest);
+        let load = move || {
+            let Some(object) = store.open(&digest).filter(|object| object.size_bytes <= MANIFEST_BYTES_MAX as u64)
+            else {
+                return Ok(None);
+            };
+            let bytes = object.read_all()?;
+            if Digest::of(digest.algorithm(), &bytes) == digest {
+                return Ok(Some(bytes));
+            }
+            tracing::warn!(%digest, "a stored manifest does not match its digest and is dropped");
+            store.discard_corrupt(&digest);
+            Ok::<_, std::io::Error>(None)
+        };
+        match blocking(load).await {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                tracing::warn!(%digest, %error, "a stored manifest cannot be read and counts as absent");
+                None
+            }
+        }
+    }
+}
+
+/// An upstream's answer to HEAD is believed only when it names a type that manifests have: an HTML page is no manifest (U-71).
+pub(super) fn is_manifest_type(media_type: &MediaType) -> bool {
+    media_type.is_index() || media_type.is_image_manifest()
+}
+
+pub(super) fn read(upstream: &Upstream, received: &Received) -> Result<Manifest, CacheError> {
+    Manifest::read(&received.bytes, received.media_type.as_ref()).map_err(|source| CacheError::InvalidManifest {
+        upstream: upstream.origin.name().clone(),
+        source: Arc::new(source),
+    })
+}
+
+pub(super) fn verify(upstream: &Upstream, expected: Digest, actual: Digest) -> Result<(), CacheError> {
+    if expected == actual {
+        return Ok(());
+    }
+    upstream.metrics.mismatch(Kind::ManifestDigest, MismatchSource::Upstream);
+    let upstream = upstream.origin.name().clone();
+    tracing::error!(upstream.name = %upstream, %expected, %actual, "the upstream sent a manifest with a wrong digest; it was discarded");
+    Err(CacheError::mismatch(upstream, expected, actual))
+}
+
+pub(super) fn passed_through(received: Received, media_type: MediaType, computed: Digest) -> ManifestAnswer {
+    ManifestAnswer {
+        digest: received.digest.unwrap_or(computed),
+        media_type,
+        size_bytes: received.bytes.len() as u64,
+        bytes: Some(received.bytes),
+        outcome: Outcome::Bypass,
+        stale: None,
+    }
+}

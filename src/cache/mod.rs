@@ -1,0 +1,207 @@
+//! The policy: when to serve what is stored, when to ask the upstream, when to fill, and when to refuse.
+//!
+//! [`Cache`] answers two questions so far: a manifest ([`Cache::manifest`]) and a blob ([`Cache::blob`]). Every answer says how it
+//! came about ([`Outcome`]). Bytes are shared by digest; who may have them is decided per (upstream, repository, kind, digest):
+//! the upstream must have granted it, or is asked (S-3).
+//!
+//! What is deliberately absent: HTTP (that is `server`), credentials and redirects (`upstream`), files (`store`).
+
+mod blob;
+mod body;
+mod decide;
+mod error;
+mod fill;
+mod flight;
+mod manifest;
+mod tag;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use moka::sync::Cache as Memo;
+
+pub use blob::{BlobAnswer, BlobQuestion};
+pub use body::{BlobBody, BodyError};
+pub use decide::Policy;
+pub use error::CacheError;
+pub use fill::FillError;
+pub use manifest::{ManifestAnswer, ManifestQuestion};
+
+use crate::oci::{Digest, Reference, RepositoryName, Tag, UpstreamName};
+use crate::store::{BlobStore, Buffers, Class, GrantKind, Ledger};
+use crate::tasks::TaskGroup;
+use crate::telemetry::{Kind, UpstreamMetrics};
+use crate::upstream::{Origin, UpstreamError};
+use crate::wire::Outcome;
+use fill::{Inflight, Permits};
+use flight::Flights;
+
+/// Absences remembered at the most (S-37): a flood of random tags costs no more memory than this, some 2 MiB.
+const NEGATIVES_MAX: u64 = 10_000;
+
+/// Digests known to be image configs that are remembered, so that they are charged to the metadata budget.
+const IMAGE_CONFIGS_MAX: u64 = 50_000;
+
+/// What a cache works with.
+#[derive(Debug)]
+pub struct Parts {
+    pub store: Arc<dyn BlobStore>,
+    pub ledger: Arc<Ledger>,
+    pub upstreams: Vec<Upstream>,
+    pub tasks: TaskGroup,
+    /// Fills at once at the most.
+    pub fills: usize,
+}
+
+/// One upstream as the cache knows it.
+#[derive(Debug)]
+pub struct Upstream {
+    pub origin: Arc<dyn Origin>,
+    pub policy: Policy,
+    pub metrics: Arc<UpstreamMetrics>,
+}
+
+/// The cache. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Cache(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    store: Arc<dyn BlobStore>,
+    ledger: Arc<Ledger>,
+    upstreams: HashMap<UpstreamName, Arc<Upstream>>,
+    tasks: TaskGroup,
+    buffers: Buffers,
+    inflight: Inflight,
+    permits: Permits,
+    tags: Flights<Place<Tag>, Result<tag::Asked, CacheError>>,
+    manifests: Flights<Place<Digest>, Result<manifest::Fetched, CacheError>>,
+    existence: Flights<Place<Digest>, Result<Option<u64>, CacheError>>,
+    negatives: Memo<Place<(GrantKind, Reference)>, Absence>,
+    image_configs: Memo<Digest, ()>,
+}
+
+/// Something within a repository of an upstream.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Place<T> {
+    upstream: UpstreamName,
+    repository: RepositoryName,
+    what: T,
+}
+
+impl<T> Place<T> {
+    fn new(upstream: &Upstream, repository: &RepositoryName, what: T) -> Self {
+        Self { upstream: upstream.origin.name().clone(), repository: repository.clone(), what }
+    }
+}
+
+/// A remembered absence: the upstream's words and how long they hold.
+#[derive(Debug, Clone)]
+struct Absence {
+    message: Option<String>,
+    ttl: Duration,
+}
+
+/// Gives each absence its upstream's `negative_ttl`.
+struct AbsenceExpiry;
+
+impl<K> moka::Expiry<K, Absence> for AbsenceExpiry {
+    fn expire_after_create(&self, _key: &K, absence: &Absence, _now: std::time::Instant) -> Option<Duration> {
+        Some(absence.ttl)
+    }
+}
+
+impl Cache {
+    pub fn new(parts: Parts) -> Self {
+        let Parts { store, ledger, upstreams, tasks, fills } = parts;
+        let upstreams =
+            upstreams.into_iter().map(|upstream| (upstream.origin.name().clone(), Arc::new(upstream))).collect();
+        Self(Arc::new(Inner {
+            store,
+            ledger,
+            upstreams,
+            buffers: Buffers::default(),
+            inflight: Inflight::default(),
+            permits: Permits::new(fills),
+            tags: Flights::new(tasks.clone()),
+            manifests: Flights::new(tasks.clone()),
+            existence: Flights::new(tasks.clone()),
+            negatives: Memo::builder().max_capacity(NEGATIVES_MAX).expire_after(AbsenceExpiry).build(),
+            image_configs: Memo::new(IMAGE_CONFIGS_MAX),
+            tasks,
+        }))
+    }
+
+    /// Returns the upstream of that name.
+    pub fn upstream(&self, name: &UpstreamName) -> Option<&Arc<Upstream>> {
+        self.0.upstreams.get(name)
+    }
+
+    /// Returns how many fills are under way.
+    pub fn fills_under_way(&self) -> usize {
+        self.0.inflight.len()
+    }
+
+    fn store(&self) -> Arc<dyn BlobStore> {
+        Arc::clone(&self.0.store)
+    }
+
+    fn class(&self, digest: &Digest) -> Class {
+        if self.0.image_configs.contains_key(digest) { Class::Metadata } else { Class::Layer }
+    }
+
+    /// Returns the absence remembered of `reference`, as the error that it is.
+    fn remembered_absence(
+        &self,
+        upstream: &Upstream,
+        repository: &RepositoryName,
+        kind: GrantKind,
+        reference: &Reference,
+    ) -> Option<CacheError> {
+        let place = Place::new(upstream, repository, (kind, reference.clone()));
+        let absence = self.0.negatives.get(&place)?;
+        Some(CacheError::Negative { upstream: place.upstream, message: absence.message })
+    }
+
+    /// Remembers a 404 of the upstream for its `negative_ttl` (P-142).
+    fn remember_absence(
+        &self,
+        upstream: &Upstream,
+        repository: &RepositoryName,
+        kind: GrantKind,
+        reference: &Reference,
+        error: &CacheError,
+    ) {
+        if let CacheError::Upstream { source: UpstreamError::NotFound { message }, .. } = error {
+            let place = Place::new(upstream, repository, (kind, reference.clone()));
+            let absence = Absence { message: message.clone(), ttl: upstream.policy.negative_ttl };
+            self.0.negatives.insert(place, absence);
+        }
+    }
+}
+
+impl Upstream {
+    fn error(&self, source: UpstreamError) -> CacheError {
+        CacheError::Upstream { upstream: self.origin.name().clone(), source }
+    }
+
+    fn offline(&self) -> CacheError {
+        CacheError::Offline { upstream: self.origin.name().clone() }
+    }
+
+    /// Counts a question by how it was answered; a failed one as an error.
+    fn count<T>(&self, kind: Kind, result: &Result<T, CacheError>, outcome: impl FnOnce(&T) -> Outcome) {
+        self.metrics.requested(
+            kind,
+            match result {
+                Ok(answer) => outcome(answer),
+                Err(CacheError::Negative { .. }) => Outcome::Negative,
+                Err(_) => Outcome::Error,
+            },
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,239 @@
+//! What a tag means: from the ledger while it is fresh, else from the upstream, else stale.
+//!
+//! A tag is resolved by HEAD and its manifest fetched by digest, so that a tag that moves in between cannot mix the two (P-138).
+//! When to ask and what to do in vain is decided in [`decide`](super::decide).
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::decide::{AfterFailure, Decision, after_failure, decide};
+use super::manifest::{
+    MANIFEST_BYTES_MAX, ManifestAnswer, ManifestQuestion, is_manifest_type, passed_through, read, verify,
+};
+use super::{Cache, CacheError, Place, Upstream};
+use crate::oci::{Algorithm, Digest, Reference, RepositoryName, Tag};
+use crate::store::{GrantKind, TagEntry};
+use crate::telemetry::{Revalidation, StaleReason};
+use crate::upstream::UpstreamError;
+use crate::wire::{Accept, Outcome};
+
+/// What asking the upstream about a tag brought.
+#[derive(Debug, Clone)]
+pub(super) enum Asked {
+    Entry(TagEntry),
+    /// A manifest that is passed through and not kept: schema 1 (P-40).
+    PassedThrough(ManifestAnswer),
+}
+
+impl Cache {
+    pub(super) async fn manifest_by_tag(
+        &self,
+        question: &ManifestQuestion<'_>,
+        tag: &Tag,
+    ) -> Result<ManifestAnswer, CacheError> {
+        let answer = self.resolve_tag(question, tag).await?;
+        // P-35: another representation exists upstream, perhaps; the cached one stays as it is.
+        if question.accept.covers(&answer.media_type) || question.upstream.policy.offline {
+            return Ok(answer);
+        }
+        self.negotiate(question).await.or(Ok(answer))
+    }
+
+    async fn resolve_tag(&self, question: &ManifestQuestion<'_>, tag: &Tag) -> Result<ManifestAnswer, CacheError> {
+        let upstream = question.upstream;
+        let known = self.0.ledger.tag(upstream.origin.name(), question.repository, tag);
+        match decide(SystemTime::now(), known.as_ref().map(|entry| entry.checked_at), &upstream.policy) {
+            Decision::Serve => {
+                if let Some(entry) = &known {
+                    return self.tagged(question, entry, Outcome::Hit).await;
+                }
+            }
+            Decision::ServeStale(reason) => return self.stale(question, known.as_ref(), reason).await,
+            Decision::Refuse => return Err(upstream.offline()),
+            Decision::Ask => {}
+        }
+        if let Some(absence) =
+            self.remembered_absence(upstream, question.repository, GrantKind::Manifest, question.reference)
+        {
+            return Err(absence);
+        }
+        match self.ask_about_tag(question, tag, known.clone()).await {
+            Ok(Asked::PassedThrough(answer)) => Ok(answer),
+            Ok(Asked::Entry(entry)) => {
+                let unchanged = known.as_ref().is_some_and(|known| known.digest == entry.digest);
+                let outcome = if unchanged { Outcome::Revalidated } else { Outcome::Miss };
+                let answer = self.tagged(question, &entry, outcome).await;
+                self.or_stale(question, known.as_ref(), answer).await
+            }
+            Err(error) => self.or_stale(question, known.as_ref(), Err(error)).await,
+        }
+    }
+
+    /// Serves the entry's manifest; `outcome` holds when it is at hand, else it is a miss.
+    async fn tagged(
+        &self,
+        question: &ManifestQuestion<'_>,
+        entry: &TagEntry,
+        outcome: Outcome,
+    ) -> Result<ManifestAnswer, CacheError> {
+        if !question.wants_bytes {
+            return Ok(ManifestAnswer {
+                digest: entry.digest,
+                media_type: entry.media_type.clone(),
+                size_bytes: entry.size_bytes,
+                bytes: None,
+                outcome,
+                stale: None,
+            });
+        }
+        let mut answer = self.manifest_by_digest(question, &entry.digest).await?;
+        if answer.outcome == Outcome::Hit {
+            answer.outcome = outcome;
+        }
+        Ok(answer)
+    }
+
+    /// Puts the entry's stored manifest in the place of a failure, where the policy allows it (P-139).
+    async fn or_stale(
+        &self,
+        question: &ManifestQuestion<'_>,
+        known: Option<&TagEntry>,
+        answer: Result<ManifestAnswer, CacheError>,
+    ) -> Result<ManifestAnswer, CacheError> {
+        let Err(CacheError::Upstream { source, .. }) = &answer else { return answer };
+        let upstream = question.upstream;
+        let checked_at = known.map(|entry| entry.checked_at);
+        match after_failure(SystemTime::now(), checked_at, &upstream.policy, source) {
+            AfterFailure::ServeStale(reason) => self.stale(question, known, reason).await.or(answer),
+            AfterFailure::Drop => {
+                if let (Reference::Tag(tag), true) = (question.reference, known.is_some()) {
+                    self.0.ledger.drop_tag(upstream.origin.name(), question.repository, tag);
+                    upstream.metrics.revalidated(Revalidation::Gone);
+                }
+                answer
+            }
+            AfterFailure::Tell => answer,
+        }
+    }
+
+    async fn stale(
+        &self,
+        question: &ManifestQuestion<'_>,
+        known: Option<&TagEntry>,
+        reason: StaleReason,
+    ) -> Result<ManifestAnswer, CacheError> {
+        let upstream = question.upstream;
+        let stored = match known {
+            Some(entry) => self.stored_manifest(upstream, question.repository, &entry.digest).await,
+            None => None,
+        };
+        let mut answer = stored.ok_or_else(|| upstream.offline())?;
+        answer.outcome = Outcome::Stale;
+        answer.stale = Some(reason);
+        upstream.metrics.stale(reason);
+        Ok(answer)
+    }
+
+    /// Asks the upstream what a tag means, once for all who ask together (P-140).
+    async fn ask_about_tag(
+        &self,
+        question: &ManifestQuestion<'_>,
+        tag: &Tag,
+        known: Option<TagEntry>,
+    ) -> Result<Asked, CacheError> {
+        let place = Place::new(question.upstream, question.repository, tag.clone());
+        let (cache, upstream, repository) = (self.clone(), Arc::clone(question.upstream), question.repository.clone());
+        let tag = tag.clone();
+        let work = move || async move {
+            let asked = cache.ask_tag(&upstream, &repository, &tag, known.as_ref()).await;
+            upstream.metrics.revalidated(match &asked {
+                Ok(Asked::Entry(entry)) if known.is_some_and(|known| known.digest == entry.digest) => {
+                    Revalidation::Unchanged
+                }
+                Ok(_) => Revalidation::Changed,
+                Err(CacheError::Upstream { source: UpstreamError::RateLimited { .. }, .. }) => {
+                    Revalidation::RateLimited
+                }
+                Err(CacheError::Upstream { source: UpstreamError::NotFound { .. }, .. }) => Revalidation::Gone,
+                Err(_) => Revalidation::Error,
+            });
+            if let Err(error) = &asked {
+                cache.remember_absence(&upstream, &repository, GrantKind::Manifest, &Reference::Tag(tag), error);
+            }
+            asked
+        };
+        self.0.tags.join(place, "ask about a tag", work).await.answer.unwrap_or(Err(CacheError::Aborted))
+    }
+
+    async fn ask_tag(
+        &self,
+        upstream: &Arc<Upstream>,
+        repository: &RepositoryName,
+        tag: &Tag,
+        known: Option<&TagEntry>,
+    ) -> Result<Asked, CacheError> {
+        let reference = Reference::Tag(tag.clone());
+        let head = match upstream.origin.manifest_head(repository, &reference, Accept::MANIFESTS).await {
+            Ok(head) => head,
+            // P-137: an upstream that refuses HEAD may answer GET.
+            Err(UpstreamError::Denied { .. } | UpstreamError::Status { status: 405 | 501, .. }) => {
+                return self.get_tag(upstream, repository, tag).await;
+            }
+            Err(error) => return Err(upstream.error(error)),
+        };
+        let (Some(digest), Some(media_type), Some(size_bytes)) = (head.digest, head.media_type, head.size_bytes) else {
+            return self.get_tag(upstream, repository, tag).await;
+        };
+        if !is_manifest_type(&media_type) {
+            return self.get_tag(upstream, repository, tag).await;
+        }
+        let entry = TagEntry { digest, media_type, size_bytes, checked_at: SystemTime::now() };
+        // An entry whose manifest is stored is worth more than one whose manifest must yet be fetched: if that fails, the old one
+        // can still be served stale.
+        let is_stored = self.0.ledger.manifest_type(upstream.origin.name(), repository, &digest).is_some();
+        if is_stored || known.is_none() {
+            self.0.ledger.set_tag(upstream.origin.name(), repository, tag, &entry);
+        }
+        Ok(Asked::Entry(entry))
+    }
+
+    /// Fetches a tag's manifest itself, where HEAD does not say enough.
+    async fn get_tag(
+        &self,
+        upstream: &Arc<Upstream>,
+        repository: &RepositoryName,
+        tag: &Tag,
+    ) -> Result<Asked, CacheError> {
+        let reference = Reference::Tag(tag.clone());
+        let received = upstream.origin.manifest(repository, &reference, Accept::MANIFESTS, MANIFEST_BYTES_MAX).await;
+        let received = received.map_err(|error| upstream.error(error))?;
+        let algorithm = received.digest.map_or(Algorithm::Sha256, |digest| digest.algorithm());
+        let digest = Digest::of(algorithm, &received.bytes);
+        let manifest = read(upstream, &received)?;
+        if manifest.media_type.is_schema1() {
+            return Ok(Asked::PassedThrough(passed_through(received, manifest.media_type, digest)));
+        }
+        verify(upstream, received.digest.unwrap_or(digest), digest)?;
+        let size_bytes = received.bytes.len() as u64;
+        self.keep_manifest(upstream, repository, digest, &manifest, received.bytes).await;
+        let entry = TagEntry { digest, media_type: manifest.media_type, size_bytes, checked_at: SystemTime::now() };
+        self.0.ledger.set_tag(upstream.origin.name(), repository, tag, &entry);
+        Ok(Asked::Entry(entry))
+    }
+
+    /// Asks with the client's own `Accept` and passes the answer through (P-35).
+    async fn negotiate(&self, question: &ManifestQuestion<'_>) -> Result<ManifestAnswer, CacheError> {
+        let upstream = question.upstream;
+        let accept = question.accept.as_str();
+        let received =
+            upstream.origin.manifest(question.repository, question.reference, accept, MANIFEST_BYTES_MAX).await;
+        let received = received.map_err(|error| upstream.error(error))?;
+        let algorithm = received.digest.map_or(Algorithm::Sha256, |digest| digest.algorithm());
+        let digest = Digest::of(algorithm, &received.bytes);
+        let manifest = read(upstream, &received)?;
+        if !manifest.media_type.is_schema1() {
+            verify(upstream, received.digest.unwrap_or(digest), digest)?;
+        }
+        Ok(passed_through(received, manifest.media_type, digest))
+    }
+}

@@ -1,0 +1,615 @@
+//! The cache over a scripted origin and a store with faults: no sockets.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, StreamExt, stream};
+use tokio::sync::{Semaphore, watch};
+
+use super::{BlobAnswer, BlobBody, BlobQuestion, Cache, Parts, Policy, Upstream};
+use crate::oci::{Digest, Reference, RepositoryName, UpstreamName};
+use crate::store::{BlobStore, Class, Disk, Object, Options, Partial, ReadAt, StoreError};
+use crate::tasks::TaskGroup;
+use crate::telemetry::Metrics;
+use crate::upstream::{BlobHead, BlobTransfer, ManifestAnswer, ManifestHead, Origin, UpstreamError};
+use crate::wire::{ByteRange, Outcome};
+
+const KIB: u64 = 1024;
+const MIB: u64 = 1024 * KIB;
+
+/// What goes wrong with one transfer.
+#[derive(Debug, Clone, Copy)]
+enum Fault {
+    /// The transfer breaks after that many bytes.
+    CutAfter(u64),
+    /// The byte at that offset is another one.
+    WrongByteAt(u64),
+    /// The length is not told.
+    NoLength,
+    /// A range is answered with the whole blob.
+    IgnoreRange,
+    /// The upstream refuses.
+    Status(u16),
+}
+
+/// One blob, given out chunk by chunk as permits allow.
+#[derive(Debug)]
+struct ScriptedOrigin {
+    name: UpstreamName,
+    blob: Bytes,
+    faults: Mutex<VecDeque<Fault>>,
+    /// What was asked: start and end of every transfer.
+    asked: watch::Sender<Vec<(u64, Option<u64>)>>,
+    heads: AtomicU64,
+    sent: Arc<AtomicU64>,
+    /// One permit per chunk; closed: no limit.
+    pace: Arc<Semaphore>,
+}
+
+const CHUNK: usize = 16 * 1024;
+
+impl ScriptedOrigin {
+    fn new(blob: Bytes) -> Self {
+        let pace = Arc::new(Semaphore::new(0));
+        pace.close();
+        Self {
+            name: "registry.test".parse().unwrap(),
+            blob,
+            faults: Mutex::default(),
+            asked: watch::Sender::default(),
+            heads: AtomicU64::new(0),
+            sent: Arc::default(),
+            pace,
+        }
+    }
+
+    /// Gives out as many chunks as permits are added to `pace`.
+    fn paced(mut self) -> Self {
+        self.pace = Arc::new(Semaphore::new(0));
+        self
+    }
+
+    fn faults(self, faults: impl IntoIterator<Item = Fault>) -> Self {
+        *self.faults.lock().unwrap() = faults.into_iter().collect();
+        self
+    }
+
+    fn asked(&self) -> Vec<(u64, Option<u64>)> {
+        self.asked.borrow().clone()
+    }
+
+    /// Waits until `count` transfers have been asked for.
+    async fn wait_for_transfers(&self, count: usize) {
+        self.asked.subscribe().wait_for(|asked| asked.len() >= count).await.unwrap();
+    }
+
+    fn transfer(&self, start: u64, end: Option<u64>) -> Result<BlobTransfer, UpstreamError> {
+        self.asked.send_modify(|asked| asked.push((start, end)));
+        let fault = self.faults.lock().unwrap().pop_front();
+        let mut bytes = self.blob.clone();
+        let (mut from, mut to) = (start, end.map_or(bytes.len() as u64, |end| end + 1));
+        let mut size_bytes = Some(bytes.len() as u64);
+        let mut cut = None;
+        match fault {
+            None => {}
+            Some(Fault::CutAfter(n)) => cut = Some(n),
+            Some(Fault::WrongByteAt(at)) => {
+                let mut wrong = bytes.to_vec();
+                wrong[usize::try_from(at).unwrap()] ^= 1;
+                bytes = wrong.into();
+            }
+            Some(Fault::NoLength) => size_bytes = None,
+            Some(Fault::IgnoreRange) => (from, to) = (0, bytes.len() as u64),
+            Some(Fault::Status(404)) => return Err(UpstreamError::NotFound { message: None }),
+            Some(Fault::Status(status)) => return Err(UpstreamError::Status { status, message: None }),
+        }
+        let wanted = bytes.slice(usize::try_from(from).unwrap()..usize::try_from(to).unwrap());
+        let given = cut.map_or(wanted.len(), |n| usize::try_from(n).unwrap().min(wanted.len()));
+        let mut chunks: Vec<Result<Bytes, UpstreamError>> = Vec::new();
+        for at in (0..given).step_by(CHUNK) {
+            chunks.push(Ok(wanted.slice(at..given.min(at + CHUNK))));
+        }
+        if cut.is_some() {
+            chunks.push(Err(UpstreamError::Truncated { received_bytes: given as u64, source: None }));
+        }
+        let (pace, sent) = (Arc::clone(&self.pace), Arc::clone(&self.sent));
+        let chunks = stream::iter(chunks).then(move |chunk| {
+            let (pace, sent) = (Arc::clone(&pace), Arc::clone(&sent));
+            async move {
+                if let Ok(permit) = pace.acquire().await {
+                    permit.forget();
+                }
+                sent.fetch_add(chunk.as_ref().map_or(0, |chunk| chunk.len() as u64), Ordering::SeqCst);
+                chunk
+            }
+        });
+        Ok(BlobTransfer { start: from, size_bytes, chunks: chunks.boxed() })
+    }
+}
+
+impl Origin for ScriptedOrigin {
+    fn name(&self) -> &UpstreamName {
+        &self.name
+    }
+
+    fn manifest_head<'a>(
+        &'a self,
+        _repository: &'a RepositoryName,
+        _reference: &'a Reference,
+        _accept: &'a str,
+    ) -> BoxFuture<'a, Result<ManifestHead, UpstreamError>> {
+        async { Err(UpstreamError::NotFound { message: None }) }.boxed()
+    }
+
+    fn manifest<'a>(
+        &'a self,
+        _repository: &'a RepositoryName,
+        _reference: &'a Reference,
+        _accept: &'a str,
+        _limit_bytes: usize,
+    ) -> BoxFuture<'a, Result<ManifestAnswer, UpstreamError>> {
+        async { Err(UpstreamError::NotFound { message: None }) }.boxed()
+    }
+
+    fn blob_head<'a>(
+        &'a self,
+        repository: &'a RepositoryName,
+        _digest: &'a Digest,
+    ) -> BoxFuture<'a, Result<BlobHead, UpstreamError>> {
+        self.heads.fetch_add(1, Ordering::SeqCst);
+        let known = !repository.as_str().starts_with("foreign");
+        let size_bytes = Some(self.blob.len() as u64);
+        async move { if known { Ok(BlobHead { size_bytes }) } else { Err(UpstreamError::NotFound { message: None }) } }
+            .boxed()
+    }
+
+    fn blob<'a>(
+        &'a self,
+        _repository: &'a RepositoryName,
+        _digest: &'a Digest,
+        start: u64,
+        end: Option<u64>,
+    ) -> BoxFuture<'a, Result<BlobTransfer, UpstreamError>> {
+        async move { self.transfer(start, end) }.boxed()
+    }
+}
+
+/// What the disk does wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum DiskFault {
+    None,
+    /// No object can be begun.
+    ReadOnly,
+    /// Writes that end beyond this offset fail with ENOSPC.
+    FullBeyond(u64),
+    /// The commit fails before the rename.
+    CrashBeforeRename,
+    /// Every write takes a while.
+    Slow,
+}
+
+#[derive(Debug)]
+struct FaultyStore {
+    disk: Disk,
+    fault: DiskFault,
+}
+
+#[derive(Debug)]
+struct FaultyPartial {
+    partial: Arc<dyn Partial>,
+    fault: DiskFault,
+}
+
+fn disk_error(kind: std::io::ErrorKind) -> StoreError {
+    std::io::Error::from(kind).into()
+}
+
+impl BlobStore for FaultyStore {
+    fn peek(&self, digest: &Digest) -> Option<Object> {
+        self.disk.peek(digest)
+    }
+
+    fn touch(&self, digest: &Digest) {
+        self.disk.touch(digest);
+    }
+
+    fn open(&self, digest: &Digest) -> Option<Object> {
+        self.disk.open(digest)
+    }
+
+    fn begin(&self, digest: &Digest, class: Class, size_bytes: Option<u64>) -> Result<Arc<dyn Partial>, StoreError> {
+        if self.fault == DiskFault::ReadOnly {
+            return Err(disk_error(std::io::ErrorKind::ReadOnlyFilesystem));
+        }
+        let partial = self.disk.begin(digest, class, size_bytes)?;
+        Ok(Arc::new(FaultyPartial { partial, fault: self.fault }))
+    }
+
+    fn discard_corrupt(&self, digest: &Digest) {
+        self.disk.discard_corrupt(digest);
+    }
+}
+
+impl Partial for FaultyPartial {
+    fn write_at(&self, offset: u64, chunks: &[Bytes]) -> Result<(), StoreError> {
+        let end = offset + chunks.iter().map(|chunk| chunk.len() as u64).sum::<u64>();
+        match self.fault {
+            DiskFault::FullBeyond(limit) if end > limit => return Err(disk_error(std::io::ErrorKind::StorageFull)),
+            DiskFault::Slow => std::thread::sleep(Duration::from_millis(5)),
+            DiskFault::None | DiskFault::ReadOnly | DiskFault::FullBeyond(_) | DiskFault::CrashBeforeRename => {}
+        }
+        self.partial.write_at(offset, chunks)
+    }
+
+    fn commit(&self, size_bytes: u64) -> Result<(), StoreError> {
+        if self.fault == DiskFault::CrashBeforeRename {
+            return Err(disk_error(std::io::ErrorKind::Other));
+        }
+        self.partial.commit(size_bytes)
+    }
+}
+
+impl ReadAt for FaultyPartial {
+    fn read_now(&self, offset: u64, buffer: &mut [u8]) -> std::io::Result<Option<usize>> {
+        self.partial.read_now(offset, buffer)
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> std::io::Result<usize> {
+        self.partial.read_at(offset, buffer)
+    }
+}
+
+/// A cache over one scripted origin.
+struct Bench {
+    cache: Cache,
+    origin: Arc<ScriptedOrigin>,
+    disk: Disk,
+    tasks: TaskGroup,
+    blob: Bytes,
+    directory: tempfile::TempDir,
+}
+
+impl Bench {
+    fn new(origin: ScriptedOrigin) -> Self {
+        Self::with_disk(origin, DiskFault::None)
+    }
+
+    fn with_disk(origin: ScriptedOrigin, fault: DiskFault) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let metrics = Arc::new(Metrics::new(std::slice::from_ref(&origin.name)).unwrap());
+        let options = Options {
+            root: directory.path().to_owned(),
+            capacity_bytes: 1024 * MIB,
+            metadata_capacity_bytes: MIB,
+            min_free_bytes: 0,
+        };
+        let (disk, ledger) = Disk::open(options, Arc::clone(&metrics)).unwrap();
+        let tasks = TaskGroup::new();
+        let (blob, origin) = (origin.blob.clone(), Arc::new(origin));
+        let policy = Policy {
+            tag_ttl: Duration::from_secs(10),
+            stale_if_error: Duration::from_hours(1),
+            negative_ttl: Duration::ZERO,
+            offline: false,
+        };
+        let upstream = Upstream {
+            origin: Arc::clone(&origin) as Arc<dyn Origin>,
+            policy,
+            metrics: metrics.upstream(&origin.name),
+        };
+        let store = Arc::new(FaultyStore { disk: disk.clone(), fault });
+        let cache = Cache::new(Parts { store, ledger, upstreams: vec![upstream], tasks: tasks.clone(), fills: 8 });
+        Self { cache, origin, disk, tasks, blob, directory }
+    }
+
+    fn digest(&self) -> Digest {
+        Digest::sha256(&self.blob)
+    }
+
+    async fn ask(&self, repository: &str, digest: Digest) -> Result<BlobAnswer, super::CacheError> {
+        let upstream = self.cache.upstream(&self.origin.name).unwrap();
+        let repository = repository.parse().unwrap();
+        let question = BlobQuestion { upstream, repository: &repository, digest: &digest, wants_bytes: true };
+        self.cache.blob(&question).await
+    }
+
+    async fn open(&self) -> BlobAnswer {
+        self.ask("app", self.digest()).await.unwrap()
+    }
+
+    /// Waits until no task runs, then checks that nothing is left over.
+    async fn settle(self) {
+        assert_eq!(self.tasks.drain(Duration::from_secs(20)).await, 0, "a task hangs");
+        assert_eq!(self.cache.fills_under_way(), 0, "a fill is listed after its end");
+        drop(self.cache);
+        let left: Vec<_> = std::fs::read_dir(self.directory.path().join("partial")).unwrap().collect();
+        assert!(left.is_empty(), "a partial is left: {left:?}");
+    }
+
+    fn is_stored(&self) -> bool {
+        self.disk.open(&self.digest()).is_some()
+    }
+}
+
+/// Bytes that differ at every offset that matters.
+fn blob(len: u64) -> Bytes {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()[0]
+    };
+    std::iter::repeat_with(next).take(usize::try_from(len).unwrap()).collect()
+}
+
+async fn read(mut body: BlobBody) -> (Vec<u8>, bool) {
+    let mut bytes = Vec::new();
+    while let Some(chunk) = body.next().await {
+        match chunk {
+            Ok(chunk) => bytes.extend_from_slice(&chunk),
+            Err(_) => return (bytes, false),
+        }
+    }
+    (bytes, true)
+}
+
+#[tokio::test]
+async fn a_hundred_clients_of_a_cold_blob_cost_one_transfer() {
+    let bench = Bench::new(ScriptedOrigin::new(blob(3 * MIB + 17)).paced());
+    let mut bodies = Vec::new();
+    for at in 0..100 {
+        let answer = bench.open().await;
+        assert_eq!(answer.outcome, if at == 0 { Outcome::Miss } else { Outcome::Coalesced });
+        bodies.push(tokio::spawn(read(answer.from(0))));
+        bench.origin.pace.add_permits(1);
+    }
+    bench.origin.pace.close();
+    for body in bodies {
+        assert!(body.await.unwrap() == (bench.blob.to_vec(), true));
+    }
+    assert_eq!(bench.origin.asked(), [(0, None)]);
+    assert_eq!(bench.open().await.outcome, Outcome::Hit);
+    bench.settle().await;
+}
+
+#[tokio::test]
+async fn a_wrong_byte_ends_every_body_short_and_the_next_request_starts_afresh() {
+    let faults = [Fault::WrongByteAt(5)];
+    let bench = Bench::new(ScriptedOrigin::new(blob(MIB)).paced().faults(faults));
+    let (first, second) = (bench.open().await, bench.open().await);
+    let bodies = [first.from(0), second.from(0), second.from(MIB / 2)].map(|body| tokio::spawn(read(body)));
+    drop((first, second));
+    bench.origin.pace.close();
+    for body in bodies {
+        let (bytes, complete) = body.await.unwrap();
+        assert!(!complete && (bytes.len() as u64) < MIB, "{}", bytes.len());
+    }
+    assert!(!bench.is_stored());
+    assert_eq!(read(bench.open().await.from(0)).await, (bench.blob.to_vec(), true));
+    assert_eq!(bench.origin.asked(), [(0, None), (0, None)]);
+    bench.settle().await;
+}
+
+#[tokio::test]
+async fn a_broken_transfer_is_resumed_at_the_missing_byte_under_the_same_body() {
+    let cuts = [0, 1, CHUNK as u64, MIB - 1, 3].map(Fault::CutAfter);
+    let bench = Bench::new(ScriptedOrigin::new(blob(2 * MIB)).faults(cuts));
+    assert!(read(bench.open().await.from(0)).await == (bench.blob.to_vec(), true));
+    let after: Vec<u64> = bench.origin.asked().iter().map(|(start, _)| *start).collect();
+    let (one, two) = (1 + CHUNK as u64, CHUNK as u64 + MIB);
+    assert_eq!(after, [0, 0, 1, one, two, two + 3]);
+    assert_eq!(bench.origin.sent.load(Ordering::SeqCst), 2 * MIB);
+    bench.settle().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_transfer_that_never_progresses_fails_after_bounded_attempts() {
+    let bench = Bench::new(ScriptedOrigin::new(blob(MIB)).faults([Fault::CutAfter(0); 50]));
+    let (bytes, complete) = read(bench.open().await.from(0)).await;
+    assert_eq!((bytes.len(), complete), (0, false));
+    assert_eq!(bench.origin.asked().len(), 6);
+    bench.settle().await;
+}
+
+#[tokio::test]
+async fn a_far_range_comes_before_the_prefix_and_no_byte_is_asked_for_twice() {
+    let bench = Bench::new(ScriptedOrigin::new(blob(20 * MIB)).paced());
+    let answer = bench.open().await;
+    let (start, end) = (10 * MIB + 5, 10 * MIB + 1004);
+    let mut far = answer.range(ByteRange { start, end });
+    let reading = tokio::spawn(async move { far.next().await });
+    bench.origin.wait_for_transfers(2).await;
+    // Both transfers wait for permits by now, in turn.
+    bench.origin.pace.add_permits(8);
+    let chunk = reading.await.unwrap().unwrap().unwrap();
+    assert_eq!(chunk, bench.blob.slice(10 * 1024 * 1024 + 5..10 * 1024 * 1024 + 1005));
+    assert!(bench.origin.sent.load(Ordering::SeqCst) <= 8 * CHUNK as u64);
+    bench.origin.pace.close();
+    assert!(read(answer.from(0)).await == (bench.blob.to_vec(), true));
+    let sent = bench.origin.sent.load(Ordering::SeqCst);
+    assert!(sent <= 20 * MIB + 2 * MIB, "{sent} bytes for a blob of 20 MiB, {:?}", bench.origin.asked());
+    bench.settle().await;
+}
+
+#[tokio::test]
+async fn an_upstream_that_ignores_ranges_still_serves_a_far_one() {
+    let bench = Bench::new(ScriptedOrigin::new(blob(8 * MIB)).paced());
+    let answer = bench.open().await;
+    bench.origin.faults.lock().unwrap().push_back(Fault::IgnoreRange);
+    let reading = tokio::spawn(read(answer.range(ByteRange { start: 7 * MIB, end: 7 * MIB + 9 })));
+    bench.origin.wait_for_transfers(2).await;
+    bench.origin.pace.close();
+    let (bytes, complete) = reading.await.unwrap();
+    assert_eq!((&bytes[..], complete), (&bench.blob[7 * 1024 * 1024..7 * 1024 * 1024 + 10], true));
+    drop(answer);
+    bench.settle().await;
+}
+
+#[tokio::test]
+async fn a_blob_of_unknown_length_is_streamed_verified_and_kept() {
+    let bench = Bench::new(ScriptedOrigin::new(blob(MIB + 3)).faults([Fault::NoLength]));
+    let answer = bench.open().await;
+    assert_eq!(answer.size_bytes, None);
+    assert!(read(answer.from(0)).await == (bench.blob.to_vec(), true));
+    drop(answer);
+    let again = bench.open().await;
+    assert_eq!((again.outcome, again.size_bytes), (Outcome::Hit, Some(MIB + 3)));
+    drop(again);
+    bench.settle().await;
+}
+
+#[tokio::test]
+async fn an_empty_blob_is_a_blob() {
+    let bench = Bench::new(ScriptedOrigin::new(Bytes::new()));
+    let answer = bench.open().await;
+    assert_eq!(answer.size_bytes, Some(0));
+    assert_eq!(read(answer.from(0)).await, (Vec::new(), true));
+    drop(answer);
+    bench.settle().await;
+}
+
+#[tokio::test]
+async fn a_leaving_client_does_not_stop_the_fill() {
+    let bench = Bench::new(ScriptedOrigin::new(blob(MIB)).paced());
+    drop(bench.open().await);
+    bench.origin.pace.close();
+    let answer = bench.open().await;
+    assert!(read(answer.from(0)).await == (bench.blob.to_vec(), true));
+    drop(answer);
+    assert_eq!(bench.origin.asked(), [(0, None)]);
+    bench.settle().await;
+}
+
+#[tokio::test]
+async fn the_tail_of_a_whole_body_waits_for_the_digest_and_an_explicit_range_does_not() {
+    let bench = Bench::new(ScriptedOrigin::new(blob(MIB)).paced());
+    let answer = bench.open().await;
+    let mut tail = answer.range(ByteRange { start: MIB - 1, end: MIB - 1 });
+    let whole = tokio::spawn(read(answer.from(0)));
+    // All chunks but the first: the last byte is there, the digest is not.
+    let footer = tokio::spawn(async move { tail.next().await });
+    bench.origin.pace.add_permits(64);
+    assert_eq!(footer.await.unwrap().unwrap().unwrap(), bench.blob.slice(1024 * 1024 - 1..));
+    assert!(whole.await.unwrap() == (bench.blob.to_vec(), true));
+    drop(answer);
+    bench.settle().await;
+}
+
+#[tokio::test]
+async fn whatever_the_disk_does_clients_get_their_bytes_with_one_transfer() {
+    let cases = [
+        (DiskFault::None, true),
+        (DiskFault::ReadOnly, false),
+        (DiskFault::FullBeyond(0), false),
+        (DiskFault::FullBeyond(MIB), false),
+        (DiskFault::FullBeyond(9 * MIB - 1), false),
+        (DiskFault::CrashBeforeRename, false),
+        (DiskFault::Slow, true),
+    ];
+    for (fault, is_stored) in cases {
+        let bench = Bench::with_disk(ScriptedOrigin::new(blob(9 * MIB)).paced(), fault);
+        let (first, second) = (bench.open().await, bench.open().await);
+        let bodies = [first.from(0), second.from(0)].map(|body| tokio::spawn(read(body)));
+        bench.origin.pace.close();
+        for body in bodies {
+            assert!(body.await.unwrap() == (bench.blob.to_vec(), true), "{fault:?}");
+        }
+        drop((first, second));
+        assert_eq!(bench.origin.asked(), [(0, None)], "{fault:?}");
+        let tasks = bench.tasks.clone();
+        assert_eq!(tasks.drain(Duration::from_secs(20)).await, 0);
+        assert_eq!(bench.is_stored(), is_stored, "{fault:?}");
+        bench.settle().await;
+    }
+}
+
+#[tokio::test]
+async fn wrong_bytes_are_never_complete_on_a_full_disk_either() {
+    let origin = ScriptedOrigin::new(blob(9 * MIB)).paced().faults([Fault::WrongByteAt(8 * MIB)]);
+    let bench = Bench::with_disk(origin, DiskFault::FullBeyond(MIB));
+    let answer = bench.open().await;
+    let body = tokio::spawn(read(answer.from(0)));
+    bench.origin.pace.close();
+    let (bytes, complete) = body.await.unwrap();
+    assert!(!complete && bytes.len() < bench.blob.len());
+    drop(answer);
+    bench.settle().await;
+}
+
+#[tokio::test]
+async fn a_fill_that_nobody_wants_and_the_disk_does_not_take_is_abandoned() {
+    let bench = Bench::with_disk(ScriptedOrigin::new(blob(64 * MIB)).paced(), DiskFault::ReadOnly);
+    drop(bench.open().await);
+    bench.origin.pace.close();
+    let tasks = bench.tasks.clone();
+    assert_eq!(tasks.drain(Duration::from_secs(20)).await, 0);
+    assert!(bench.origin.sent.load(Ordering::SeqCst) < 64 * MIB);
+    bench.settle().await;
+}
+
+#[tokio::test]
+async fn a_far_range_on_a_full_disk_goes_past_the_fill() {
+    let bench = Bench::with_disk(ScriptedOrigin::new(blob(64 * MIB)).paced(), DiskFault::ReadOnly);
+    let answer = bench.open().await;
+    let (start, end) = (60 * MIB, 60 * MIB + 99);
+    let far = tokio::spawn(read(answer.range(ByteRange { start, end })));
+    bench.origin.pace.close();
+    let (bytes, complete) = far.await.unwrap();
+    let at = 60 * 1024 * 1024;
+    assert_eq!((&bytes[..], complete), (&bench.blob[at..at + 100], true));
+    drop(answer);
+    bench.settle().await;
+}
+
+#[tokio::test]
+async fn knowing_a_digest_is_no_right_to_read_it() {
+    let bench = Bench::new(ScriptedOrigin::new(blob(MIB)).paced());
+    let answer = bench.open().await;
+    // In flight: another repository is asked about first.
+    assert!(bench.ask("foreign/app", bench.digest()).await.is_err());
+    assert_eq!(bench.ask("other/app", bench.digest()).await.unwrap().outcome, Outcome::Coalesced);
+    bench.origin.pace.close();
+    assert!(read(answer.from(0)).await.1);
+    drop(answer);
+    let tasks = bench.tasks.clone();
+    assert_eq!(tasks.drain(Duration::from_secs(20)).await, 0);
+    // Stored: likewise, and once for good where the upstream agrees.
+    assert!(bench.ask("foreign/app", bench.digest()).await.is_err());
+    assert_eq!(bench.ask("third/app", bench.digest()).await.unwrap().outcome, Outcome::Revalidated);
+    assert_eq!(bench.ask("third/app", bench.digest()).await.unwrap().outcome, Outcome::Hit);
+    assert_eq!(bench.origin.asked(), [(0, None)]);
+    bench.settle().await;
+}
+
+#[tokio::test]
+async fn an_absent_blob_is_an_error_and_leaves_nothing_behind() {
+    let bench = Bench::new(ScriptedOrigin::new(blob(10)).faults([Fault::Status(404), Fault::Status(503)]));
+    assert!(bench.ask("app", bench.digest()).await.is_err());
+    assert!(bench.ask("app", bench.digest()).await.is_err());
+    assert!(read(bench.open().await.from(0)).await.1);
+    bench.settle().await;
+}
+
+#[test]
+fn a_corrupt_object_is_dropped_and_its_grants_with_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let metrics = Arc::new(Metrics::new(&[]).unwrap());
+    let options = Options {
+        root: directory.path().to_owned(),
+        capacity_bytes: MIB,
+        metadata_capacity_bytes: MIB,
+        min_free_bytes: 0,
+    };
+    let (disk, ledger) = Disk::open(options, metrics).unwrap();
+    let (digest, bytes) = (Digest::sha256(b"x"), Bytes::from_static(b"x"));
+    let (upstream, repository) = ("registry.test".parse().unwrap(), "app".parse().unwrap());
+    disk.put(&digest, Class::Layer, &bytes).unwrap();
+    ledger.grant_blob(&upstream, &repository, &digest);
+    disk.discard_corrupt(&digest);
+    assert!(disk.open(&digest).is_none() && !ledger.holds_blob(&upstream, &repository, &digest));
+}

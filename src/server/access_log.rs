@@ -1,0 +1,155 @@
+//! The account of one exchange: one access line and the counters, on every ending of its body.
+//!
+//! The account is closed by dropping it, which happens however the exchange ends: done, failed, or client gone.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::{Method, StatusCode};
+
+use crate::oci::Question;
+use crate::telemetry::{Handler, Kind, Metrics};
+use crate::wire::Outcome;
+
+/// What is known of an exchange so far.
+#[derive(Debug)]
+pub(super) struct Exchange {
+    metrics: Arc<Metrics>,
+    began: Instant,
+    log: bool,
+    peer: SocketAddr,
+    method: Method,
+    /// Without the query (S-40).
+    path: String,
+    handler: Handler,
+    pub(super) request_id: String,
+    question: Option<Question>,
+    answer: Option<(Kind, Outcome)>,
+    status: StatusCode,
+    sent_bytes: u64,
+    ending: Ending,
+    // Held, not read: its drop counts the exchange out.
+    in_flight: InFlight,
+}
+
+type InFlight = crate::telemetry::InFlight;
+
+/// How the body ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    /// Not at all: the client left.
+    Left,
+    Complete,
+    /// Visibly short, by our doing.
+    Failed,
+}
+
+impl Exchange {
+    pub(super) fn begin(metrics: &Arc<Metrics>, log: bool, peer: SocketAddr, method: Method, path: &str) -> Self {
+        let handler = Handler::Other;
+        Self {
+            metrics: Arc::clone(metrics),
+            began: Instant::now(),
+            log,
+            peer,
+            method,
+            path: path.to_owned(),
+            handler,
+            request_id: format!("{:016x}", fastrand::u64(..)),
+            question: None,
+            answer: None,
+            status: StatusCode::OK,
+            sent_bytes: 0,
+            ending: Ending::Left,
+            in_flight: metrics.http().began(handler),
+        }
+    }
+
+    /// Notes what the exchange is about.
+    pub(super) fn is_about(&mut self, handler: Handler, question: Option<&Question>) {
+        self.handler = handler;
+        self.in_flight = self.metrics.http().began(handler);
+        self.question = question.cloned();
+    }
+
+    /// Notes how the answer came about.
+    pub(super) fn answered(&mut self, kind: Kind, outcome: Outcome) {
+        self.answer = Some((kind, outcome));
+    }
+
+    pub(super) fn outcome(&self) -> Option<Outcome> {
+        self.answer.map(|(_, outcome)| outcome)
+    }
+
+    pub(super) fn set_status(&mut self, status: StatusCode) {
+        self.status = status;
+    }
+
+    /// Notes bytes handed to the connection.
+    pub(super) fn sent(&mut self, bytes: usize) {
+        if self.sent_bytes == 0 {
+            self.first_byte();
+        }
+        self.sent_bytes += bytes as u64;
+    }
+
+    /// Notes the end of the body: with its last frame, not with a next poll that may never come.
+    pub(super) fn completed(&mut self) {
+        self.ending = Ending::Complete;
+    }
+
+    /// Notes that the body ends visibly short.
+    pub(super) fn failed(&mut self) {
+        self.ending = Ending::Failed;
+    }
+
+    fn first_byte(&self) {
+        if let Some((kind, outcome)) = self.answer {
+            self.metrics.http().first_byte(kind, outcome, self.began.elapsed());
+        }
+    }
+
+    fn write_line(&self) {
+        let elapsed = self.began.elapsed();
+        let question = self.question.as_ref();
+        let upstream = question.map_or("-", |question| question.upstream.as_str());
+        let repository = question.map_or("-", |question| question.repository.as_str());
+        let outcome = self.answer.map_or("-", |(_, outcome)| outcome.as_str());
+        let ending = match self.ending {
+            Ending::Complete => "complete",
+            Ending::Left => "client_left",
+            Ending::Failed => "cut_short",
+        };
+        tracing::info!(
+            target: "cachalot::access",
+            { request.id = %self.request_id,
+            client = %self.peer.ip(),
+            http.status = self.status.as_u16(),
+            cache.outcome = outcome,
+            upstream.name = upstream,
+            repo = repository,
+            size_bytes = self.sent_bytes,
+            elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
+            ending },
+            "{} {}", self.method, self.path
+        );
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        if let Some((kind, outcome)) = self.answer {
+            if let Some(question) = &self.question {
+                self.metrics.upstream(&question.upstream).served(kind, outcome, self.sent_bytes);
+            }
+            if self.ending == Ending::Left {
+                self.metrics.http().disconnected(kind);
+            }
+        }
+        self.metrics.http().finished(self.handler, &self.method, self.status.as_u16(), self.began.elapsed());
+        if self.log {
+            self.write_line();
+        }
+    }
+}

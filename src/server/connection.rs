@@ -1,0 +1,46 @@
+//! One connection: HTTP/1.1, with every wait bounded.
+//!
+//! A body that fails ends the connection by FIN before its announced length: the one ending after which containerd resumes (P-126).
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+
+use super::limits::{BUFFER_BYTES, HEADERS_MAX};
+use super::{Server, dispatch};
+
+/// Serves `stream` until either side ends it; after `stop` it finishes the request under way and closes.
+pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, server: Arc<Server>, stop: CancellationToken) {
+    let service = {
+        let server = Arc::clone(&server);
+        service_fn(move |request| {
+            let server = Arc::clone(&server);
+            async move { Ok::<_, Infallible>(dispatch::handle(&server, request, peer).await) }
+        })
+    };
+    let mut connection = pin!(
+        http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(server.options.header_timeout)
+            .max_buf_size(BUFFER_BYTES)
+            .max_headers(HEADERS_MAX)
+            .serve_connection(TokioIo::new(stream), service)
+    );
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%peer, %error, "a connection ended early");
+    }
+}

@@ -1,0 +1,99 @@
+//! One request: routed, asked of the cache, answered, accounted.
+
+use std::net::SocketAddr;
+
+use http::header::{CONTENT_LENGTH, HOST};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+
+use super::access_log::Exchange;
+use super::body::Body;
+use super::respond::Problem;
+use super::{Server, blobs, manifests};
+use crate::oci::{Endpoint, ErrorCode, Question, Refusal, Route, route};
+use crate::telemetry::Handler;
+
+/// P-19: old Docker engines require it on every answer under `/v2/`.
+const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
+
+/// P-113: says which upstream `ns` selected, as it was received.
+const OCI_NAMESPACE: HeaderName = HeaderName::from_static("oci-namespace");
+
+/// A request that has been routed.
+#[derive(Debug)]
+pub(super) struct Routed<'a> {
+    pub(super) server: &'a Server,
+    pub(super) request: &'a Request<Incoming>,
+    pub(super) question: &'a Question,
+    pub(super) is_head: bool,
+}
+
+/// Answers one request.
+pub(super) async fn handle(server: &Server, request: Request<Incoming>, peer: SocketAddr) -> Response<Body> {
+    let method = request.method().clone();
+    let mut exchange =
+        Exchange::begin(&server.metrics, server.options.access_log, peer, method.clone(), request.uri().path());
+    let is_head = method == Method::HEAD;
+    let answered = match routed(server, &request) {
+        Ok(Route::Base) => {
+            exchange.is_about(Handler::Ping, None);
+            Ok(base())
+        }
+        Ok(Route::Question(question)) => {
+            exchange.is_about(handler(&question.endpoint), Some(&question));
+            let routed = Routed { server, request: &request, question: &question, is_head };
+            let answered = ask(&routed, &mut exchange).await;
+            answered.map(|response| with_namespace(response, &question))
+        }
+        Err(refusal) => Err(Problem::of_refusal(&refusal)),
+    };
+    let mut response = answered.unwrap_or_else(|problem| problem.into_response(&exchange.request_id, is_head));
+    response.headers_mut().insert(API_VERSION, HeaderValue::from_static("registry/2.0"));
+    exchange.set_status(response.status());
+    response.map(|body| body.accounted(exchange))
+}
+
+fn routed(server: &Server, request: &Request<Incoming>) -> Result<Route, Refusal> {
+    // The parser has refused requests without a path, except for `*` and authority forms, which no route has.
+    let target = request.uri().path_and_query().map_or("", |target| target.as_str());
+    let host = request.headers().get(HOST).and_then(|host| host.to_str().ok()).or(request.uri().host());
+    route(&server.table, request.method(), target, host)
+}
+
+async fn ask(routed: &Routed<'_>, exchange: &mut Exchange) -> Result<Response<Body>, Problem> {
+    match &routed.question.endpoint {
+        Endpoint::Manifest(reference) => manifests::answer(routed, reference, exchange).await,
+        Endpoint::Blob(digest) => blobs::answer(routed, digest, exchange).await,
+        // A registry without these answers 404, and clients go on without them (for referrers, by the fallback tag).
+        Endpoint::Tags | Endpoint::Referrers(_) => Err(Problem::new(
+            StatusCode::NOT_FOUND,
+            ErrorCode::Unsupported,
+            "this endpoint is not served; ask the registry itself",
+        )),
+    }
+}
+
+/// P-16, P-17: answered here, and always with yes.
+fn base() -> Response<Body> {
+    let mut response = Response::new(Body::full("{}".into()));
+    response.headers_mut().insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from_static("2"));
+    response
+}
+
+fn with_namespace(mut response: Response<Body>, question: &Question) -> Response<Body> {
+    // It was parsed as a host name: it is a header value.
+    if let Some(value) = question.namespace.as_deref().and_then(|ns| HeaderValue::from_str(ns).ok()) {
+        response.headers_mut().insert(OCI_NAMESPACE, value);
+    }
+    response
+}
+
+fn handler(endpoint: &Endpoint) -> Handler {
+    match endpoint {
+        Endpoint::Manifest(_) => Handler::Manifests,
+        Endpoint::Blob(_) => Handler::Blobs,
+        Endpoint::Tags => Handler::Tags,
+        Endpoint::Referrers(_) => Handler::Referrers,
+    }
+}

@@ -1,0 +1,90 @@
+//! Manifests on the wire (P-22…P-42).
+
+use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_NONE_MATCH, WARNING};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+
+use super::access_log::Exchange;
+use super::body::Body;
+use super::dispatch::Routed;
+use super::respond::{Asked, Problem};
+use crate::cache::{ManifestAnswer, ManifestQuestion};
+use crate::oci::{ErrorCode, Reference};
+use crate::telemetry::{Kind, StaleReason};
+use crate::wire::{Accept, cache_control, cache_status_header, etag, is_not_modified};
+
+pub(super) const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
+pub(super) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+
+/// Answers a manifest request; a `Range` on it is ignored, which P-37 allows.
+pub(super) async fn answer(
+    routed: &Routed<'_>,
+    reference: &Reference,
+    exchange: &mut Exchange,
+) -> Result<Response<Body>, Problem> {
+    let question = routed.question;
+    let upstream = routed.server.cache.upstream(&question.upstream).ok_or_else(unknown_upstream)?;
+    let headers = routed.request.headers();
+    let accept = Accept::from_lines(lines(headers, &ACCEPT));
+    let asked = ManifestQuestion {
+        upstream,
+        repository: &question.repository,
+        reference,
+        accept: &accept,
+        wants_bytes: !routed.is_head,
+    };
+    let answered = routed.server.cache.manifest(&asked).await;
+    let manifest = answered.map_err(|error| Problem::of_failure(&error, Asked::Manifest))?;
+    let kind = match reference {
+        Reference::Tag(_) => Kind::ManifestTag,
+        Reference::Digest(_) => Kind::ManifestDigest,
+    };
+    exchange.answered(kind, manifest.outcome);
+    let matches = is_not_modified(lines(headers, &IF_NONE_MATCH), &manifest.digest);
+    Ok(respond(manifest, reference, matches, routed.is_head))
+}
+
+/// The table was made from the upstreams: a routed one is known, unless this is a bug.
+pub(super) fn unknown_upstream() -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, ErrorCode::NameUnknown, "no such upstream is configured")
+}
+
+fn respond(manifest: ManifestAnswer, reference: &Reference, not_modified: bool, is_head: bool) -> Response<Body> {
+    let mut headers = HeaderMap::with_capacity(10);
+    let digest = text(&manifest.digest.to_string());
+    headers.insert(ETAG, etag(&manifest.digest));
+    headers.insert(CONTENT_DIGEST, digest);
+    let caching = match reference {
+        Reference::Tag(_) => cache_control::MUTABLE,
+        Reference::Digest(_) => cache_control::DIGEST,
+    };
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static(caching));
+    headers.insert(CACHE_STATUS, cache_status_header(manifest.outcome, manifest.stale.map(StaleReason::as_str)));
+    if manifest.stale.is_some() {
+        headers.insert(
+            WARNING,
+            HeaderValue::from_static(r#"299 - "cachalot: served stale, the upstream did not answer""#),
+        );
+    }
+    let mut response = Response::new(Body::empty());
+    if not_modified {
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+    } else {
+        headers.insert(CONTENT_TYPE, text(manifest.media_type.as_str()));
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(manifest.size_bytes));
+        if let (Some(bytes), false) = (manifest.bytes, is_head) {
+            *response.body_mut() = Body::full(bytes);
+        }
+    }
+    *response.headers_mut() = headers;
+    response
+}
+
+/// Returns the lines of a header that are text.
+pub(super) fn lines<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+    headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok())
+}
+
+/// Digests and media types hold visible ASCII only, by their grammars.
+pub(super) fn text(value: &str) -> HeaderValue {
+    HeaderValue::from_str(value).unwrap_or_else(|_invalid| HeaderValue::from_static(""))
+}

@@ -1,0 +1,34 @@
+//! The data plane: HTTP in front of the cache, read-only, for container tools.
+//!
+//! One way through: `listener` accepts → `connection` speaks HTTP → `dispatch` routes and asks the cache →
+//! `manifests` and `blobs` shape the answer → `respond` is the one place that turns errors into HTTP → `body` streams and accounts.
+//!
+//! What is deliberately absent: any decision about freshness or where bytes come from (that is `cache`), and any admin path.
+
+mod access_log;
+mod blobs;
+mod body;
+mod connection;
+mod dispatch;
+mod limits;
+mod listener;
+mod manifests;
+mod respond;
+
+use std::sync::Arc;
+
+pub use limits::Options;
+pub use listener::serve;
+
+use crate::cache::Cache;
+use crate::oci::Table;
+use crate::telemetry::Metrics;
+
+/// What every connection shares.
+#[derive(Debug)]
+pub struct Server {
+    pub table: Table,
+    pub cache: Cache,
+    pub metrics: Arc<Metrics>,
+    pub options: Options,
+}

@@ -1,0 +1,158 @@
+//! The one place that turns refusals and failures into HTTP: the code is chosen for what the client does next (P-102…P-110).
+//!
+//! | what | status | the client's next step |
+//! |---|---|---|
+//! | the upstream does not have it | 404 | try elsewhere, or give up |
+//! | the upstream denies us | 403 `DENIED` | never 401: that would ask the client for credentials (P-104) |
+//! | the upstream fails, or sends wrong bytes | 502 | next host |
+//! | the upstream does not answer in time; not cached while offline | 504 | next host |
+//! | the upstream limits us, we are full, we stop | 503 and `Retry-After` | next host, or later; a 429 would be retried at once, five times (C-10) |
+
+use std::error::Error;
+use std::time::Duration;
+
+use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
+
+use super::body::Body;
+use crate::cache::CacheError;
+use crate::oci::{ErrorCode, Refusal, error_body};
+use crate::upstream::UpstreamError;
+
+/// What a client is told to wait when the upstream limits us without saying for how long.
+const RATE_LIMIT_PAUSE: Duration = Duration::from_mins(1);
+
+/// What a client is told to wait while we stop.
+const STOPPING_PAUSE: Duration = Duration::from_secs(1);
+
+/// What kind of thing was asked for: it names the 404.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asked {
+    Manifest,
+    Blob,
+}
+
+/// An error answer before it is a response.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Problem {
+    pub(super) status: StatusCode,
+    code: ErrorCode,
+    message: String,
+    retry_after: Option<Duration>,
+}
+
+impl Problem {
+    pub(super) fn new(status: StatusCode, code: ErrorCode, message: impl Into<String>) -> Self {
+        Self { status, code, message: message.into(), retry_after: None }
+    }
+
+    /// Returns the problem that a refused route is.
+    pub(super) fn of_refusal(refusal: &Refusal) -> Self {
+        let (status, code) = match refusal {
+            Refusal::UnknownPath => (StatusCode::NOT_FOUND, ErrorCode::Unsupported),
+            Refusal::UnknownUpstream { .. } | Refusal::NoUpstream => (StatusCode::NOT_FOUND, ErrorCode::NameUnknown),
+            Refusal::ConflictingSelectors { .. } | Refusal::DuplicateNamespace | Refusal::NameInvalid(_) => {
+                (StatusCode::BAD_REQUEST, ErrorCode::NameInvalid)
+            }
+            // P-5: clients probe with over-long tags, and only a 404 means that there is none.
+            Refusal::TagInvalid => (StatusCode::NOT_FOUND, ErrorCode::ManifestUnknown),
+            Refusal::DigestInvalid(_) => (StatusCode::BAD_REQUEST, ErrorCode::DigestInvalid),
+            Refusal::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, ErrorCode::Unsupported),
+            Refusal::UriTooLong => (StatusCode::URI_TOO_LONG, ErrorCode::NameInvalid),
+            Refusal::DoubledVersion => (StatusCode::BAD_REQUEST, ErrorCode::NameInvalid),
+        };
+        Self::new(status, code, refusal.to_string())
+    }
+
+    /// Returns the problem that a failed question is.
+    pub(super) fn of_failure(error: &CacheError, asked: Asked) -> Self {
+        let message = chain(error);
+        match error {
+            CacheError::Upstream { source, .. } => Self::of_upstream(source, message, asked),
+            CacheError::Negative { .. } => Self::new(StatusCode::NOT_FOUND, asked.unknown(), message),
+            CacheError::DigestMismatch(_) | CacheError::InvalidManifest { .. } => {
+                Self::new(StatusCode::BAD_GATEWAY, ErrorCode::Unavailable, message)
+            }
+            CacheError::Offline { .. } => Self::new(StatusCode::GATEWAY_TIMEOUT, ErrorCode::Unavailable, message),
+            CacheError::Overloaded { retry_after } => Self::unavailable(message, *retry_after),
+            CacheError::Aborted => Self::unavailable(message, STOPPING_PAUSE),
+        }
+    }
+
+    fn of_upstream(error: &UpstreamError, message: String, asked: Asked) -> Self {
+        match error {
+            UpstreamError::NotFound { .. } => Self::new(StatusCode::NOT_FOUND, asked.unknown(), message),
+            UpstreamError::Denied { .. } => Self::new(StatusCode::FORBIDDEN, ErrorCode::Denied, message),
+            UpstreamError::RateLimited { retry_after } => {
+                Self::unavailable(message, retry_after.unwrap_or(RATE_LIMIT_PAUSE))
+            }
+            UpstreamError::TimedOut { .. } => Self::new(StatusCode::GATEWAY_TIMEOUT, ErrorCode::Unavailable, message),
+            UpstreamError::Status { .. }
+            | UpstreamError::Auth { .. }
+            | UpstreamError::Connect { .. }
+            | UpstreamError::Tls { .. }
+            | UpstreamError::Truncated { .. }
+            | UpstreamError::Protocol { .. }
+            | UpstreamError::TooLarge { .. } => Self::new(StatusCode::BAD_GATEWAY, ErrorCode::Unavailable, message),
+        }
+    }
+
+    fn unavailable(message: String, retry_after: Duration) -> Self {
+        let problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::Unavailable, message);
+        Self { retry_after: Some(retry_after), ..problem }
+    }
+
+    /// Returns the response; our own 5xx name the request, so that the log line can be found.
+    pub(super) fn into_response(self, request_id: &str, is_head: bool) -> Response<Body> {
+        let message = if self.status.is_server_error() {
+            format!("cachalot: {} (request {request_id})", self.message)
+        } else {
+            format!("cachalot: {}", self.message)
+        };
+        let bytes = error_body(self.code, &message, None);
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
+        if self.status == StatusCode::METHOD_NOT_ALLOWED {
+            headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        }
+        if let Some(pause) = self.retry_after {
+            headers.insert(RETRY_AFTER, HeaderValue::from(pause.as_secs().max(1)));
+        }
+        let mut response = Response::new(if is_head { Body::empty() } else { Body::full(bytes) });
+        *response.status_mut() = self.status;
+        *response.headers_mut() = headers;
+        response
+    }
+}
+
+impl Asked {
+    fn unknown(self) -> ErrorCode {
+        match self {
+            Self::Manifest => ErrorCode::ManifestUnknown,
+            Self::Blob => ErrorCode::BlobUnknown,
+        }
+    }
+}
+
+/// Returns an error and its causes as one sentence, the upstream's own words included.
+fn chain(error: &CacheError) -> String {
+    let mut sentence = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        sentence = format!("{sentence}: {error}");
+        cause = error.source();
+    }
+    let words = match error {
+        CacheError::Negative { message, .. }
+        | CacheError::Upstream {
+            source:
+                UpstreamError::NotFound { message }
+                | UpstreamError::Denied { message, .. }
+                | UpstreamError::Status { message, .. },
+            ..
+        } => message.as_deref(),
+        _ => None,
+    };
+    words.map_or(sentence.clone(), |words| format!("{sentence}; it says: {words}"))
+}

@@ -1,0 +1,91 @@
+//! Reused read buffers, so that serving a chunk neither allocates nor clears memory.
+//!
+//! A buffer travels to the socket as [`Bytes`] and comes back to the pool when the last reference to it is dropped.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+
+/// Bytes in one buffer, and so in one chunk of a body at the most.
+///
+/// A response holds at most two of them (one in hyper, one on its way there): this bounds the memory of a connection.
+/// Larger chunks gain little: the read is a copy from the page cache either way.
+pub const CHUNK_BYTES: usize = 64 * 1024;
+
+/// Free buffers that the pool keeps at the most: 16 MiB.
+const FREE_MAX: usize = 256;
+
+/// A pool of buffers of [`CHUNK_BYTES`] each; cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Buffers {
+    // A plain mutex: held for a push or a pop only.
+    free: Arc<Mutex<Vec<Box<[u8]>>>>,
+}
+
+impl Buffers {
+    /// Takes a buffer from the pool, or makes one.
+    pub fn take(&self) -> Buffer {
+        let reused = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let bytes = reused.unwrap_or_else(|| vec![0; CHUNK_BYTES].into_boxed_slice());
+        Buffer { bytes, filled: 0, pool: self.clone() }
+    }
+
+    fn give_back(&self, bytes: Box<[u8]>) {
+        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        if free.len() < FREE_MAX {
+            free.push(bytes);
+        }
+    }
+}
+
+/// A buffer on loan; dropping it gives it back.
+#[derive(Debug)]
+pub struct Buffer {
+    bytes: Box<[u8]>,
+    filled: usize,
+    pool: Buffers,
+}
+
+impl Buffer {
+    /// Returns the first `limit` bytes to read into, at most [`CHUNK_BYTES`].
+    pub fn space(&mut self, limit: usize) -> &mut [u8] {
+        let limit = limit.min(self.bytes.len());
+        self.bytes.get_mut(..limit).unwrap_or_default()
+    }
+
+    /// Returns the first `filled` bytes; the buffer comes back to the pool when they are dropped.
+    pub fn into_bytes(mut self, filled: usize) -> Bytes {
+        self.filled = filled.min(self.bytes.len());
+        Bytes::from_owner(self)
+    }
+}
+
+impl AsRef<[u8]> for Buffer {
+    fn as_ref(&self) -> &[u8] {
+        self.bytes.get(..self.filled).unwrap_or_default()
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        self.pool.give_back(std::mem::take(&mut self.bytes));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_buffer_comes_back_when_the_last_reference_to_its_bytes_is_dropped() {
+        let pool = Buffers::default();
+        let mut buffer = pool.take();
+        buffer.space(3).copy_from_slice(b"abc");
+        let bytes = buffer.into_bytes(3);
+        let tail = bytes.slice(1..);
+        drop(bytes);
+        assert_eq!((pool.free.lock().unwrap().len(), &tail[..]), (0, &b"bc"[..]));
+        drop(tail);
+        assert_eq!(pool.free.lock().unwrap().len(), 1);
+    }
+}

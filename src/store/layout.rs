@@ -1,0 +1,147 @@
+//! Where things are on disk.
+//!
+//! ```text
+//! <root>/layer/sha256/ab/ab12…      content, by class and digest
+//! <root>/metadata/sha256/ab/ab12…
+//! <root>/partial/ab12….<number>     unfinished content; removed at start
+//! <root>/ledger.redb                tags and grants
+//! ```
+//!
+//! Every path is made from a parsed digest or a number of our own, never from a peer's text (S-19).
+//! Directories are 0700, files 0600, and symbolic links are not followed (S-44).
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
+
+use rustix::fs::OFlags;
+
+use super::Class;
+use crate::oci::{Algorithm, Digest};
+
+const CLASSES: [Class; 2] = [Class::Layer, Class::Metadata];
+const ALGORITHMS: [Algorithm; 2] = [Algorithm::Sha256, Algorithm::Sha512];
+
+/// The paths of one store.
+#[derive(Debug)]
+pub(super) struct Layout {
+    root: PathBuf,
+    next_partial: AtomicU64,
+}
+
+/// A file of the store, as a scan finds it.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) class: Class,
+    pub(super) digest: Digest,
+    pub(super) size_bytes: u64,
+    /// Seconds since the epoch: the modification time, which the store keeps as the time of the last use.
+    pub(super) last_use: u64,
+}
+
+impl Layout {
+    /// Makes the directories and removes what unfinished fills of an earlier process left.
+    pub(super) fn create(root: &Path) -> io::Result<Self> {
+        let layout = Self { root: root.to_owned(), next_partial: AtomicU64::new(0) };
+        make_directory(&layout.partials())?;
+        for entry in fs::read_dir(layout.partials())? {
+            fs::remove_file(entry?.path())?;
+        }
+        for class in CLASSES {
+            for algorithm in ALGORITHMS {
+                make_directory(&layout.shelf(class, algorithm))?;
+            }
+        }
+        Ok(layout)
+    }
+
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub(super) fn ledger(&self) -> PathBuf {
+        self.root.join("ledger.redb")
+    }
+
+    pub(super) fn object(&self, class: Class, digest: &Digest) -> PathBuf {
+        let encoded = digest.encoded();
+        let fan = encoded.get(..2).unwrap_or_default();
+        self.shelf(class, digest.algorithm()).join(fan).join(&encoded)
+    }
+
+    /// Returns a new path for an unfinished object.
+    pub(super) fn partial(&self, digest: &Digest) -> PathBuf {
+        let number = self.next_partial.fetch_add(1, Ordering::Relaxed);
+        self.partials().join(format!("{}.{number}", digest.encoded()))
+    }
+
+    /// Calls `visit` for every object; what is not named like one is passed over.
+    pub(super) fn scan(&self, mut visit: impl FnMut(Found)) -> io::Result<()> {
+        for class in CLASSES {
+            for algorithm in ALGORITHMS {
+                for fan in fs::read_dir(self.shelf(class, algorithm))? {
+                    for entry in fs::read_dir(fan?.path())? {
+                        if let Some(found) = found(class, algorithm, &entry?)? {
+                            visit(found);
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn partials(&self) -> PathBuf {
+        self.root.join("partial")
+    }
+
+    fn shelf(&self, class: Class, algorithm: Algorithm) -> PathBuf {
+        self.root.join(directory(class)).join(algorithm.as_str())
+    }
+}
+
+/// Opens an object for reading.
+pub(super) fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(no_follow()).open(path)
+}
+
+/// Makes a new file for reading and writing.
+pub(super) fn create_file(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).custom_flags(no_follow()).open(path)
+}
+
+pub(super) fn make_directory(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// Returns whole seconds since the epoch.
+pub(super) fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+fn found(class: Class, algorithm: Algorithm, entry: &fs::DirEntry) -> io::Result<Option<Found>> {
+    let name = entry.file_name();
+    let digest = name.to_str().and_then(|name| format!("{}:{name}", algorithm.as_str()).parse().ok());
+    let Some(digest) = digest else { return Ok(None) };
+    let metadata = match entry.metadata() {
+        // Evicted since the directory was read.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        other => other?,
+    };
+    let last_use = metadata.modified().map_or(0, seconds);
+    Ok(metadata.is_file().then_some(Found { class, digest, size_bytes: metadata.len(), last_use }))
+}
+
+fn directory(class: Class) -> &'static str {
+    match class {
+        Class::Layer => "layer",
+        Class::Metadata => "metadata",
+    }
+}
+
+fn no_follow() -> i32 {
+    OFlags::NOFOLLOW.bits().cast_signed()
+}

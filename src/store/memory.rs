@@ -1,0 +1,114 @@
+//! The memory tier: manifests, image configs and small blobs, weighed in bytes, in front of another store.
+//!
+//! An object comes in when it is stored or first read; it leaves by least recent use, and stays on disk.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use moka::policy::EvictionPolicy;
+use moka::sync::Cache;
+
+use super::{BlobStore, Class, Object, Partial, StoreError};
+use crate::oci::Digest;
+use crate::telemetry::{Kind, MemoryLookup, Metrics, MismatchSource, Tier};
+
+/// The largest object that the tier holds: a manifest of the largest size that is accepted fits, a layer does not push manifests out.
+const OBJECT_BYTES_MAX: u64 = 5 * 1024 * 1024;
+
+/// The largest blob that is no manifest and no image config and still worth memory.
+const SMALL_BLOB_BYTES_MAX: u64 = 64 * 1024;
+
+/// What an entry costs beside its bytes: key, pointers, counters.
+const ENTRY_OVERHEAD_BYTES: u32 = 256;
+
+/// A store with a memory tier in front.
+#[derive(Debug)]
+pub struct Memory<S> {
+    below: S,
+    objects: Cache<Digest, Bytes>,
+    metrics: Arc<Metrics>,
+}
+
+impl<S: BlobStore> Memory<S> {
+    /// Puts a tier of at most `capacity_bytes` in front of `below`.
+    pub fn over(below: S, capacity_bytes: u64, metrics: Arc<Metrics>) -> Self {
+        metrics.storage().capacity(Tier::Memory, capacity_bytes);
+        let objects = Cache::builder()
+            .max_capacity(capacity_bytes)
+            .weigher(|_, bytes: &Bytes| {
+                u32::try_from(bytes.len()).unwrap_or(u32::MAX).saturating_add(ENTRY_OVERHEAD_BYTES)
+            })
+            // The default policy may refuse a newcomer: a manifest just fetched would then be asked for again.
+            .eviction_policy(EvictionPolicy::lru())
+            .build();
+        Self { below, objects, metrics }
+    }
+
+    /// Brings the gauges of the tier up to date.
+    pub fn refresh_gauges(&self) {
+        self.objects.run_pending_tasks();
+        self.metrics.storage().used(Tier::Memory, self.objects.weighted_size());
+        self.metrics.storage().objects(Tier::Memory, Kind::Other, self.objects.entry_count());
+    }
+
+    /// Reads a small object from below into the tier, checking it on the way (P-146).
+    fn load(&self, digest: &Digest, object: &Object) -> Option<Object> {
+        let bytes = match object.read_all() {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                tracing::warn!(%digest, %error, "a stored object cannot be read and is dropped");
+                self.below.discard_corrupt(digest);
+                return None;
+            }
+        };
+        if Digest::of(digest.algorithm(), &bytes) != *digest {
+            tracing::warn!(%digest, "a stored object does not match its digest and is dropped");
+            self.metrics.storage().mismatched(MismatchSource::Disk);
+            self.below.discard_corrupt(digest);
+            return None;
+        }
+        self.objects.insert(*digest, bytes.clone());
+        Some(Object::in_memory(bytes))
+    }
+}
+
+impl<S: BlobStore> BlobStore for Memory<S> {
+    fn peek(&self, digest: &Digest) -> Option<Object> {
+        let Some(bytes) = self.objects.get(digest) else {
+            self.metrics.storage().memory_lookup(Kind::Other, MemoryLookup::Miss);
+            return self.below.peek(digest);
+        };
+        self.metrics.storage().memory_lookup(Kind::Other, MemoryLookup::Hit);
+        self.below.touch(digest);
+        Some(Object::in_memory(bytes))
+    }
+
+    fn touch(&self, digest: &Digest) {
+        self.below.touch(digest);
+    }
+
+    fn open(&self, digest: &Digest) -> Option<Object> {
+        let object = self.below.open(digest)?;
+        if object.size_bytes <= SMALL_BLOB_BYTES_MAX { self.load(digest, &object) } else { Some(object) }
+    }
+
+    fn begin(&self, digest: &Digest, class: Class, size_bytes: Option<u64>) -> Result<Arc<dyn Partial>, StoreError> {
+        self.below.begin(digest, class, size_bytes)
+    }
+
+    fn put(&self, digest: &Digest, class: Class, bytes: &Bytes) -> Result<(), StoreError> {
+        let kept = match class {
+            Class::Metadata => bytes.len() as u64 <= OBJECT_BYTES_MAX,
+            Class::Layer => bytes.len() as u64 <= SMALL_BLOB_BYTES_MAX,
+        };
+        if kept {
+            self.objects.insert(*digest, bytes.clone());
+        }
+        self.below.put(digest, class, bytes)
+    }
+
+    fn discard_corrupt(&self, digest: &Digest) {
+        self.objects.invalidate(digest);
+        self.below.discard_corrupt(digest);
+    }
+}

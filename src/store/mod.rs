@@ -1,0 +1,115 @@
+//! The disk and memory side: content by digest, and the ledger of tags and grants.
+//!
+//! Content is addressed by its full digest (S-15); who may read it from where is told by the [`Ledger`].
+//! The seam is [`BlobStore`]: [`Disk`] keeps files, [`Memory`] is a tier in front of another store.
+//! All methods of the traits that touch a disk block: call them through [`blocking`].
+//!
+//! ```text
+//! begin ──► Partial ──write_at──► … ──commit──► fsync, rename, fsync of the directory ──► visible to `open`
+//!              └── dropped without commit: discarded
+//! ```
+//!
+//! A file under its final name is complete and was verified: the file name is the index, and a start needs no scan.
+
+mod buffers;
+mod disk;
+mod layout;
+mod ledger;
+mod memory;
+mod object;
+mod partial;
+mod present;
+mod recency;
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+pub use buffers::{Buffers, CHUNK_BYTES};
+pub use disk::{Disk, Options};
+pub use ledger::{Grant, GrantKind, Ledger, TagEntry};
+pub use memory::Memory;
+pub use object::{Content, Object, ReadAt, read_chunk};
+pub use present::Present;
+
+use crate::oci::Digest;
+use crate::telemetry::StoreOperation;
+
+/// Verified content by digest.
+pub trait BlobStore: Send + Sync + fmt::Debug {
+    /// Returns an object that is at hand without any I/O.
+    fn peek(&self, digest: &Digest) -> Option<Object>;
+
+    /// Notes a use of an object that a tier above answered, so that it does not grow cold below.
+    fn touch(&self, digest: &Digest);
+
+    /// Returns an object, looking at the disk. A damaged one is dropped and counts as absent: the caller never pays for our disk.
+    fn open(&self, digest: &Digest) -> Option<Object>;
+
+    /// Reserves room and starts an unfinished object; dropped without commit it is discarded.
+    ///
+    /// With `size_bytes` unknown, room is reserved as the bytes come.
+    fn begin(&self, digest: &Digest, class: Class, size_bytes: Option<u64>) -> Result<Arc<dyn Partial>, StoreError>;
+
+    /// Stores a small object that was verified.
+    fn put(&self, digest: &Digest, class: Class, bytes: &Bytes) -> Result<(), StoreError> {
+        let partial = self.begin(digest, class, Some(bytes.len() as u64))?;
+        partial.write_at(0, std::slice::from_ref(bytes))?;
+        partial.commit(bytes.len() as u64)
+    }
+
+    /// Drops an object that was found damaged.
+    fn discard_corrupt(&self, digest: &Digest);
+}
+
+/// An object under construction: written at any offset, readable meanwhile, visible to others only after `commit`.
+pub trait Partial: ReadAt {
+    /// Writes `chunks` one after another from `offset` on.
+    fn write_at(&self, offset: u64, chunks: &[Bytes]) -> Result<(), StoreError>;
+
+    /// Makes the object durable and visible. The caller has verified all `size_bytes` of it.
+    fn commit(&self, size_bytes: u64) -> Result<(), StoreError>;
+}
+
+/// Which budget an object is charged to (P-144: losing a manifest costs a rate-limited request, losing a layer does not).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Class {
+    /// Manifests and image configs.
+    Metadata,
+    /// Everything else.
+    Layer,
+}
+
+/// Why the store could not keep something. Never a reason to fail a client.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("no room for {needed_bytes} bytes within the configured capacity and minimum free space")]
+    NoRoom { needed_bytes: u64 },
+    #[error("cannot {} {path}", operation.as_str())]
+    Io { operation: StoreOperation, path: String, source: io::Error },
+    #[error("the store at {path} is used by another process")]
+    InUse { path: String },
+    #[error("the ledger at {path} cannot be used")]
+    Ledger { path: String, source: Box<dyn std::error::Error + Send + Sync> },
+}
+
+/// Runs `work` on the blocking pool; a panic in it becomes an error.
+///
+/// # Cancel safety
+/// Dropping the future does not stop work that has begun.
+pub async fn blocking<T: Send + 'static, E: From<io::Error> + Send + 'static>(
+    work: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> Result<T, E> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(panic) => Err(io::Error::other(panic).into()),
+    }
+}
+
+impl From<io::Error> for StoreError {
+    fn from(source: io::Error) -> Self {
+        Self::Io { operation: StoreOperation::Write, path: "the store".into(), source }
+    }
+}

@@ -1,0 +1,131 @@
+//! An object under construction on disk.
+//!
+//! Ownership is the cleaning up: dropped without commit, the file is removed and its reservation given back.
+//! A follower that still reads after the commit reads the same, now visible, file.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::disk::{Disk, Reservation};
+use super::object::ReadAt;
+use super::{Class, Partial, StoreError, layout};
+use crate::oci::Digest;
+use crate::telemetry::StoreOperation;
+
+/// Room reserved at a time when the size is unknown: few enough calls, and little is held in vain.
+const RESERVE_STEP_BYTES: u64 = 16 * 1024 * 1024;
+
+#[derive(Debug)]
+pub(super) struct DiskPartial {
+    digest: Digest,
+    class: Class,
+    file: File,
+    path: PathBuf,
+    disk: Disk,
+    // A plain mutex: held for arithmetic, or for the room-making of one growing fill, always on the blocking pool.
+    reservation: Mutex<Reservation>,
+    committed: AtomicBool,
+}
+
+impl DiskPartial {
+    /// # Errors
+    /// `NoRoom` when eviction cannot make room; else what the disk said.
+    pub(super) fn create(
+        disk: &Disk,
+        digest: &Digest,
+        class: Class,
+        size_bytes: Option<u64>,
+    ) -> Result<Self, StoreError> {
+        let reservation = Mutex::new(disk.reserve(class, size_bytes.unwrap_or(RESERVE_STEP_BYTES))?);
+        let path = disk.layout().partial(digest);
+        let file = layout::create_file(&path).map_err(|source| disk.failed(StoreOperation::Open, &path, source))?;
+        Ok(Self {
+            digest: *digest,
+            class,
+            file,
+            path,
+            disk: disk.clone(),
+            reservation,
+            committed: AtomicBool::new(false),
+        })
+    }
+
+    /// Reserves more when a fill of unknown size grows past what it holds.
+    fn cover(&self, end: u64) -> Result<(), StoreError> {
+        let mut reservation = self.reservation();
+        if end > reservation.bytes() {
+            let more = self.disk.reserve(self.class, (end - reservation.bytes()).max(RESERVE_STEP_BYTES))?;
+            reservation.absorb(more);
+        }
+        Ok(())
+    }
+
+    fn reservation(&self) -> MutexGuard<'_, Reservation> {
+        self.reservation.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn publish(&self) -> io::Result<()> {
+        let target = self.disk.layout().object(self.class, &self.digest);
+        let directory = target.parent().ok_or(io::ErrorKind::InvalidInput)?;
+        layout::make_directory(directory)?;
+        fs::rename(&self.path, &target)?;
+        File::open(directory)?.sync_all()
+    }
+}
+
+impl Partial for DiskPartial {
+    fn write_at(&self, offset: u64, chunks: &[Bytes]) -> Result<(), StoreError> {
+        let len: u64 = chunks.iter().map(|chunk| chunk.len() as u64).sum();
+        self.cover(offset.saturating_add(len))?;
+        let began = Instant::now();
+        let mut at = offset;
+        for chunk in chunks {
+            let written = self.file.write_all_at(chunk, at);
+            written.map_err(|source| self.disk.failed(StoreOperation::Write, &self.path, source))?;
+            at += chunk.len() as u64;
+        }
+        self.disk.operated(StoreOperation::Write, began);
+        Ok(())
+    }
+
+    fn commit(&self, size_bytes: u64) -> Result<(), StoreError> {
+        let began = Instant::now();
+        self.file.sync_all().map_err(|source| self.disk.failed(StoreOperation::Fsync, &self.path, source))?;
+        self.disk.operated(StoreOperation::Fsync, began);
+        let began = Instant::now();
+        self.publish().map_err(|source| self.disk.failed(StoreOperation::Rename, &self.path, source))?;
+        self.disk.operated(StoreOperation::Rename, began);
+        self.committed.store(true, Ordering::Release);
+        self.reservation().release();
+        self.disk.committed(self.class, self.digest, size_bytes);
+        Ok(())
+    }
+}
+
+impl ReadAt for DiskPartial {
+    fn read_now(&self, offset: u64, buffer: &mut [u8]) -> io::Result<Option<usize>> {
+        self.file.read_now(offset, buffer)
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        ReadAt::read_at(&self.file, offset, buffer)
+    }
+}
+
+impl Drop for DiskPartial {
+    fn drop(&mut self) {
+        if !self.committed.load(Ordering::Acquire)
+            && let Err(source) = fs::remove_file(&self.path)
+        {
+            // Nobody waits for the answer: it is counted, and the next start removes the file.
+            let _counted = self.disk.failed(StoreOperation::Delete, &self.path, source);
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! Which objects a budget holds, in the exact order of their last use: the list that eviction takes from.
+//!
+//! Pure: time is an argument. Touching, inserting, removing and taking the coldest cost O(1) each.
+//! A digest is kept once, in its node; the table keeps node numbers only.
+
+use std::hash::{BuildHasher, RandomState};
+
+use hashbrown::HashTable;
+
+use crate::oci::Digest;
+
+/// The objects of one budget, coldest first.
+#[derive(Debug, Default)]
+pub(super) struct Recency {
+    nodes: Vec<Node>,
+    /// Node numbers of removed nodes, for reuse.
+    free: Vec<u32>,
+    table: HashTable<u32>,
+    hasher: RandomState,
+    coldest: Option<u32>,
+    hottest: Option<u32>,
+    used_bytes: u64,
+}
+
+#[derive(Debug)]
+struct Node {
+    digest: Digest,
+    size_bytes: u64,
+    /// Seconds since the epoch.
+    last_use: u64,
+    colder: Option<u32>,
+    hotter: Option<u32>,
+}
+
+/// An object that left the list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Victim {
+    pub digest: Digest,
+    pub size_bytes: u64,
+    /// Seconds since the epoch.
+    pub last_use: u64,
+}
+
+impl Recency {
+    /// Returns the bytes of all objects in the list.
+    pub(super) fn used_bytes(&self) -> u64 {
+        self.used_bytes
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    /// Makes the object the hottest, adding it when it is new.
+    pub(super) fn insert(&mut self, digest: Digest, size_bytes: u64, now: u64) {
+        self.remove(&digest);
+        let number = self.place(Node { digest, size_bytes, last_use: now, colder: self.hottest, hotter: None });
+        match self.hottest.replace(number) {
+            Some(old) => self.node_mut(old).hotter = Some(number),
+            None => self.coldest = Some(number),
+        }
+    }
+
+    /// Adds an object found on disk as the coldest; one that is known already is left where it is.
+    pub(super) fn insert_coldest(&mut self, digest: Digest, size_bytes: u64, last_use: u64) {
+        if self.find(&digest).is_some() {
+            return;
+        }
+        let number = self.place(Node { digest, size_bytes, last_use, colder: None, hotter: self.coldest });
+        match self.coldest.replace(number) {
+            Some(old) => self.node_mut(old).colder = Some(number),
+            None => self.hottest = Some(number),
+        }
+    }
+
+    /// Makes a known object the hottest; an unknown one is ignored.
+    pub(super) fn touch(&mut self, digest: &Digest, now: u64) {
+        if let Some(victim) = self.remove(digest) {
+            self.insert(victim.digest, victim.size_bytes, now);
+        }
+    }
+
+    pub(super) fn remove(&mut self, digest: &Digest) -> Option<Victim> {
+        let number = self.find(digest)?;
+        let hash = self.hasher.hash_one(digest);
+        if let Ok(entry) = self.table.find_entry(hash, |other| *other == number) {
+            entry.remove();
+        }
+        let Node { size_bytes, last_use, colder, hotter, .. } = *self.node_mut(number);
+        match colder {
+            Some(colder) => self.node_mut(colder).hotter = hotter,
+            None => self.coldest = hotter,
+        }
+        match hotter {
+            Some(hotter) => self.node_mut(hotter).colder = colder,
+            None => self.hottest = colder,
+        }
+        self.free.push(number);
+        self.used_bytes -= size_bytes;
+        Some(Victim { digest: *digest, size_bytes, last_use })
+    }
+
+    /// Takes the coldest object out of the list.
+    pub(super) fn pop_coldest(&mut self) -> Option<Victim> {
+        let digest = self.node_mut(self.coldest?).digest;
+        self.remove(&digest)
+    }
+
+    fn find(&self, digest: &Digest) -> Option<u32> {
+        let is_it = |number: &u32| self.nodes.get(*number as usize).is_some_and(|node| node.digest == *digest);
+        self.table.find(self.hasher.hash_one(digest), is_it).copied()
+    }
+
+    fn place(&mut self, node: Node) -> u32 {
+        self.used_bytes += node.size_bytes;
+        let hash = self.hasher.hash_one(node.digest);
+        let number = if let Some(number) = self.free.pop() {
+            *self.node_mut(number) = node;
+            number
+        } else {
+            self.nodes.push(node);
+            u32::try_from(self.nodes.len() - 1).expect("a disk holds fewer than 2^32 objects")
+        };
+        let Self { nodes, table, hasher, .. } = self;
+        let rehash = |number: &u32| nodes.get(*number as usize).map_or(0, |node| hasher.hash_one(node.digest));
+        table.insert_unique(hash, number, rehash);
+        number
+    }
+
+    #[expect(clippy::indexing_slicing, reason = "numbers come from `place` and are never out of range")]
+    fn node_mut(&mut self, number: u32) -> &mut Node {
+        &mut self.nodes[number as usize]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn digest(number: u8) -> Digest {
+        Digest::Sha256([number; 32])
+    }
+
+    fn drain(recency: &mut Recency) -> Vec<u8> {
+        std::iter::from_fn(|| recency.pop_coldest()).map(|victim| victim.digest.as_bytes()[0]).collect()
+    }
+
+    #[test]
+    fn the_coldest_goes_first_and_objects_found_on_disk_are_colder_than_used_ones() {
+        let mut recency = Recency::default();
+        for number in [1, 2, 3] {
+            recency.insert(digest(number), 10, 5);
+        }
+        recency.insert_coldest(digest(4), 1, 2);
+        recency.insert_coldest(digest(5), 1, 1);
+        recency.insert_coldest(digest(1), 99, 1);
+        recency.touch(&digest(1), 6);
+        recency.touch(&digest(9), 6);
+        assert_eq!((recency.used_bytes(), recency.len()), (32, 5));
+        assert_eq!(drain(&mut recency), [5, 4, 2, 3, 1]);
+        assert_eq!((recency.used_bytes(), recency.len()), (0, 0));
+    }
+
+    proptest! {
+        #[test]
+        fn it_behaves_as_a_plain_list(steps in prop::collection::vec((0u8..4, 0u8..8), 0..60)) {
+            let mut recency = Recency::default();
+            let mut model: Vec<u8> = Vec::new();
+            for (step, number) in steps {
+                let known = model.iter().position(|other| *other == number);
+                match (step, known) {
+                    (0, _) => {
+                        recency.insert(digest(number), 7, 0);
+                        model.retain(|other| *other != number);
+                        model.push(number);
+                    }
+                    (1, known) => {
+                        recency.insert_coldest(digest(number), 7, 0);
+                        if known.is_none() {
+                            model.insert(0, number);
+                        }
+                    }
+                    (2, known) => {
+                        recency.touch(&digest(number), 0);
+                        if let Some(at) = known {
+                            model.remove(at);
+                            model.push(number);
+                        }
+                    }
+                    (_, known) => {
+                        prop_assert_eq!(recency.remove(&digest(number)).is_some(), known.is_some());
+                        model.retain(|other| *other != number);
+                    }
+                }
+                prop_assert_eq!(recency.used_bytes(), model.len() as u64 * 7);
+            }
+            prop_assert_eq!(drain(&mut recency), model);
+        }
+    }
+}

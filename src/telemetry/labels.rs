@@ -1,0 +1,116 @@
+//! The closed label sets of the metrics: each label value is an enum's word, never a text from outside (S-41).
+
+use std::io;
+
+macro_rules! labels {
+    ($($(#[$doc:meta])* $name:ident { $($variant:ident = $word:literal),+ $(,)? })+) => {$(
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum $name {
+            $($variant),+
+        }
+
+        impl $name {
+            /// All values, in the order of declaration.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            /// Returns the label value.
+            pub fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $word),+
+                }
+            }
+        }
+    )+};
+}
+
+labels! {
+    /// What a question to the cache is about.
+    Kind {
+        ManifestTag = "manifest_tag",
+        ManifestDigest = "manifest_digest",
+        Blob = "blob",
+        Referrers = "referrers",
+        Tags = "tags",
+        Other = "other",
+    }
+
+    /// Who wanted bytes from an upstream.
+    Trigger { Client = "client", Prefetch = "prefetch", Repair = "repair" }
+
+    /// A tier of the store.
+    Tier { Disk = "disk", Memory = "memory" }
+
+    /// Which part of the data plane served a request.
+    Handler {
+        Manifests = "manifests",
+        Blobs = "blobs",
+        Referrers = "referrers",
+        Tags = "tags",
+        Ping = "ping",
+        Other = "other",
+    }
+
+    /// Why a stale answer was given.
+    StaleReason {
+        UpstreamError = "upstream_error",
+        RateLimited = "rate_limited",
+        Offline = "offline",
+        WhileRevalidate = "while_revalidate",
+    }
+
+    /// What asking about a known tag brought.
+    Revalidation {
+        Unchanged = "unchanged",
+        Changed = "changed",
+        Gone = "gone",
+        Error = "error",
+        RateLimited = "rate_limited",
+    }
+
+    /// How a fill ended.
+    FillEnd { Ok = "ok", Error = "error", Aborted = "aborted", DigestMismatch = "digest_mismatch" }
+
+    /// Who gave bytes that do not match their digest.
+    MismatchSource { Upstream = "upstream", Disk = "disk", Memory = "memory" }
+
+    /// Why an object was removed.
+    EvictReason { Capacity = "capacity", MinFree = "min_free", Manual = "manual", Corrupt = "corrupt" }
+
+    /// What was done to the disk.
+    StoreOperation {
+        Open = "open",
+        Read = "read",
+        Write = "write",
+        Fsync = "fsync",
+        Rename = "rename",
+        Delete = "delete",
+    }
+
+    /// How the disk refused.
+    StoreErrorReason {
+        Enospc = "enospc",
+        Eio = "eio",
+        Permission = "permission",
+        Corrupt = "corrupt",
+        Other = "other",
+    }
+
+    /// What a look into the memory tier brought.
+    MemoryLookup { Hit = "hit", Miss = "miss" }
+}
+
+impl StoreErrorReason {
+    /// Returns the word for what the disk said.
+    pub fn of(error: &io::Error) -> Self {
+        if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) {
+            return Self::Eio;
+        }
+        match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Enospc,
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Self::Permission,
+            io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => Self::Corrupt,
+            _ => Self::Other,
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! The metrics: every family of the catalogue that this program can feed, with all its series at 0 from the start.
+//!
+//! One [`Metrics`] is made at start and handed to who needs it; nothing is global. Handles are prebuilt: counting on a hot path
+//! looks nothing up by text. Base units only (seconds, bytes); label values come from closed enums.
+
+mod families;
+mod http;
+mod storage;
+mod upstream;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use prometheus::{Registry, TextEncoder};
+
+pub use http::{HttpMetrics, InFlight};
+pub use storage::StorageMetrics;
+pub use upstream::UpstreamMetrics;
+
+use super::labels::{Kind, MismatchSource};
+use crate::oci::UpstreamName;
+use families::Families;
+
+/// The label of an upstream that is not configured.
+const OTHER: &str = "_other";
+
+/// All metrics of one process.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    http: HttpMetrics,
+    storage: StorageMetrics,
+    upstreams: HashMap<UpstreamName, Arc<UpstreamMetrics>>,
+    other: Arc<UpstreamMetrics>,
+}
+
+impl Metrics {
+    /// Makes all families, with the series of `upstreams` at 0.
+    ///
+    /// # Errors
+    /// Only when two families have the same name, which is a bug.
+    pub fn new(upstreams: &[UpstreamName]) -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let families = Families::new(&registry);
+        families.build_info()?;
+        #[cfg(target_os = "linux")]
+        registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+        let labels: Vec<&str> = upstreams.iter().map(UpstreamName::as_str).chain([OTHER]).collect();
+        let mut series = upstream::UpstreamMetrics::for_all(&families, &labels)?.into_iter().map(Arc::new);
+        let upstreams: HashMap<_, _> = upstreams.iter().cloned().zip(series.by_ref()).collect();
+        let other = series.next().ok_or_else(|| prometheus::Error::Msg("the series of _other are missing".into()))?;
+        Ok(Self {
+            http: HttpMetrics::new(&families)?,
+            storage: StorageMetrics::new(&families)?,
+            upstreams,
+            other,
+            registry,
+        })
+    }
+
+    /// Returns all metrics as Prometheus text, format 0.0.4.
+    pub fn encode(&self) -> Result<String, prometheus::Error> {
+        TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+
+    pub fn http(&self) -> &HttpMetrics {
+        &self.http
+    }
+
+    pub fn storage(&self) -> &StorageMetrics {
+        &self.storage
+    }
+
+    /// Counts a stored object that does not match its digest; which upstream it came from is not known any more.
+    pub fn stored_mismatch(&self, source: MismatchSource) {
+        self.other.mismatch(Kind::Other, source);
+    }
+
+    /// Returns the series of one upstream; those of `_other` when it is not configured.
+    pub fn upstream(&self, name: &UpstreamName) -> Arc<UpstreamMetrics> {
+        Arc::clone(self.upstreams.get(name).unwrap_or(&self.other))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::{FillEnd, Trigger};
+    use crate::wire::Outcome;
+
+    fn metrics() -> Metrics {
+        Metrics::new(&["docker.io".parse().unwrap()]).unwrap()
+    }
+
+    #[test]
+    fn every_series_is_there_at_zero_from_the_start() {
+        let text = metrics().encode().unwrap();
+        for series in [
+            r#"cachalot_cache_requests_total{kind="blob",result="hit",upstream="docker.io"} 0"#,
+            r#"cachalot_digest_mismatches_total{kind="blob",source="upstream",upstream="docker.io"} 0"#,
+            r#"cachalot_fills_total{kind="blob",result="ok",trigger="client",upstream="_other"} 0"#,
+            r#"cachalot_storage_errors_total{operation="write",reason="enospc"} 0"#,
+            r#"cachalot_upstream_errors_total{reason="timeout",upstream="docker.io"} 0"#,
+            r#"cachalot_http_requests_in_flight{handler="blobs"} 0"#,
+        ] {
+            assert!(text.lines().any(|line| line == series), "{series} is missing in\n{text}");
+        }
+    }
+
+    #[test]
+    fn names_carry_the_prefix_and_end_in_a_unit_or_in_total() {
+        let text = metrics().encode().unwrap();
+        let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+        for (name, kind) in types.filter_map(|line| line.split_once(' ')) {
+            assert!(name.starts_with("cachalot_") || name.starts_with("process_"), "{name}");
+            assert_eq!(kind == "counter", name.ends_with("_total"), "{name} is a {kind}");
+        }
+    }
+
+    #[test]
+    fn what_is_counted_shows() {
+        let metrics = metrics();
+        let upstream = metrics.upstream(&"docker.io".parse().unwrap());
+        upstream.requested(Kind::Blob, Outcome::Coalesced);
+        upstream.served(Kind::Blob, Outcome::Coalesced, 7);
+        upstream.fill_ended(Kind::Blob, Trigger::Client, FillEnd::DigestMismatch, std::time::Duration::from_secs(1));
+        upstream.upstream_failed("timeout");
+        upstream.upstream_answered(Kind::Blob, 206, std::time::Duration::from_secs(1));
+        let text = metrics.encode().unwrap();
+        for series in [
+            r#"cachalot_cache_requests_total{kind="blob",result="coalesced",upstream="docker.io"} 1"#,
+            r#"cachalot_cache_served_bytes_total{kind="blob",result="coalesced",upstream="docker.io"} 7"#,
+            r#"cachalot_fills_total{kind="blob",result="digest_mismatch",trigger="client",upstream="docker.io"} 1"#,
+            r#"cachalot_upstream_errors_total{reason="timeout",upstream="docker.io"} 1"#,
+            r#"cachalot_upstream_requests_total{code="206",kind="blob",upstream="docker.io"} 1"#,
+        ] {
+            assert!(text.contains(series), "{series} is missing");
+        }
+    }
+}

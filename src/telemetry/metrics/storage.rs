@@ -1,0 +1,129 @@
+//! The store's side: how full it is, what it does, what it lost.
+
+use std::time::Duration;
+
+use prometheus::{HistogramVec, IntCounterVec, IntGauge, IntGaugeVec};
+
+use super::families::{Families, Grid, words};
+use crate::telemetry::labels::{EvictReason, Kind, MemoryLookup, StoreErrorReason, StoreOperation, Tier};
+
+/// Seconds; from the page cache to a disk in trouble.
+const OPERATION_BUCKETS: &[f64] = &[0.0001, 0.0005, 0.002, 0.01, 0.05, 0.2, 1.0, 5.0];
+
+/// The metrics of the store.
+#[derive(Debug)]
+pub struct StorageMetrics {
+    used: IntGaugeVec,
+    capacity: IntGaugeVec,
+    objects: IntGaugeVec,
+    filesystem_available: IntGauge,
+    filesystem_size: IntGauge,
+    operations: HistogramVec,
+    errors: IntCounterVec,
+    evictions: IntCounterVec,
+    evicted_bytes: IntCounterVec,
+    victim_idle: IntGaugeVec,
+    memory_lookups: Grid,
+}
+
+impl StorageMetrics {
+    pub(super) fn new(families: &Families<'_>) -> prometheus::Result<Self> {
+        let lookups = families.counters("memory_lookups_total", "Looks into the memory tier.", &["kind", "result"])?;
+        let metrics = Self {
+            used: families.gauges("storage_used_bytes", "Bytes of stored objects.", &["tier"])?,
+            capacity: families.gauges("storage_capacity_bytes", "The configured limit.", &["tier"])?,
+            objects: families.gauges("storage_objects", "Stored objects.", &["tier", "kind"])?,
+            filesystem_available: families
+                .gauge("storage_filesystem_available_bytes", "Bytes free on the store's file system.")?,
+            filesystem_size: families.gauge("storage_filesystem_size_bytes", "The size of the store's file system.")?,
+            operations: families.histograms(
+                "storage_operation_duration_seconds",
+                "How long disk operations take.",
+                &["operation"],
+                OPERATION_BUCKETS,
+            )?,
+            errors: families.counters(
+                "storage_errors_total",
+                "Failed disk operations; clients got their bytes all the same.",
+                &["operation", "reason"],
+            )?,
+            evictions: families.counters("evictions_total", "Objects removed.", &["tier", "reason"])?,
+            evicted_bytes: families.counters(
+                "evicted_bytes_total",
+                "Bytes of removed objects.",
+                &["tier", "reason"],
+            )?,
+            victim_idle: families.gauges(
+                "eviction_victim_idle_seconds",
+                "How long the last victim had not been used: small means that the cache is too small.",
+                &["tier"],
+            )?,
+            memory_lookups: Grid::new(words!(Kind), words!(MemoryLookup), |kind, result| {
+                lookups.with_label_values(&[kind, result])
+            }),
+        };
+        metrics.begin_at_zero();
+        Ok(metrics)
+    }
+
+    pub fn used(&self, tier: Tier, bytes: u64) {
+        self.used.with_label_values(&[tier.as_str()]).set(gauge(bytes));
+    }
+
+    pub fn capacity(&self, tier: Tier, bytes: u64) {
+        self.capacity.with_label_values(&[tier.as_str()]).set(gauge(bytes));
+    }
+
+    pub fn objects(&self, tier: Tier, kind: Kind, count: u64) {
+        self.objects.with_label_values(&[tier.as_str(), kind.as_str()]).set(gauge(count));
+    }
+
+    pub fn filesystem(&self, available_bytes: u64, size_bytes: u64) {
+        self.filesystem_available.set(gauge(available_bytes));
+        self.filesystem_size.set(gauge(size_bytes));
+    }
+
+    pub fn operated(&self, operation: StoreOperation, elapsed: Duration) {
+        self.operations.with_label_values(&[operation.as_str()]).observe(elapsed.as_secs_f64());
+    }
+
+    pub fn failed(&self, operation: StoreOperation, reason: StoreErrorReason) {
+        self.errors.with_label_values(&[operation.as_str(), reason.as_str()]).inc();
+    }
+
+    pub fn evicted(&self, tier: Tier, reason: EvictReason, bytes: u64) {
+        self.evictions.with_label_values(&[tier.as_str(), reason.as_str()]).inc();
+        self.evicted_bytes.with_label_values(&[tier.as_str(), reason.as_str()]).inc_by(bytes);
+    }
+
+    pub fn victim_idle(&self, tier: Tier, idle: Duration) {
+        self.victim_idle.with_label_values(&[tier.as_str()]).set(gauge(idle.as_secs()));
+    }
+
+    pub fn memory_lookup(&self, kind: Kind, result: MemoryLookup) {
+        self.memory_lookups.add(kind as usize, result as usize, 1);
+    }
+
+    fn begin_at_zero(&self) {
+        for tier in Tier::ALL {
+            self.used(*tier, 0);
+            self.capacity(*tier, 0);
+            self.victim_idle(*tier, Duration::ZERO);
+            for reason in EvictReason::ALL {
+                self.evictions.with_label_values(&[tier.as_str(), reason.as_str()]);
+                self.evicted_bytes.with_label_values(&[tier.as_str(), reason.as_str()]);
+            }
+        }
+        for operation in StoreOperation::ALL {
+            self.operations.with_label_values(&[operation.as_str()]);
+            for reason in StoreErrorReason::ALL {
+                self.errors.with_label_values(&[operation.as_str(), reason.as_str()]);
+            }
+        }
+    }
+}
+
+/// Gauges are signed; no count here comes near the limit.
+fn gauge(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}

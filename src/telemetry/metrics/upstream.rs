@@ -1,0 +1,237 @@
+//! What happens for, with and by one upstream.
+
+use std::time::Duration;
+
+use prometheus::{Histogram, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec};
+
+use super::families::{Families, Grid, words};
+use super::http::code;
+use crate::telemetry::labels::{FillEnd, Kind, MismatchSource, Revalidation, StaleReason, Trigger};
+use crate::wire::Outcome;
+
+/// Seconds, to the response head.
+const UPSTREAM_BUCKETS: &[f64] = &[0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0];
+
+/// Seconds, for a whole fill.
+const FILL_BUCKETS: &[f64] = &[0.05, 0.2, 1.0, 5.0, 20.0, 60.0, 300.0, 1200.0, 3600.0];
+
+/// The reasons of failed and repeated upstream requests: the words that the upstream's errors have.
+const ERROR_REASONS: [&str; 10] =
+    ["dns", "connect", "tls", "timeout", "auth", "rate_limited", "http_4xx", "http_5xx", "truncated", "protocol"];
+
+/// The ends of token requests.
+const TOKEN_RESULTS: [&str; 2] = ["ok", "error"];
+
+/// The series of one upstream.
+#[derive(Debug)]
+pub struct UpstreamMetrics {
+    label: String,
+    requests: Grid,
+    served_bytes: Grid,
+    fetched_bytes: Grid,
+    stale: Grid,
+    revalidations: Grid,
+    fills: IntCounterVec,
+    fills_in_flight: IntGauge,
+    fill_followers: IntGauge,
+    fill_duration: Vec<Histogram>,
+    mismatches: Grid,
+    answers: IntCounterVec,
+    answer_duration: HistogramVec,
+    errors: IntCounterVec,
+    retries: IntCounterVec,
+    tokens: IntCounterVec,
+}
+
+/// The families that all upstreams share.
+struct Shared {
+    requests: IntCounterVec,
+    served_bytes: IntCounterVec,
+    fetched_bytes: IntCounterVec,
+    stale: IntCounterVec,
+    revalidations: IntCounterVec,
+    fills: IntCounterVec,
+    fills_in_flight: IntGaugeVec,
+    fill_followers: IntGaugeVec,
+    fill_duration: HistogramVec,
+    mismatches: IntCounterVec,
+    answers: IntCounterVec,
+    answer_duration: HistogramVec,
+    errors: IntCounterVec,
+    retries: IntCounterVec,
+    tokens: IntCounterVec,
+}
+
+impl Shared {
+    fn new(make: &Families<'_>) -> prometheus::Result<Self> {
+        let by_result = ["upstream", "kind", "result"];
+        Ok(Self {
+            requests: make.counters(
+                "cache_requests_total",
+                "Questions to the cache by how they were answered.",
+                &by_result,
+            )?,
+            served_bytes: make.counters("cache_served_bytes_total", "Bytes handed to clients.", &by_result)?,
+            fetched_bytes: make.counters(
+                "upstream_fetched_bytes_total",
+                "Bytes received from upstreams.",
+                &["upstream", "kind", "trigger"],
+            )?,
+            stale: make.counters("stale_served_total", "Stale answers by reason.", &["upstream", "reason"])?,
+            revalidations: make.counters(
+                "revalidations_total",
+                "Questions about known tags.",
+                &["upstream", "result"],
+            )?,
+            fills: make.counters("fills_total", "Ended fills.", &["upstream", "kind", "trigger", "result"])?,
+            fills_in_flight: make.gauges("fills_in_flight", "Fills under way.", &["upstream"])?,
+            fill_followers: make.gauges("fill_followers", "Bodies that follow a fill now.", &["upstream"])?,
+            fill_duration: make.histograms("fill_duration_seconds", "How long fills take.", &["kind"], FILL_BUCKETS)?,
+            mismatches: make.counters(
+                "digest_mismatches_total",
+                "Bytes that did not match their digest; none became complete. Must be 0.",
+                &["upstream", "kind", "source"],
+            )?,
+            answers: make.counters(
+                "upstream_requests_total",
+                "Answers of upstreams.",
+                &["upstream", "kind", "code"],
+            )?,
+            answer_duration: make.histograms(
+                "upstream_request_duration_seconds",
+                "From asking an upstream to its response head.",
+                &["upstream", "kind"],
+                UPSTREAM_BUCKETS,
+            )?,
+            errors: make.counters(
+                "upstream_errors_total",
+                "Failed questions to upstreams.",
+                &["upstream", "reason"],
+            )?,
+            retries: make.counters(
+                "upstream_retries_total",
+                "Repeated and resumed requests.",
+                &["upstream", "reason"],
+            )?,
+            tokens: make.counters("upstream_token_requests_total", "Token requests.", &["upstream", "result"])?,
+        })
+    }
+}
+
+impl UpstreamMetrics {
+    /// Makes the families and the series of each of `labels`, in order.
+    pub(super) fn for_all(make: &Families<'_>, labels: &[&str]) -> prometheus::Result<Vec<Self>> {
+        let shared = Shared::new(make)?;
+        Ok(labels.iter().map(|label| Self::new(&shared, label)).collect())
+    }
+
+    fn new(shared: &Shared, label: &str) -> Self {
+        let kinds = words!(Kind);
+        let grid = |family: &IntCounterVec, columns: &[&str]| {
+            Grid::new(kinds, columns, |kind, column| family.with_label_values(&[label, kind, column]))
+        };
+        let row = |family: &IntCounterVec, columns: &[&str]| {
+            Grid::new(&[""], columns, |_, column| family.with_label_values(&[label, column]))
+        };
+        let metrics = Self {
+            label: label.to_owned(),
+            requests: grid(&shared.requests, words!(Outcome)),
+            served_bytes: grid(&shared.served_bytes, words!(Outcome)),
+            fetched_bytes: grid(&shared.fetched_bytes, words!(Trigger)),
+            mismatches: grid(&shared.mismatches, words!(MismatchSource)),
+            stale: row(&shared.stale, words!(StaleReason)),
+            revalidations: row(&shared.revalidations, words!(Revalidation)),
+            fills: shared.fills.clone(),
+            fills_in_flight: shared.fills_in_flight.with_label_values(&[label]),
+            fill_followers: shared.fill_followers.with_label_values(&[label]),
+            fill_duration: kinds.iter().map(|kind| shared.fill_duration.with_label_values(&[*kind])).collect(),
+            answers: shared.answers.clone(),
+            answer_duration: shared.answer_duration.clone(),
+            errors: shared.errors.clone(),
+            retries: shared.retries.clone(),
+            tokens: shared.tokens.clone(),
+        };
+        metrics.begin_at_zero();
+        metrics
+    }
+
+    fn begin_at_zero(&self) {
+        let label = self.label.as_str();
+        for reason in ERROR_REASONS {
+            self.errors.with_label_values(&[label, reason]);
+            self.retries.with_label_values(&[label, reason]);
+        }
+        for result in TOKEN_RESULTS {
+            self.tokens.with_label_values(&[label, result]);
+        }
+        for trigger in Trigger::ALL {
+            for end in FillEnd::ALL {
+                self.fills.with_label_values(&[label, Kind::Blob.as_str(), trigger.as_str(), end.as_str()]);
+            }
+        }
+    }
+
+    /// Counts a question to the cache by how it was answered.
+    pub fn requested(&self, kind: Kind, outcome: Outcome) {
+        self.requests.add(kind as usize, outcome as usize, 1);
+    }
+
+    /// Counts bytes handed to a client.
+    pub fn served(&self, kind: Kind, outcome: Outcome, bytes: u64) {
+        self.served_bytes.add(kind as usize, outcome as usize, bytes);
+    }
+
+    /// Counts bytes received from the upstream.
+    pub fn fetched(&self, kind: Kind, trigger: Trigger, bytes: u64) {
+        self.fetched_bytes.add(kind as usize, trigger as usize, bytes);
+    }
+
+    pub fn stale(&self, reason: StaleReason) {
+        self.stale.add(0, reason as usize, 1);
+    }
+
+    pub fn revalidated(&self, result: Revalidation) {
+        self.revalidations.add(0, result as usize, 1);
+    }
+
+    pub fn mismatch(&self, kind: Kind, source: MismatchSource) {
+        self.mismatches.add(kind as usize, source as usize, 1);
+    }
+
+    pub fn fill_ended(&self, kind: Kind, trigger: Trigger, end: FillEnd, elapsed: Duration) {
+        self.fills.with_label_values(&[&self.label, kind.as_str(), trigger.as_str(), end.as_str()]).inc();
+        if let Some(duration) = self.fill_duration.get(kind as usize) {
+            duration.observe(elapsed.as_secs_f64());
+        }
+    }
+
+    pub fn fills_in_flight(&self) -> &IntGauge {
+        &self.fills_in_flight
+    }
+
+    pub fn fill_followers(&self) -> &IntGauge {
+        &self.fill_followers
+    }
+
+    /// Counts an answer of the upstream; `elapsed` runs to its response head.
+    pub fn upstream_answered(&self, kind: Kind, status: u16, elapsed: Duration) {
+        let mut digits = [0; 3];
+        self.answers.with_label_values(&[&self.label, kind.as_str(), code(status, &mut digits)]).inc();
+        self.answer_duration.with_label_values(&[&self.label, kind.as_str()]).observe(elapsed.as_secs_f64());
+    }
+
+    /// Counts a failed question to the upstream by the closed word of its error.
+    pub fn upstream_failed(&self, reason: &'static str) {
+        self.errors.with_label_values(&[self.label.as_str(), reason]).inc();
+    }
+
+    /// Counts a repeated or resumed request by the closed word of what went before.
+    pub fn retried(&self, reason: &'static str) {
+        self.retries.with_label_values(&[self.label.as_str(), reason]).inc();
+    }
+
+    /// Counts a token request: `ok` or `error`.
+    pub fn token(&self, result: &'static str) {
+        self.tokens.with_label_values(&[self.label.as_str(), result]).inc();
+    }
+}

@@ -1,0 +1,14 @@
+//! What the program tells about itself: metrics, logs, and the type for what it must never tell.
+
+mod labels;
+mod logs;
+mod metrics;
+mod secret;
+
+pub use labels::{
+    EvictReason, FillEnd, Handler, Kind, MemoryLookup, MismatchSource, Revalidation, StaleReason, StoreErrorReason,
+    StoreOperation, Tier, Trigger,
+};
+pub use logs::{Format, LogError, init};
+pub use metrics::{HttpMetrics, InFlight, Metrics, StorageMetrics, UpstreamMetrics};
+pub use secret::Secret;
