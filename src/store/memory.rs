@@ -63,7 +63,7 @@ impl<S: BlobStore> Memory<S> {
         };
         if Digest::of(digest.algorithm(), &bytes) != *digest {
             tracing::warn!(%digest, "a stored object does not match its digest and is dropped");
-            self.metrics.storage().mismatched(MismatchSource::Disk);
+            self.metrics.stored_mismatch(MismatchSource::Disk);
             self.below.discard_corrupt(digest);
             return None;
         }
