@@ -192,7 +192,7 @@ impl Cache {
         digest: &Digest,
     ) -> Option<ManifestAnswer> {
         let media_type = self.0.ledger.manifest_type(upstream.origin.name(), repository, digest)?;
-        let bytes = self.stored_bytes(digest).await?;
+        let bytes = self.stored_bytes(upstream, digest).await?;
         Some(ManifestAnswer {
             digest: *digest,
             media_type,
@@ -203,11 +203,11 @@ impl Cache {
         })
     }
 
-    async fn stored_bytes(&self, digest: &Digest) -> Option<Bytes> {
+    async fn stored_bytes(&self, upstream: &Upstream, digest: &Digest) -> Option<Bytes> {
         if let Some(object) = self.0.store.peek(digest) {
             return object.read_all().ok();
         }
-        let (store, digest) = (self.store(), *digest);
+        let (store, digest, metrics) = (self.store(), *digest, Arc::clone(&upstream.metrics));
         let load = move || {
             let Some(object) = store.open(&digest).filter(|object| object.size_bytes <= MANIFEST_BYTES_MAX as u64)
             else {
@@ -218,6 +218,7 @@ impl Cache {
                 return Ok(Some(bytes));
             }
             tracing::warn!(%digest, "a stored manifest does not match its digest and is dropped");
+            metrics.mismatch(Kind::ManifestDigest, MismatchSource::Disk);
             store.discard_corrupt(&digest);
             Ok::<_, std::io::Error>(None)
         };
