@@ -1,5 +1,10 @@
 //! Cachalot: a pull-through caching proxy and mirror for OCI registries.
 
+pub mod cache;
 pub mod oci;
+pub mod server;
+pub mod store;
+pub mod tasks;
+pub mod telemetry;
 pub mod upstream;
 pub mod wire;
