@@ -115,7 +115,10 @@ impl World {
             Fault::Gzip => return reply.with(header::CONTENT_ENCODING, "gzip"),
             Fault::RedirectTo { base, query } => return redirect(&format!("{base}{}?{query}", seen.path)),
             Fault::RedirectLoop => return redirect(&format!("{}{}", self.url(), seen.path)),
-            Fault::RedirectRelative => return redirect(seen.path.rsplit('/').next().unwrap_or_default()),
+            // With dots before it: a bare digest would read as a URL of the scheme `sha256`.
+            Fault::RedirectRelative => {
+                return redirect(&format!("./{}", seen.path.rsplit('/').next().unwrap_or_default()));
+            }
             Fault::RedirectExactly(location) => return redirect(&location),
             Fault::RefuseHead(status) if seen.method == "HEAD" => return error(status, "UNSUPPORTED", "no HEAD here"),
             // The first two happen before there is an answer.

@@ -1,0 +1,170 @@
+//! One question to an upstream from beginning to end: its turn, its proof, its redirects and its second chances.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
+use hyper::body::Incoming;
+use tokio::time::{Instant, sleep, timeout_at};
+use url::Url;
+
+use super::answer;
+use super::auth::{Auth, Place};
+use super::error::UpstreamError;
+use super::limit::{Budget, Limits, Permit};
+use super::observe::{Observer, RequestKind};
+use super::options::Options;
+use super::redirect::{self, Verdict};
+use super::retry;
+use super::transport::{Pool, Transport};
+use crate::oci::RepositoryName;
+
+/// What is asked.
+#[derive(Debug)]
+pub(super) struct Question<'a> {
+    pub(super) kind: RequestKind,
+    pub(super) method: Method,
+    /// At the upstream's endpoint.
+    pub(super) url: Url,
+    pub(super) repository: &'a RepositoryName,
+    /// `Accept`, `Range`; nothing that may not be seen by a host that a redirect leads to.
+    pub(super) headers: HeaderMap,
+}
+
+/// What it takes to ask one upstream.
+pub(super) struct Exchange {
+    transport: Transport,
+    auth: Auth,
+    limits: Limits,
+    pub(super) observer: Arc<dyn Observer>,
+}
+
+impl Exchange {
+    pub(super) fn new(options: &Options, observer: Arc<dyn Observer>) -> Self {
+        Self {
+            transport: Transport::new(options, Arc::clone(&observer)),
+            auth: Auth::new(options, Arc::clone(&observer)),
+            limits: Limits::new(options),
+            observer,
+        }
+    }
+
+    /// Waits for the turn of a blob transfer.
+    pub(super) async fn transfer_turn(&self, budget: &Budget) -> Result<Permit, UpstreamError> {
+        self.limits.transfer(budget).await.inspect_err(|error| self.observer.failed(error))
+    }
+
+    /// Waits for the turn of any other question.
+    pub(super) async fn request_turn(&self, budget: &Budget) -> Result<Permit, UpstreamError> {
+        self.limits.request(budget).await.inspect_err(|error| self.observer.failed(error))
+    }
+
+    /// Makes attempts until one succeeds, its error is final, or the budget is spent.
+    ///
+    /// After a connection broke, the next attempt goes over HTTP/1.1: some front ends break HTTP/2 streams (U-67).
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes what is under way.
+    pub(super) async fn persist<T, F>(
+        &self,
+        budget: &Budget,
+        pool: Pool,
+        attempt: impl Fn(Pool) -> F,
+    ) -> Result<T, UpstreamError>
+    where
+        F: Future<Output = Result<T, UpstreamError>>,
+    {
+        let attempts = async {
+            let mut pool = pool;
+            let mut number = 1;
+            loop {
+                let error = match attempt(pool).await {
+                    Ok(answer) => return Ok(answer),
+                    Err(error) => error,
+                };
+                match retry::decide(number, &error, budget.elapsed(), budget.limit(), fastrand::f64()) {
+                    retry::Verdict::GiveUp => return Err(error),
+                    retry::Verdict::Wait(wait) => {
+                        self.observer.failed(&error);
+                        self.observer.retried(error.as_str());
+                        sleep(wait).await;
+                    }
+                }
+                if matches!(error, UpstreamError::Truncated { .. }) {
+                    pool = Pool::Blobs;
+                }
+                number += 1;
+            }
+        };
+        let outcome = timeout_at(budget.deadline(), attempts).await.unwrap_or_else(|_| Err(budget.spent()));
+        if let Err(error) = &outcome {
+            self.observer.failed(error);
+        }
+        outcome
+    }
+
+    /// Makes one attempt: returns the answer at the end of the redirects, whatever its status.
+    pub(super) async fn attempt(
+        &self,
+        question: &Question<'_>,
+        budget: &Budget,
+        pool: Pool,
+    ) -> Result<Response<Incoming>, UpstreamError> {
+        self.limits.pace(budget).await?;
+        let began = Instant::now();
+        let response = self.follow(question, pool).await?;
+        self.observer.answered(question.kind, response.status().as_u16(), began.elapsed());
+        Ok(response)
+    }
+
+    /// Follows redirects. Their targets are used for this one request and forgotten (U-61).
+    async fn follow(&self, question: &Question<'_>, pool: Pool) -> Result<Response<Incoming>, UpstreamError> {
+        let mut url = question.url.clone();
+        let mut is_upstream = true;
+        let mut hops = 0;
+        loop {
+            let place = Place { url: &url, is_upstream, repository: question.repository };
+            let response = self.authenticated(question, place, pool).await?;
+            let Some(location) = answer::location(&response) else { return Ok(response) };
+            match redirect::decide(&url, location, hops) {
+                Verdict::Refuse(refusal) => return Err(UpstreamError::Protocol { reason: refusal.to_string() }),
+                Verdict::Follow { url: next, keeps_authorization } => {
+                    url = next;
+                    // Once gone, trust does not come back, also when the redirect does (U-60).
+                    is_upstream &= keeps_authorization;
+                }
+            }
+            answer::drain(response).await;
+            hops += 1;
+        }
+    }
+
+    /// Asks one host, with what proves us there; after a 401 once more, with what it asks for.
+    async fn authenticated(
+        &self,
+        question: &Question<'_>,
+        place: Place<'_>,
+        pool: Pool,
+    ) -> Result<Response<Incoming>, UpstreamError> {
+        let send = async |authorization: Option<&HeaderValue>| {
+            let mut headers = question.headers.clone();
+            if let Some(authorization) = authorization {
+                headers.insert(header::AUTHORIZATION, authorization.clone());
+            }
+            self.transport.send(pool, &question.method, place.url, &headers).await
+        };
+        let proof = self.auth.before(&self.transport, place).await?;
+        let response = send(proof.as_ref().map(|proof| &proof.authorization)).await?;
+        if response.status() != StatusCode::UNAUTHORIZED {
+            return Ok(response);
+        }
+        let Some(proof) = self.auth.after(&self.transport, place, response.headers(), proof).await? else {
+            return Ok(response);
+        };
+        answer::drain(response).await;
+        let response = send(Some(&proof.authorization)).await?;
+        if response.status() != StatusCode::UNAUTHORIZED {
+            self.auth.remember(place, &proof);
+        }
+        Ok(response)
+    }
+}
