@@ -34,7 +34,7 @@ use crate::wire::challenge::{self, Challenge};
 const KNOWN_MAX: u64 = 256;
 
 /// A challenge is forgotten after this, so that a registry may move its token service.
-const KNOWN_FOR: Duration = Duration::from_secs(60 * 60);
+const KNOWN_FOR: Duration = Duration::from_hours(1);
 
 /// Bytes of a scope at the most; longer ones are not a registry's.
 const SCOPE_MAX: usize = 1024;
@@ -229,7 +229,7 @@ async fn ask_for_token(
             return Err(token_refusal(error, credentials.is_some()));
         };
         match redirect::decide(&url, location, hops) {
-            Verdict::Refuse(refusal) => return Err(auth(refusal)),
+            Verdict::Refuse(refusal) => return Err(auth(refusal.to_string())),
             Verdict::Follow { keeps_authorization: false, .. } if credentials.is_some() => {
                 return Err(auth("token service redirects credentials to another origin"));
             }
@@ -249,7 +249,7 @@ fn token_refusal(error: UpstreamError, has_credentials: bool) -> UpstreamError {
         UpstreamError::Denied { status: 401, .. } if has_credentials => auth("token service refused the credentials"),
         UpstreamError::NotFound { .. } => auth("token service answered 404"),
         UpstreamError::Status { status, .. } if status < 500 && status != 408 => {
-            auth(format_args!("token service answered {status}"))
+            auth(format!("token service answered {status}"))
         }
         other => token_error(other),
     }
@@ -258,10 +258,8 @@ fn token_refusal(error: UpstreamError, has_credentials: bool) -> UpstreamError {
 /// A token service that speaks nonsense fails the authentication; one that cannot be reached is a failure of the network.
 fn token_error(error: UpstreamError) -> UpstreamError {
     match error {
-        UpstreamError::Protocol { reason } => auth(format_args!("token service: {reason}")),
-        UpstreamError::TooLarge { limit_bytes } => {
-            auth(format_args!("token answer is larger than {limit_bytes} bytes"))
-        }
+        UpstreamError::Protocol { reason } => auth(format!("token service: {reason}")),
+        UpstreamError::TooLarge { limit_bytes } => auth(format!("token answer is larger than {limit_bytes} bytes")),
         UpstreamError::NotFound { .. }
         | UpstreamError::Denied { .. }
         | UpstreamError::RateLimited { .. }
@@ -274,12 +272,12 @@ fn token_error(error: UpstreamError) -> UpstreamError {
     }
 }
 
-fn auth(reason: impl ToString) -> UpstreamError {
-    UpstreamError::Auth { reason: reason.to_string() }
+fn auth(reason: impl Into<String>) -> UpstreamError {
+    UpstreamError::Auth { reason: reason.into() }
 }
 
 fn refused(refusal: realm::Refusal) -> UpstreamError {
-    auth(refusal)
+    auth(refusal.to_string())
 }
 
 /// Returns `Basic …`; `None` when a header cannot carry it, which base64 rules out.

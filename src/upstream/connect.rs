@@ -155,7 +155,7 @@ async fn tunnel(proxy: &Intercept, target: &Uri, base: Stream) -> Result<Stream,
 
 /// Tells what rustls refused from what the network broke: only the latter is worth another try.
 fn handshake_error(error: io::Error) -> ConnectError {
-    let is_refusal = error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>());
+    let is_refusal = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()).is_some();
     if is_refusal { ConnectError::Tls(Arc::new(error)) } else { ConnectError::Tcp(Arc::new(error)) }
 }
 

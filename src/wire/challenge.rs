@@ -91,18 +91,15 @@ fn raw_challenges(text: &str) -> Vec<Raw<'_>> {
             rest = skip_separators(after.split_once(',').map_or("", |(_, rest)| rest));
             continue;
         }
-        match after.trim_start_matches(is_space).strip_prefix('=') {
-            Some(after) => {
-                let (value, after) = split_value(after.trim_start_matches(is_space));
-                if let Some(challenge) = challenges.last_mut() {
-                    challenge.parameters.push((word, value));
-                }
-                rest = skip_separators(after);
+        if let Some(after) = after.trim_start_matches(is_space).strip_prefix('=') {
+            let (value, after) = split_value(after.trim_start_matches(is_space));
+            if let Some(challenge) = challenges.last_mut() {
+                challenge.parameters.push((word, value));
             }
-            None => {
-                challenges.push(Raw { scheme: word, parameters: Vec::new() });
-                rest = skip_separators(after);
-            }
+            rest = skip_separators(after);
+        } else {
+            challenges.push(Raw { scheme: word, parameters: Vec::new() });
+            rest = skip_separators(after);
         }
     }
     challenges

@@ -5,7 +5,7 @@
 use std::time::{Duration, SystemTime};
 
 /// A longer wait is cut to this: a peer's slip must not silence us for a day.
-pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(60 * 60);
+pub const RETRY_AFTER_MAX: Duration = Duration::from_hours(1);
 
 /// Parses the value of `Retry-After`; a date in the past is a wait of zero.
 pub fn parse(value: &str, now: SystemTime) -> Option<Duration> {

@@ -35,8 +35,8 @@ fn client_with(options: &Options) -> Client {
     Client::new(options, Arc::new(())).expect("valid options")
 }
 
-fn account(username: &str, password: &str) -> Option<Credentials> {
-    Some(Credentials { username: username.to_owned(), password: Secret::new(password) })
+fn account(username: &str, password: &str) -> Credentials {
+    Credentials { username: username.to_owned(), password: Secret::new(password) }
 }
 
 fn repository() -> RepositoryName {
@@ -248,14 +248,14 @@ async fn credentials_are_sent_to_the_token_service_and_never_to_the_registry() {
     registry.image("library/alpine", "3.20", &Image::new());
     registry.require_token_of("user", "password");
     let mut options = options(&registry);
-    options.credentials = account("user", "password");
+    options.credentials = Some(account("user", "password"));
     assert!(pull(&client_with(&options), &tag("3.20")).await.is_ok());
     let log = registry.requests();
     let token = log.gets("/token").remove(0);
     assert_eq!(token.authorization.as_deref(), Some("Basic dXNlcjpwYXNzd29yZA=="));
     assert!(log.gets("/v2/").iter().all(|request| request.authorization != token.authorization));
 
-    options.credentials = account("user", "wrong");
+    options.credentials = Some(account("user", "wrong"));
     let error = pull(&client_with(&options), &tag("3.20")).await.expect_err("a wrong password");
     assert!(matches!(error, UpstreamError::Auth { .. }), "{error:?}");
     options.credentials = None;
@@ -272,14 +272,14 @@ async fn a_basic_challenge_is_answered_and_remembered() {
     let error = pull(&client_with(&options), &tag("3.20")).await.expect_err("no password");
     assert!(matches!(error, UpstreamError::Denied { status: 401, .. }), "{error:?}");
 
-    options.credentials = account("user", "password");
+    options.credentials = Some(account("user", "password"));
     let client = client_with(&options);
     let before = registry.requests().len();
     assert!(pull(&client, &tag("3.20")).await.is_ok());
     assert!(blob(&client, &image.layer(0), 0, None).await.is_ok());
     assert_eq!(registry.requests().len(), before + 3);
 
-    options.credentials = account("user", "wrong");
+    options.credentials = Some(account("user", "wrong"));
     let before = registry.requests().len();
     let error = pull(&client_with(&options), &tag("3.20")).await.expect_err("a wrong password");
     assert!(matches!(error, UpstreamError::Denied { status: 401, .. }), "{error:?}");
@@ -293,7 +293,7 @@ async fn a_foreign_realm_never_sees_the_credentials() {
     let registry = Registry::start().await;
     registry.require_token();
     let mut options = options(&registry);
-    options.credentials = account("user", "password");
+    options.credentials = Some(account("user", "password"));
     let port = thief.address().port();
     for realm in
         [format!("http://localhost:{port}/token"), format!("https://thief.test:{port}/token"), "/token".to_owned()]
@@ -378,7 +378,7 @@ async fn a_host_that_a_redirect_led_to_gets_an_anonymous_token_of_its_own() {
     mirror.require_token();
     registry.fault(Match::blob(&digest), Fault::redirect_to(&mirror)).times(2);
     let mut options = options(&registry);
-    options.credentials = account("user", "password");
+    options.credentials = Some(account("user", "password"));
     let client = client_with(&options);
     for _ in 0..2 {
         assert!(blob(&client, &digest, 0, None).await.is_ok());
