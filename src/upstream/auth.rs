@@ -115,7 +115,12 @@ impl Auth {
     pub(super) async fn before(&self, transport: &Transport, place: Place<'_>) -> Result<Option<Proof>, UpstreamError> {
         let Some(scheme) = self.known.get(&place.origin()) else { return Ok(None) };
         let Some(scope) = place.scope() else { return Ok(None) };
-        self.prove(transport, place, scheme, Some(scope)).await
+        let proved = self.prove(transport, place, scheme, Some(scope)).await;
+        if proved.is_err() {
+            // The registry may have moved its token service: the next attempt hears from itself where to go.
+            self.known.invalidate(&place.origin());
+        }
+        proved
     }
 
     /// Returns the proof to send after a 401 with these headers, or `None` when there is nothing better than `tried`.

@@ -1,5 +1,8 @@
 //! The client of one upstream over real sockets: what it asks, of whom, and what it makes of odd answers.
 
+mod auth;
+mod blobs;
+
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -9,10 +12,11 @@ use cachalot::telemetry::Secret;
 use cachalot::upstream::{
     BlobTransfer, Client, Credentials, ManifestAnswer, Observer, Options, Origin, RequestKind, UpstreamError,
 };
-use futures_util::{StreamExt as _, future};
+use futures_util::StreamExt as _;
+use hyper_util::client::proxy::matcher::Matcher;
 use url::Url;
 
-use crate::registry::{Content, Fault, Image, KIB, Log, MIB, Match, Registry};
+use crate::registry::{Content, Fault, Image, Log, MIB, Match, Proxy, Registry};
 
 const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, */*";
 const LIMIT: usize = 4 << 20;
@@ -186,335 +190,6 @@ async fn a_manifest_above_the_limit_is_refused_with_and_without_a_length() {
 }
 
 #[tokio::test]
-async fn fifty_concurrent_requests_share_one_token() {
-    let registry = Registry::start().await;
-    registry.image("library/alpine", "3.20", &Image::new());
-    registry.require_token();
-    let client = client(&registry);
-    let answers = future::join_all((0..50).map(|_| async { pull(&client, &tag("3.20")).await })).await;
-    assert!(answers.iter().all(Result::is_ok));
-
-    let tokens = registry.gets("/token");
-    assert_eq!(tokens.len(), 1);
-    assert_eq!(tokens.first().and_then(|token| token.authorization.clone()), None);
-    let query = tokens.first().and_then(|token| token.query.clone());
-    assert_eq!(query.as_deref(), Some("service=scripted&scope=repository%3Alibrary%2Falpine%3Apull"));
-
-    // What the host wants is known from here on: no more 401, and a token for another repository is asked for at once.
-    let before = registry.requests().len();
-    assert!(pull(&client, &tag("3.20")).await.is_ok());
-    assert_eq!(registry.requests().len(), before + 1);
-    let other = "other/thing".parse().expect("a valid name");
-    assert!(client.manifest(&other, &tag("x"), ACCEPT, LIMIT).await.is_err());
-    assert_eq!(registry.requests().len(), before + 3);
-    assert_eq!(registry.gets("/token").len(), 2);
-}
-
-#[tokio::test]
-async fn a_refused_token_is_replaced_exactly_once() {
-    let registry = Registry::start().await;
-    registry.image("library/alpine", "3.20", &Image::new());
-    registry.require_token();
-    let client = client(&registry);
-    assert!(pull(&client, &tag("3.20")).await.is_ok());
-    registry.revoke_tokens();
-    assert!(pull(&client, &tag("3.20")).await.is_ok());
-    assert_eq!(registry.gets("/token").len(), 2);
-
-    registry.fault(Match::manifest("3.20"), Fault::ExpiredToken).times(2);
-    let before = registry.gets("/manifests/").len();
-    let error = pull(&client, &tag("3.20")).await.expect_err("refused twice");
-    assert!(matches!(error, UpstreamError::Denied { status: 401, .. }), "{error:?}");
-    assert_eq!(registry.gets("/manifests/").len(), before + 2);
-    assert_eq!(registry.gets("/token").len(), 3);
-}
-
-#[tokio::test]
-async fn a_herd_with_an_old_token_fetches_one_new_one() {
-    let registry = Registry::start().await;
-    registry.image("library/alpine", "3.20", &Image::new());
-    registry.require_token();
-    let client = client(&registry);
-    assert!(pull(&client, &tag("3.20")).await.is_ok());
-    registry.revoke_tokens();
-    let answers = future::join_all((0..20).map(|_| async { pull(&client, &tag("3.20")).await })).await;
-    assert!(answers.iter().all(Result::is_ok));
-    assert_eq!(registry.gets("/token").len(), 2);
-}
-
-#[tokio::test]
-async fn credentials_are_sent_to_the_token_service_and_never_to_the_registry() {
-    let registry = Registry::start().await;
-    registry.image("library/alpine", "3.20", &Image::new());
-    registry.require_token_of("user", "password");
-    let mut options = options(&registry);
-    options.credentials = Some(account("user", "password"));
-    assert!(pull(&client_with(&options), &tag("3.20")).await.is_ok());
-    let log = registry.requests();
-    let token = log.gets("/token").remove(0);
-    assert_eq!(token.authorization.as_deref(), Some("Basic dXNlcjpwYXNzd29yZA=="));
-    assert!(log.gets("/v2/").iter().all(|request| request.authorization != token.authorization));
-
-    options.credentials = Some(account("user", "wrong"));
-    let error = pull(&client_with(&options), &tag("3.20")).await.expect_err("a wrong password");
-    assert!(matches!(error, UpstreamError::Auth { .. }), "{error:?}");
-    options.credentials = None;
-    let error = pull(&client_with(&options), &tag("3.20")).await.expect_err("no password");
-    assert!(matches!(error, UpstreamError::Denied { status: 401, .. }), "{error:?}");
-}
-
-#[tokio::test]
-async fn a_basic_challenge_is_answered_and_remembered() {
-    let registry = Registry::start().await;
-    let image = registry.image("library/alpine", "3.20", &Image::new());
-    registry.require_basic("user", "password");
-    let mut options = options(&registry);
-    let error = pull(&client_with(&options), &tag("3.20")).await.expect_err("no password");
-    assert!(matches!(error, UpstreamError::Denied { status: 401, .. }), "{error:?}");
-
-    options.credentials = Some(account("user", "password"));
-    let client = client_with(&options);
-    let before = registry.requests().len();
-    assert!(pull(&client, &tag("3.20")).await.is_ok());
-    assert!(blob(&client, &image.layer(0), 0, None).await.is_ok());
-    assert_eq!(registry.requests().len(), before + 3);
-
-    options.credentials = Some(account("user", "wrong"));
-    let before = registry.requests().len();
-    let error = pull(&client_with(&options), &tag("3.20")).await.expect_err("a wrong password");
-    assert!(matches!(error, UpstreamError::Denied { status: 401, .. }), "{error:?}");
-    assert_eq!(registry.requests().len(), before + 2);
-}
-
-#[tokio::test]
-async fn a_foreign_realm_never_sees_the_credentials() {
-    let thief = Registry::start().await;
-    thief.answer_tokens_with(r#"{"token":"loot"}"#);
-    let registry = Registry::start().await;
-    registry.require_token();
-    let mut options = options(&registry);
-    options.credentials = Some(account("user", "password"));
-    let port = thief.address().port();
-    for realm in
-        [format!("http://localhost:{port}/token"), format!("https://thief.test:{port}/token"), "/token".to_owned()]
-    {
-        registry.challenge_with(&format!(r#"Bearer realm="{realm}",service="s""#));
-        let error = pull(&client_with(&options), &tag("3.20")).await.expect_err("the realm is not ours");
-        assert!(matches!(error, UpstreamError::Auth { .. }), "{realm}: {error:?}");
-    }
-    assert_eq!(thief.requests().len(), 0);
-
-    // The same port of another host is foreign; another port of the same host is not: registries run that way.
-    registry.challenge_with(&format!(r#"Bearer realm="{}/token",service="s""#, thief.url()));
-    let _ = pull(&client_with(&options), &tag("3.20")).await;
-    assert_eq!(thief.gets("/token").len(), 1);
-
-    // And what that one answers must not lead them on.
-    let other = Registry::start().await;
-    thief.fault(Match::token(), Fault::redirect_to(&other));
-    let error = pull(&client_with(&options), &tag("3.20")).await.expect_err("a redirect of the credentials");
-    assert!(matches!(error, UpstreamError::Auth { .. }), "{error:?}");
-    assert_eq!(other.requests().len(), 0);
-}
-
-#[tokio::test]
-async fn odd_token_answers_are_errors_of_their_own() {
-    let registry = Registry::start().await;
-    registry.require_token();
-    let client = client(&registry);
-    for (answer, reason) in [
-        ("<html>".to_owned(), "token answer is not JSON"),
-        ("{}".to_owned(), "token answer has no token"),
-        (format!(r#"{{"token":"t","x":"{}"}}"#, "x".repeat(1 << 20)), "token answer is larger than 1048576 bytes"),
-    ] {
-        registry.answer_tokens_with(&answer);
-        let error = pull(&client, &tag("3.20")).await.expect_err("no token");
-        assert_eq!(format!("{error:?}"), format!("Auth {{ reason: {reason:?} }}"));
-    }
-    registry.fault(Match::token(), Fault::Status(400, ""));
-    let error = pull(&client, &tag("3.20")).await.expect_err("no token");
-    assert!(matches!(error, UpstreamError::Auth { .. }), "{error:?}");
-}
-
-#[tokio::test]
-async fn a_redirect_to_another_origin_takes_no_authorization_along() {
-    let cdn = Registry::start().await;
-    let registry = Registry::start().await;
-    let content = Content::generated(1, 100 * KIB);
-    let digest = registry.with_blob(content.clone());
-    cdn.with_blob(content.clone());
-    registry.require_token();
-    registry.fault(Match::blob(&digest), Fault::redirect_to(&cdn)).always();
-
-    let client = client(&registry);
-    let transfer = blob(&client, &digest, 0, None).await.expect("the redirect is followed");
-    assert_eq!(transfer.size_bytes, Some(100 * KIB));
-    let (bytes, error) = read(transfer).await;
-    assert!(bytes == content.bytes() && error.is_none());
-    let log = cdn.requests();
-    assert_eq!(authorizations(&log), Vec::<&str>::new());
-    assert_eq!(log.gets("/blobs/").remove(0).query.as_deref(), Some("X-Signature=secret-signature"));
-
-    // Back at the upstream the token is not sent again: it is foreign ground by then.
-    cdn.fault(Match::blob(&digest), Fault::redirect_to(&registry));
-    registry.clear_faults();
-    registry.fault(Match::blob(&digest), Fault::redirect_to(&cdn));
-    let before = registry.gets("/blobs/").len();
-    let _ = blob(&client, &digest, 0, None).await;
-    let visits = registry.gets("/blobs/");
-    assert!(visits.get(before).is_some_and(|first| first.authorization.is_some()));
-    assert!(visits.get(before + 1).is_some_and(|second| second.query.is_some()));
-    assert_eq!(authorizations(&cdn.requests()), Vec::<&str>::new());
-}
-
-#[tokio::test]
-async fn a_host_that_a_redirect_led_to_gets_an_anonymous_token_of_its_own() {
-    let mirror = Registry::start().await;
-    let registry = Registry::start().await;
-    let content = Content::generated(2, KIB);
-    let digest = registry.with_blob(content.clone());
-    mirror.with_blob(content);
-    registry.require_token_of("user", "password");
-    mirror.require_token();
-    registry.fault(Match::blob(&digest), Fault::redirect_to(&mirror)).times(2);
-    let mut options = options(&registry);
-    options.credentials = Some(account("user", "password"));
-    let client = client_with(&options);
-    for _ in 0..2 {
-        assert!(blob(&client, &digest, 0, None).await.is_ok());
-    }
-    let log = mirror.requests();
-    assert_eq!(log.gets("/token").len(), 1);
-    assert_eq!(log.gets("/blobs/").len(), 3);
-    assert!(log.gets("/token").iter().all(|request| request.authorization.is_none()));
-    assert!(!authorizations(&log).iter().any(|value| value.starts_with("Basic")));
-}
-
-#[tokio::test]
-async fn a_redirect_within_the_origin_keeps_the_authorization_and_a_loop_ends() {
-    let registry = Registry::start().await;
-    let digest = registry.with_blob("bytes");
-    registry.require_token();
-    let client = client(&registry);
-    registry.fault(Match::blob(&digest), Fault::RedirectRelative);
-    assert!(blob(&client, &digest, 0, None).await.is_ok());
-    assert_eq!(registry.gets("/blobs/").iter().filter(|request| request.authorization.is_some()).count(), 2);
-
-    registry.fault(Match::blob(&digest), Fault::RedirectLoop).times(11);
-    let before = registry.gets("/blobs/").len();
-    let error = blob(&client, &digest, 0, None).await.expect_err("a loop");
-    assert_eq!(error.to_string(), "protocol violation: more than 10 redirects");
-    assert_eq!(registry.gets("/blobs/").len(), before + 11);
-
-    for location in ["ftp://a/b?secret", "http://user:secret@127.0.0.1/", "https://"] {
-        registry.fault(Match::blob(&digest), Fault::RedirectExactly(location.to_owned()));
-        let error = blob(&client, &digest, 0, None).await.expect_err("not a place to go");
-        assert!(matches!(error, UpstreamError::Protocol { .. }), "{error:?}");
-        assert!(!format!("{error:?} {error}").contains("secret"), "{error:?}");
-    }
-}
-
-#[tokio::test]
-async fn a_refused_head_is_asked_again_as_the_shortest_get() {
-    let cdn = Registry::start().await;
-    let registry = Registry::start().await;
-    let content = Content::generated(3, 5 * KIB);
-    let digest = registry.with_blob(content.clone());
-    cdn.with_blob(content);
-    let client = client(&registry);
-    let size = async || client.blob_head(&repository(), &digest).await.map(|head| head.size_bytes);
-
-    assert_eq!(size().await.ok(), Some(Some(5 * KIB)));
-    assert_eq!(registry.gets("/blobs/").len(), 0);
-    for status in [401, 403, 405, 501] {
-        registry.fault(Match::blob(&digest).head(), Fault::RefuseHead(status));
-        assert_eq!(size().await.ok(), Some(Some(5 * KIB)), "{status}");
-    }
-    assert!(registry.gets("/blobs/").iter().all(|get| get.range.as_deref() == Some("bytes=0-0")));
-    assert_eq!(registry.bytes_sent("/blobs/"), 4);
-
-    // The target of a redirect that was signed for GET refuses the HEAD.
-    registry.fault(Match::blob(&digest), Fault::redirect_to(&cdn)).times(2);
-    cdn.fault(Match::blob(&digest).head(), Fault::RefuseHead(403));
-    assert_eq!(size().await.ok(), Some(Some(5 * KIB)));
-    assert_eq!(cdn.gets("/blobs/").len(), 1);
-
-    registry.fault(Match::blob(&digest), Fault::Status(404, ""));
-    assert!(matches!(size().await, Err(UpstreamError::NotFound { .. })));
-}
-
-#[tokio::test]
-async fn ranges_are_what_was_asked_or_an_error() {
-    let registry = Registry::start().await;
-    let content = Content::generated(4, 10 * KIB);
-    let digest = registry.with_blob(content.clone());
-    let client = client(&registry);
-    for (start, end, range) in
-        [(0, None, None), (0, Some(9), Some("bytes=0-9")), (5, None, Some("bytes=5-")), (5, Some(5), Some("bytes=5-5"))]
-    {
-        let transfer = blob(&client, &digest, start, end).await.expect("it is there");
-        assert_eq!((transfer.start, transfer.size_bytes), (start, Some(10 * KIB)));
-        let length = end.map_or(10 * KIB, |end| end + 1) - start;
-        assert_eq!(read(transfer).await.0, content.read(start, length));
-        assert_eq!(registry.gets("/blobs/").last().and_then(|get| get.range.clone()).as_deref(), range);
-    }
-
-    registry.fault(Match::blob(&digest).ranged(), Fault::IgnoreRange);
-    let transfer = blob(&client, &digest, 5, None).await.expect("everything, from 0");
-    assert_eq!((transfer.start, transfer.size_bytes), (0, Some(10 * KIB)));
-    assert_eq!(read(transfer).await.0, content.bytes());
-
-    registry.fault(Match::blob(&digest).ranged(), Fault::WrongRange);
-    for (start, reason) in
-        [(5, "a range that starts elsewhere than asked"), (10 * KIB, "range not satisfiable (status 416)")]
-    {
-        let error = blob(&client, &digest, start, None).await.expect_err("not what was asked");
-        assert_eq!(error.to_string(), format!("protocol violation: {reason}"));
-    }
-}
-
-#[tokio::test]
-async fn a_body_that_ends_early_is_an_error_and_one_of_unknown_length_is_not() {
-    let registry = Registry::start().await;
-    let content = Content::generated(5, 300 * KIB);
-    let digest = registry.with_blob(content.clone());
-    let client = client(&registry);
-    for (fault, whole_arrives) in
-        [(Fault::CutAfter(100 * KIB), false), (Fault::ResetAfter(100 * KIB), false), (Fault::WrongLength(7), true)]
-    {
-        registry.fault(Match::blob(&digest), fault.clone());
-        let transfer = blob(&client, &digest, 0, None).await.expect("the headers are good");
-        let (bytes, error) = read(transfer).await;
-        let expected = if whole_arrives { 300 * KIB } else { 100 * KIB };
-        assert!(bytes.len() as u64 <= expected, "{fault:?}");
-        assert_eq!(bytes, content.read(0, bytes.len() as u64), "{fault:?}");
-        let Some(UpstreamError::Truncated { received_bytes, .. }) = error else { panic!("{fault:?}: {error:?}") };
-        assert_eq!(received_bytes, bytes.len() as u64, "{fault:?}");
-    }
-
-    registry.fault(Match::blob(&digest), Fault::NoLength);
-    let transfer = blob(&client, &digest, 0, None).await.expect("the headers are good");
-    assert_eq!(transfer.size_bytes, None);
-    let (bytes, error) = read(transfer).await;
-    assert!(bytes == content.bytes() && error.is_none());
-}
-
-#[tokio::test]
-async fn a_transfer_that_stands_still_is_given_up() {
-    let registry = Registry::start().await;
-    let digest = registry.with_blob(Content::generated(6, 200 * KIB));
-    registry.fault(Match::blob(&digest), Fault::StallAfter(KIB));
-    let mut options = options(&registry);
-    options.timeouts.idle = Duration::from_millis(50);
-    let transfer = blob(&client_with(&options), &digest, 0, None).await.expect("the headers are good");
-    let (bytes, error) = read(transfer).await;
-    assert_eq!(bytes.len() as u64, KIB);
-    assert!(matches!(error, Some(UpstreamError::TimedOut { limit: "idle time-out", .. })), "{error:?}");
-    // The connection is closed: the registry sees its client go.
-    registry.wait_for(|log| log.running() == 0).await;
-}
-
-#[tokio::test]
 async fn a_question_ends_with_its_budget() {
     let registry = Registry::start().await;
     registry.image("library/alpine", "3.20", &Image::new());
@@ -524,36 +199,6 @@ async fn a_question_ends_with_its_budget() {
     let error = pull(&client_with(&options), &tag("3.20")).await.expect_err("no answer");
     assert!(matches!(error, UpstreamError::TimedOut { limit: "header budget", .. }), "{error:?}");
     registry.wait_for(|log| log.running() == 0).await;
-}
-
-#[tokio::test]
-async fn never_more_transfers_at_once_than_allowed() {
-    let registry = Registry::start().await;
-    let digest = registry.with_blob(Content::generated(7, 4 * KIB));
-    registry.fault(Match::blob(&digest), Fault::StallAfter(KIB)).times(3);
-    let mut options = options(&registry);
-    options.connections = 3;
-    let client = Arc::new(client_with(&options));
-    let transfers = future::join_all((0..10).map(|_| async {
-        let transfer = blob(&client, &digest, 0, None).await.expect("a turn comes");
-        read(transfer).await
-    }));
-    let (transfers, ()) = tokio::join!(transfers, async {
-        registry.wait_for(|log| log.held() == 3).await;
-        registry.release();
-    });
-    assert!(transfers.iter().all(|(bytes, error)| bytes.len() as u64 == 4 * KIB && error.is_none()));
-    assert_eq!(registry.requests().peak("/blobs/"), 3);
-    assert_eq!(registry.gets("/blobs/").len(), 10);
-
-    // A dropped transfer gives its turn back.
-    registry.fault(Match::blob(&digest), Fault::StallAfter(KIB)).times(3);
-    let mut held = Vec::new();
-    for _ in 0..3 {
-        held.push(blob(&client, &digest, 0, None).await.expect("a turn"));
-    }
-    drop(held);
-    assert!(blob(&client, &digest, 0, None).await.is_ok());
 }
 
 #[tokio::test]
@@ -646,4 +291,39 @@ async fn a_certificate_is_believed_when_its_authority_is_given_or_nobody_asks() 
         options.insecure = true;
         assert!(pull(&client_with(&options), &tag("3.20")).await.is_ok());
     }
+}
+
+#[tokio::test]
+async fn requests_go_through_a_proxy_where_one_is_set() {
+    let proxy = Proxy::start().await;
+    let url = format!("http://user:password@{}", proxy.host());
+    let matcher = Arc::new(Matcher::builder().all(url).build());
+    let authorization = "proxy-authorization: basic dxnlcjpwyxnzd29yza==";
+
+    let registry = Registry::start().await;
+    registry.image("library/alpine", "3.20", &Image::new());
+    let mut plain = options(&registry);
+    plain.proxy = Some(Arc::clone(&matcher));
+    assert!(pull(&client_with(&plain), &tag("3.20")).await.is_ok());
+    let head = proxy.heads().remove(0);
+    assert!(head.starts_with(&format!("get {}/v2/library/alpine/manifests/3.20 http/1.1", registry.url())), "{head}");
+    assert!(head.contains(authorization), "{head}");
+
+    let registry = Registry::start_tls().await;
+    registry.image("library/alpine", "3.20", &Image::new());
+    let mut secure = options(&registry);
+    secure.proxy = Some(Arc::clone(&matcher));
+    secure.extra_ca = vec![registry.ca()];
+    assert!(pull(&client_with(&secure), &tag("3.20")).await.is_ok());
+    let head = proxy.heads().remove(1);
+    assert!(head.starts_with(&format!("connect {} http/1.1", registry.host())), "{head}");
+    assert!(head.contains(authorization) && !head.contains("/v2/"), "{head}");
+
+    drop(proxy);
+    let error = pull(&client_with(&plain), &tag("3.20")).await.expect_err("the proxy is gone");
+    assert!(matches!(error, UpstreamError::Connect { .. }), "{error:?}");
+    assert!(!format!("{error:?} {error}").contains("password"), "{error:?}");
+    plain.proxy = Some(Arc::new(Matcher::builder().all("socks5://127.0.0.1:1").build()));
+    let error = pull(&client_with(&plain), &tag("3.20")).await.expect_err("no SOCKS");
+    assert!(matches!(error, UpstreamError::Connect { .. }), "{error:?}");
 }

@@ -21,6 +21,7 @@ mod content;
 mod fault;
 mod image;
 mod log;
+mod proxy;
 mod reply;
 mod serve;
 mod stock;
@@ -44,6 +45,7 @@ pub(crate) use content::Content;
 pub(crate) use fault::{Fault, Match};
 pub(crate) use image::{Image, Published, PublishedIndex};
 pub(crate) use log::{Log, Request};
+pub(crate) use proxy::Proxy;
 use stock::Stock;
 use tls::Identity;
 
