@@ -1,5 +1,7 @@
 //! What an upstream's answer means: statuses as errors, the headers that we read, bodies within their limit.
 
+use std::error::Error as StdError;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::{Bytes, BytesMut};
@@ -70,8 +72,8 @@ pub(super) async fn drain(response: Response<Incoming>) {
 }
 
 /// Returns the error of a body that broke off.
-pub(super) fn broken(received_bytes: u64, error: hyper::Error) -> UpstreamError {
-    UpstreamError::Truncated { received_bytes, source: Some(std::sync::Arc::new(error)) }
+pub(super) fn broken(received_bytes: u64, error: impl StdError + Send + Sync + 'static) -> UpstreamError {
+    UpstreamError::Truncated { received_bytes, source: Some(Arc::new(error)) }
 }
 
 /// Returns where a redirect leads; `None` for every other answer, and for a redirect that does not say.

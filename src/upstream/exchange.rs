@@ -168,3 +168,83 @@ impl Exchange {
         Ok(response)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::num::NonZeroU32;
+    use std::time::Duration;
+
+    use super::*;
+
+    const BUDGET: Duration = Duration::from_secs(20);
+
+    fn exchange(rate: Option<u32>) -> Exchange {
+        let name = "docker.io".parse().expect("a name");
+        let mut options = Options::new(name, Url::parse("https://upstream.invalid").expect("a URL"));
+        options.insecure = true; // no need to read roots
+        options.rate = rate.and_then(NonZeroU32::new);
+        Exchange::new(&options, Arc::new(()))
+    }
+
+    /// Runs attempts that fail with these errors and then succeed; returns the outcome and the pools they went through.
+    async fn persist(errors: Vec<UpstreamError>) -> (Result<(), UpstreamError>, Vec<Pool>) {
+        let errors = RefCell::new(errors.into_iter());
+        let pools = RefCell::new(Vec::new());
+        let attempt = |pool| {
+            pools.borrow_mut().push(pool);
+            std::future::ready(errors.borrow_mut().next().map_or(Ok(()), Err))
+        };
+        let outcome = exchange(None).persist(&Budget::start(BUDGET), Pool::Api, attempt).await;
+        (outcome, pools.take())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn attempts_end_with_success_a_final_error_or_the_third() {
+        use Pool::{Api, Blobs};
+        let busy = || UpstreamError::Status { status: 503, message: None };
+        let broken = || UpstreamError::Truncated { received_bytes: 0, source: None };
+        let absent = || UpstreamError::NotFound { message: None };
+        for (errors, expected, pools) in [
+            (vec![], None, vec![Api]),
+            (vec![busy()], None, vec![Api, Api]),
+            (vec![broken(), busy()], None, vec![Api, Blobs, Blobs]),
+            (vec![busy(), absent()], Some("http_4xx"), vec![Api, Api]),
+            (vec![absent()], Some("http_4xx"), vec![Api]),
+            (vec![busy(), busy(), busy()], Some("http_5xx"), vec![Api, Api, Api]),
+        ] {
+            let (outcome, seen) = persist(errors).await;
+            assert_eq!((outcome.err().map(|error| error.as_str()), seen), (expected, pools));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_budget_ends_an_attempt_that_hangs() {
+        let exchange = exchange(None);
+        let began = Instant::now();
+        let budget = Budget::start(BUDGET);
+        let outcome: Result<(), _> = exchange.persist(&budget, Pool::Api, |_| std::future::pending()).await;
+        assert!(
+            matches!(outcome, Err(UpstreamError::TimedOut { limit: "header budget", after: BUDGET })),
+            "{outcome:?}"
+        );
+        assert_eq!(began.elapsed(), BUDGET);
+    }
+
+    #[tokio::test]
+    async fn a_rate_beyond_the_budget_is_told_without_asking() {
+        let exchange = exchange(Some(1));
+        let budget = Budget::start(Duration::from_millis(100));
+        assert!(exchange.limits.pace(&budget).await.is_ok());
+        let repository = "library/alpine".parse().expect("a name");
+        let question = Question {
+            kind: RequestKind::Blob,
+            method: Method::GET,
+            url: Url::parse("https://upstream.invalid/").expect("a URL"),
+            repository: &repository,
+            headers: HeaderMap::new(),
+        };
+        let error = exchange.attempt(&question, &budget, Pool::Api).await.expect_err("once a second");
+        assert!(matches!(error, UpstreamError::RateLimited { retry_after: Some(_) }), "{error:?}");
+    }
+}
