@@ -2,9 +2,41 @@
 //!
 //! The seam is [`Origin`]: the cache knows nothing else of the network, so the whole cache is tested without sockets.
 //! Credentials, tokens, redirects, proxies, TLS, time-outs, connection limits and rates live below it.
+//!
+//! ```text
+//! client    the questions of Origin, as requests; transfer: the bytes of a blob
+//!   └ exchange    one question: attempts, redirects, proofs
+//!       ├ retry, redirect, realm, range    decisions, pure
+//!       ├ auth ─ token                     what proves us to whom
+//!       ├ limit                            turns, rate, the header budget
+//!       └ transport ─ connect ─ tls        one request over a pooled connection
+//! ```
+//!
+//! Invariants: the upstream's credentials go to its own origin and to token services that `realm` allows, nowhere else;
+//! no error and no log line holds a token, a password, userinfo or the query of a redirect; dropping what was returned
+//! ends what was begun.
 
+mod answer;
+mod auth;
+mod client;
+mod connect;
 mod error;
+mod exchange;
+mod limit;
+mod observe;
+mod options;
 mod origin;
+mod range;
+mod realm;
+mod redirect;
+mod retry;
+mod tls;
+mod token;
+mod transfer;
+mod transport;
 
+pub use client::Client;
 pub use error::UpstreamError;
+pub use observe::{Observer, RequestKind};
+pub use options::{CONNECTIONS_DEFAULT, Credentials, Options, OptionsError, REQUESTS_DEFAULT, Timeouts};
 pub use origin::{BlobHead, BlobTransfer, Chunks, ManifestAnswer, ManifestHead, Origin};

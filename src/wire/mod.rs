@@ -5,9 +5,11 @@
 mod accept;
 pub mod cache_control;
 mod cache_status;
+pub mod challenge;
 mod conditional;
 mod multipart;
 mod range;
+pub mod retry_after;
 
 pub use accept::Accept;
 pub use cache_status::{Outcome, header as cache_status_header, header_with_ttl as cache_status_header_with_ttl};

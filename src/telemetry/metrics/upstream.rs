@@ -20,7 +20,7 @@ const ERROR_REASONS: [&str; 10] =
     ["dns", "connect", "tls", "timeout", "auth", "rate_limited", "http_4xx", "http_5xx", "truncated", "protocol"];
 
 /// The ends of token requests.
-const TOKEN_RESULTS: [&str; 2] = ["ok", "error"];
+const TOKEN_RESULTS: [&str; 3] = ["ok", "refused", "error"];
 
 /// The series of one upstream.
 #[derive(Debug)]

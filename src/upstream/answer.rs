@@ -1,0 +1,139 @@
+//! What an upstream's answer means: statuses as errors, the headers that we read, bodies within their limit.
+
+use std::error::Error as StdError;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, HeaderName, Response, StatusCode, header};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use serde::Deserialize;
+
+use super::error::UpstreamError;
+use crate::oci::{Digest, MediaType};
+use crate::wire::retry_after;
+
+/// Bytes of an error body read at the most; a longer one is not JSON by a registry.
+const ERROR_BODY_MAX: usize = 16 << 10;
+
+/// Characters of the upstream's own words that are kept.
+const MESSAGE_MAX: usize = 256;
+
+const DOCKER_CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
+
+/// Turns an answer that is not the wanted one into an error, with the upstream's own words where it sent any.
+pub(super) async fn refusal(response: Response<Incoming>) -> UpstreamError {
+    let (parts, body) = response.into_parts();
+    let message = match read(body, &parts.headers, ERROR_BODY_MAX).await {
+        Ok(bytes) => message(&bytes),
+        Err(_) => None,
+    };
+    match parts.status {
+        StatusCode::NOT_FOUND => UpstreamError::NotFound { message },
+        status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
+            UpstreamError::Denied { status: status.as_u16(), message }
+        }
+        StatusCode::TOO_MANY_REQUESTS => {
+            let value = parts.headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
+            let retry_after = value.and_then(|value| retry_after::parse(value, SystemTime::now()));
+            UpstreamError::RateLimited { retry_after }
+        }
+        status => UpstreamError::Status { status: status.as_u16(), message },
+    }
+}
+
+/// Reads a body whole; one above `limit_bytes` is refused, early when its length says so.
+pub(super) async fn read(body: Incoming, headers: &HeaderMap, limit_bytes: usize) -> Result<Bytes, UpstreamError> {
+    let too_large = || UpstreamError::TooLarge { limit_bytes };
+    if content_length(headers).is_some_and(|length| usize::try_from(length).map_or(true, |length| length > limit_bytes))
+    {
+        return Err(too_large());
+    }
+    let mut body = body;
+    let mut bytes = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| broken(bytes.len() as u64, error))?;
+        let Ok(data) = frame.into_data() else { continue };
+        if bytes.len().saturating_add(data.len()) > limit_bytes {
+            return Err(too_large());
+        }
+        bytes.extend_from_slice(&data);
+    }
+    Ok(bytes.freeze())
+}
+
+/// Reads a small body that nobody wants, so that its connection can serve again; a larger one is left, which closes it.
+pub(super) async fn drain(response: Response<Incoming>) {
+    if content_length(response.headers()).is_some() {
+        let (parts, body) = response.into_parts();
+        let _ = read(body, &parts.headers, ERROR_BODY_MAX).await;
+    }
+}
+
+/// Returns the error of a body that broke off.
+pub(super) fn broken(received_bytes: u64, error: impl StdError + Send + Sync + 'static) -> UpstreamError {
+    UpstreamError::Truncated { received_bytes, source: Some(Arc::new(error)) }
+}
+
+/// Returns where a redirect leads; `None` for every other answer, and for a redirect that does not say.
+pub(super) fn location(response: &Response<Incoming>) -> Option<&str> {
+    match response.status().as_u16() {
+        301 | 302 | 303 | 307 | 308 => text(response.headers(), &header::LOCATION),
+        _ => None,
+    }
+}
+
+pub(super) fn content_length(headers: &HeaderMap) -> Option<u64> {
+    text(headers, &header::CONTENT_LENGTH)?.parse().ok()
+}
+
+/// Returns the digest that the upstream claims; a malformed one is as good as none.
+pub(super) fn content_digest(headers: &HeaderMap) -> Option<Digest> {
+    text(headers, &DOCKER_CONTENT_DIGEST)?.parse().ok()
+}
+
+pub(super) fn media_type(headers: &HeaderMap) -> Option<MediaType> {
+    MediaType::parse(text(headers, &header::CONTENT_TYPE)?)
+}
+
+pub(super) fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
+}
+
+/// Returns `errors[0].message` of an error body (P-98), without control characters, cut to a decent length.
+pub(super) fn message(body: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Body {
+        errors: Vec<Entry>,
+    }
+    #[derive(Deserialize)]
+    struct Entry {
+        message: String,
+    }
+    let body: Body = serde_json::from_slice(body).ok()?;
+    let message = body.errors.into_iter().next()?.message;
+    let kept: String = message.chars().filter(|c| !c.is_control()).take(MESSAGE_MAX).collect();
+    (!kept.is_empty()).then_some(kept)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_upstreams_words_are_kept_short_and_clean() {
+        let long = format!(r#"{{"errors":[{{"message":"{}"}}]}}"#, "é".repeat(300));
+        for (body, expected) in [
+            (r#"{"errors":[{"code":"DENIED","message":"no\u001b[31m way\n"}]}"#, Some("no[31m way".to_owned())),
+            (&long, Some("é".repeat(256))),
+            (r#"{"errors":[]}"#, None),
+            (r#"{"errors":[{"code":"DENIED"}]}"#, None),
+            (r#"{"errors":[{"message":"\n"}]}"#, None),
+            ("<html>", None),
+            ("", None),
+        ] {
+            assert_eq!(message(body.as_bytes()), expected, "{body}");
+        }
+    }
+}

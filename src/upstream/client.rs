@@ -1,0 +1,308 @@
+//! The client of one upstream registry: every question of [`Origin`] as HTTP requests.
+
+use std::fmt;
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
+use hyper::body::Incoming;
+use url::Url;
+
+use super::answer;
+use super::error::UpstreamError;
+use super::exchange::{Exchange, Question};
+use super::limit::Budget;
+use super::observe::{Observer, RequestKind};
+use super::options::{Options, OptionsError, Timeouts};
+use super::origin::{BlobHead, BlobTransfer, ManifestAnswer, ManifestHead, Origin};
+use super::range::{self, Placement};
+use super::transfer::Transfer;
+use super::transport::Pool;
+use crate::oci::{Digest, Reference, RepositoryName, UpstreamName};
+
+/// A client of one upstream. Cheap to share, never to clone: its pools, tokens and limits are the upstream's.
+///
+/// # Cancel safety
+/// Dropping a future or a stream that it gave closes the transfer and gives its turn to the next. Nothing goes on
+/// without its asker, except that a connection being opened may end in the pool.
+pub struct Client {
+    name: UpstreamName,
+    endpoint: Url,
+    timeouts: Timeouts,
+    exchange: Exchange,
+}
+
+impl Client {
+    /// Makes a client; no connection is opened. Reads the system's root certificates: some milliseconds of file I/O.
+    ///
+    /// # Errors
+    /// When `options` have no endpoint, or one that is not a plain `http` or `https` URL.
+    pub fn new(options: &Options, observer: Arc<dyn Observer>) -> Result<Self, OptionsError> {
+        if !options.endpoints.iter().all(is_endpoint) {
+            return Err(OptionsError::Endpoint(options.name.clone()));
+        }
+        let endpoint = options.endpoints.first().ok_or_else(|| OptionsError::NoEndpoint(options.name.clone()))?;
+        Ok(Self {
+            name: options.name.clone(),
+            endpoint: endpoint.clone(),
+            timeouts: options.timeouts,
+            exchange: Exchange::new(options, observer),
+        })
+    }
+
+    async fn head_manifest(
+        &self,
+        repository: &RepositoryName,
+        reference: &Reference,
+        accept: &str,
+    ) -> Result<ManifestHead, UpstreamError> {
+        let budget = Budget::start(self.timeouts.header);
+        let _permit = self.exchange.request_turn(&budget).await?;
+        let question = self.manifest_question(Method::HEAD, repository, reference, accept)?;
+        let attempt = async |pool| {
+            let response = self.exchange.attempt(&question, &budget, pool).await?;
+            let response = expect_ok(response).await?;
+            let headers = response.headers();
+            Ok(ManifestHead {
+                digest: answer::content_digest(headers),
+                media_type: answer::media_type(headers),
+                size_bytes: answer::content_length(headers),
+            })
+        };
+        self.exchange.persist(&budget, Pool::Api, attempt).await
+    }
+
+    async fn fetch_manifest(
+        &self,
+        repository: &RepositoryName,
+        reference: &Reference,
+        accept: &str,
+        limit_bytes: usize,
+    ) -> Result<ManifestAnswer, UpstreamError> {
+        let budget = Budget::start(self.timeouts.header);
+        let _permit = self.exchange.request_turn(&budget).await?;
+        let question = self.manifest_question(Method::GET, repository, reference, accept)?;
+        let attempt = async |pool| {
+            let response = self.exchange.attempt(&question, &budget, pool).await?;
+            let (parts, body) = expect_ok(response).await?.into_parts();
+            let bytes = answer::read(body, &parts.headers, limit_bytes).await?;
+            let (media_type, digest) = (answer::media_type(&parts.headers), answer::content_digest(&parts.headers));
+            Ok(ManifestAnswer { bytes, media_type, digest })
+        };
+        self.exchange.persist(&budget, Pool::Api, attempt).await
+    }
+
+    /// Asks by HEAD, and where that is refused by the shortest GET: signed URLs are bound to a method (U-46).
+    async fn head_blob(&self, repository: &RepositoryName, digest: &Digest) -> Result<BlobHead, UpstreamError> {
+        let budget = Budget::start(self.timeouts.header);
+        let _permit = self.exchange.request_turn(&budget).await?;
+        let head = self.blob_question(Method::HEAD, repository, digest, None)?;
+        let attempt = async |pool| {
+            let response = expect_ok(self.exchange.attempt(&head, &budget, pool).await?).await?;
+            Ok(BlobHead { size_bytes: answer::content_length(response.headers()) })
+        };
+        match self.exchange.persist(&budget, Pool::Api, attempt).await {
+            Err(UpstreamError::Denied { .. } | UpstreamError::Status { status: 405 | 501, .. }) => {}
+            outcome => return outcome,
+        }
+        let get = self.blob_question(Method::GET, repository, digest, Some((0, Some(0))))?;
+        let attempt = async |pool| {
+            let response = self.exchange.attempt(&get, &budget, pool).await?;
+            first_byte(response).await
+        };
+        self.exchange.persist(&budget, Pool::Blobs, attempt).await
+    }
+
+    async fn fetch_blob(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+        start: u64,
+        end: Option<u64>,
+    ) -> Result<BlobTransfer, UpstreamError> {
+        let budget = Budget::start(self.timeouts.header);
+        let permit = self.exchange.transfer_turn(&budget).await?;
+        let asked = (start > 0 || end.is_some()).then_some((start, end));
+        let question = self.blob_question(Method::GET, repository, digest, asked)?;
+        let attempt = async |pool| {
+            let response = self.exchange.attempt(&question, &budget, pool).await?;
+            place(response, asked).await
+        };
+        let (placement, body) = self.exchange.persist(&budget, Pool::Blobs, attempt).await?;
+        let observer = Arc::clone(&self.exchange.observer);
+        let transfer = Transfer { body, length: placement.length, idle: self.timeouts.idle, observer, permit };
+        Ok(BlobTransfer { start: placement.start, size_bytes: placement.size_bytes, chunks: transfer.chunks() })
+    }
+
+    fn manifest_question<'a>(
+        &self,
+        method: Method,
+        repository: &'a RepositoryName,
+        reference: &Reference,
+        accept: &str,
+    ) -> Result<Question<'a>, UpstreamError> {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::ACCEPT, header_value(accept)?);
+        let url = self.url(repository, "manifests", reference);
+        Ok(Question { kind: RequestKind::of_manifest(reference), method, url, repository, headers })
+    }
+
+    fn blob_question<'a>(
+        &self,
+        method: Method,
+        repository: &'a RepositoryName,
+        digest: &Digest,
+        range: Option<(u64, Option<u64>)>,
+    ) -> Result<Question<'a>, UpstreamError> {
+        let mut headers = HeaderMap::new();
+        if let Some((start, end)) = range {
+            let end = end.map(|end| end.to_string()).unwrap_or_default();
+            headers.insert(header::RANGE, header_value(&format!("bytes={start}-{end}"))?);
+        }
+        let url = self.url(repository, "blobs", digest);
+        Ok(Question { kind: RequestKind::Blob, method, url, repository, headers })
+    }
+
+    /// Returns `<endpoint>/v2/<repository>/<kind>/<reference>`; the grammars of all parts leave nothing to escape.
+    fn url(&self, repository: &RepositoryName, kind: &str, reference: impl fmt::Display) -> Url {
+        let mut url = self.endpoint.clone();
+        let prefix = self.endpoint.path().trim_end_matches('/');
+        url.set_path(&format!("{prefix}/v2/{repository}/{kind}/{reference}"));
+        url
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("name", &self.name)
+            .field("endpoint", &self.endpoint.as_str())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Origin for Client {
+    fn name(&self) -> &UpstreamName {
+        &self.name
+    }
+
+    fn manifest_head<'a>(
+        &'a self,
+        repository: &'a RepositoryName,
+        reference: &'a Reference,
+        accept: &'a str,
+    ) -> BoxFuture<'a, Result<ManifestHead, UpstreamError>> {
+        Box::pin(self.head_manifest(repository, reference, accept))
+    }
+
+    fn manifest<'a>(
+        &'a self,
+        repository: &'a RepositoryName,
+        reference: &'a Reference,
+        accept: &'a str,
+        limit_bytes: usize,
+    ) -> BoxFuture<'a, Result<ManifestAnswer, UpstreamError>> {
+        Box::pin(self.fetch_manifest(repository, reference, accept, limit_bytes))
+    }
+
+    fn blob_head<'a>(
+        &'a self,
+        repository: &'a RepositoryName,
+        digest: &'a Digest,
+    ) -> BoxFuture<'a, Result<BlobHead, UpstreamError>> {
+        Box::pin(self.head_blob(repository, digest))
+    }
+
+    fn blob<'a>(
+        &'a self,
+        repository: &'a RepositoryName,
+        digest: &'a Digest,
+        start: u64,
+        end: Option<u64>,
+    ) -> BoxFuture<'a, Result<BlobTransfer, UpstreamError>> {
+        Box::pin(self.fetch_blob(repository, digest, start, end))
+    }
+}
+
+fn is_endpoint(url: &Url) -> bool {
+    matches!(url.scheme(), "http" | "https")
+        && url.host().is_some()
+        && url.username().is_empty()
+        && url.password().is_none()
+        && url.query().is_none()
+        && url.fragment().is_none()
+}
+
+async fn expect_ok(response: Response<Incoming>) -> Result<Response<Incoming>, UpstreamError> {
+    if response.status() == StatusCode::OK { Ok(response) } else { Err(answer::refusal(response).await) }
+}
+
+/// Reads a blob's size from the answer to a GET of its first byte.
+async fn first_byte(response: Response<Incoming>) -> Result<BlobHead, UpstreamError> {
+    if response.status() == StatusCode::RANGE_NOT_SATISFIABLE {
+        // An empty blob has no first byte (RFC 9110 §15.5.17).
+        if let Some(size) = range::unsatisfied_total(response.headers()) {
+            return Ok(BlobHead { size_bytes: Some(size) });
+        }
+    }
+    let (placement, _) = place(response, Some((0, Some(0)))).await?;
+    Ok(BlobHead { size_bytes: placement.size_bytes })
+}
+
+/// Checks that the answer is the blob, or the part that was asked for.
+async fn place(
+    response: Response<Incoming>,
+    asked: Option<(u64, Option<u64>)>,
+) -> Result<(Placement, Incoming), UpstreamError> {
+    match response.status() {
+        StatusCode::OK | StatusCode::PARTIAL_CONTENT => {}
+        StatusCode::RANGE_NOT_SATISFIABLE => return Err(protocol("range not satisfiable (status 416)")),
+        _ => return Err(answer::refusal(response).await),
+    }
+    let placement = range::place(asked, response.status(), response.headers()).map_err(protocol)?;
+    Ok((placement, response.into_body()))
+}
+
+fn header_value(text: &str) -> Result<HeaderValue, UpstreamError> {
+    HeaderValue::from_str(text).map_err(|_| protocol("a header that HTTP cannot carry"))
+}
+
+fn protocol(reason: &str) -> UpstreamError {
+    UpstreamError::Protocol { reason: reason.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client(endpoint: &str) -> Result<Client, OptionsError> {
+        let name = "docker.io".parse().expect("a name");
+        let mut options = Options::new(name, Url::parse(endpoint).expect("a URL"));
+        options.insecure = true; // no need to read roots
+        Client::new(&options, Arc::new(()))
+    }
+
+    #[tokio::test]
+    async fn urls_are_made_of_endpoint_repository_and_reference() {
+        let repository: RepositoryName = "library/alpine".parse().expect("a name");
+        let digest = Digest::sha256(b"");
+        for (endpoint, base) in [
+            ("https://a.io", "https://a.io/v2"),
+            ("https://a.io:443/", "https://a.io/v2"),
+            ("http://a.io:5000/prefix", "http://a.io:5000/prefix/v2"),
+            ("http://a.io:5000/some/prefix/", "http://a.io:5000/some/prefix/v2"),
+        ] {
+            let client = client(endpoint).expect("a valid endpoint");
+            let url = client.url(&repository, "blobs", digest);
+            assert_eq!(url.as_str(), format!("{base}/library/alpine/blobs/{digest}"));
+        }
+    }
+
+    #[test]
+    fn an_endpoint_is_a_plain_http_url() {
+        for endpoint in ["ftp://a", "https://user@a", "https://:secret@a", "https://a/?x", "https://a/#x", "data:,x"] {
+            let error = client(endpoint).expect_err("not an endpoint");
+            assert!(!error.to_string().contains("secret"));
+        }
+    }
+}

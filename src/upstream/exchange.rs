@@ -1,0 +1,250 @@
+//! One question to an upstream from beginning to end: its turn, its proof, its redirects and its second chances.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
+use hyper::body::Incoming;
+use tokio::time::{Instant, sleep, timeout_at};
+use url::Url;
+
+use super::answer;
+use super::auth::{Auth, Place};
+use super::error::UpstreamError;
+use super::limit::{Budget, Limits, Permit};
+use super::observe::{Observer, RequestKind};
+use super::options::Options;
+use super::redirect::{self, Verdict};
+use super::retry;
+use super::transport::{Pool, Transport};
+use crate::oci::RepositoryName;
+
+/// What is asked.
+#[derive(Debug)]
+pub(super) struct Question<'a> {
+    pub(super) kind: RequestKind,
+    pub(super) method: Method,
+    /// At the upstream's endpoint.
+    pub(super) url: Url,
+    pub(super) repository: &'a RepositoryName,
+    /// `Accept`, `Range`; nothing that may not be seen by a host that a redirect leads to.
+    pub(super) headers: HeaderMap,
+}
+
+/// What it takes to ask one upstream.
+pub(super) struct Exchange {
+    transport: Transport,
+    auth: Auth,
+    limits: Limits,
+    pub(super) observer: Arc<dyn Observer>,
+}
+
+impl Exchange {
+    pub(super) fn new(options: &Options, observer: Arc<dyn Observer>) -> Self {
+        Self {
+            transport: Transport::new(options, Arc::clone(&observer)),
+            auth: Auth::new(options, Arc::clone(&observer)),
+            limits: Limits::new(options),
+            observer,
+        }
+    }
+
+    /// Waits for the turn of a blob transfer.
+    pub(super) async fn transfer_turn(&self, budget: &Budget) -> Result<Permit, UpstreamError> {
+        self.limits.transfer(budget).await.inspect_err(|error| self.observer.failed(error))
+    }
+
+    /// Waits for the turn of any other question.
+    pub(super) async fn request_turn(&self, budget: &Budget) -> Result<Permit, UpstreamError> {
+        self.limits.request(budget).await.inspect_err(|error| self.observer.failed(error))
+    }
+
+    /// Makes attempts until one succeeds, its error is final, or the budget is spent.
+    ///
+    /// After a connection broke, the next attempt goes over HTTP/1.1: some front ends break HTTP/2 streams (U-67).
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes what is under way.
+    pub(super) async fn persist<T, F>(
+        &self,
+        budget: &Budget,
+        pool: Pool,
+        attempt: impl Fn(Pool) -> F,
+    ) -> Result<T, UpstreamError>
+    where
+        F: Future<Output = Result<T, UpstreamError>>,
+    {
+        let attempts = async {
+            let mut pool = pool;
+            let mut number = 1;
+            loop {
+                let error = match attempt(pool).await {
+                    Ok(answer) => return Ok(answer),
+                    Err(error) => error,
+                };
+                match retry::decide(number, &error, budget.elapsed(), budget.limit(), fastrand::f64()) {
+                    retry::Verdict::GiveUp => return Err(error),
+                    retry::Verdict::Wait(wait) => {
+                        self.observer.failed(&error);
+                        self.observer.retried(error.as_str());
+                        sleep(wait).await;
+                    }
+                }
+                if matches!(error, UpstreamError::Truncated { .. }) {
+                    pool = Pool::Blobs;
+                }
+                number += 1;
+            }
+        };
+        let outcome = timeout_at(budget.deadline(), attempts).await.unwrap_or_else(|_| Err(budget.spent()));
+        if let Err(error) = &outcome {
+            self.observer.failed(error);
+        }
+        outcome
+    }
+
+    /// Makes one attempt: returns the answer at the end of the redirects, whatever its status.
+    pub(super) async fn attempt(
+        &self,
+        question: &Question<'_>,
+        budget: &Budget,
+        pool: Pool,
+    ) -> Result<Response<Incoming>, UpstreamError> {
+        self.limits.pace(budget).await?;
+        let began = Instant::now();
+        let response = self.follow(question, pool).await?;
+        self.observer.answered(question.kind, response.status().as_u16(), began.elapsed());
+        Ok(response)
+    }
+
+    /// Follows redirects. Their targets are used for this one request and forgotten (U-61).
+    async fn follow(&self, question: &Question<'_>, pool: Pool) -> Result<Response<Incoming>, UpstreamError> {
+        let mut url = question.url.clone();
+        let mut is_upstream = true;
+        let mut hops = 0;
+        loop {
+            let place = Place { url: &url, is_upstream, repository: question.repository };
+            let response = self.authenticated(question, place, pool).await?;
+            let Some(location) = answer::location(&response) else { return Ok(response) };
+            match redirect::decide(&url, location, hops) {
+                Verdict::Refuse(refusal) => return Err(UpstreamError::Protocol { reason: refusal.to_string() }),
+                Verdict::Follow { url: next, keeps_authorization } => {
+                    url = next;
+                    // Once gone, trust does not come back, also when the redirect does (U-60).
+                    is_upstream &= keeps_authorization;
+                }
+            }
+            answer::drain(response).await;
+            hops += 1;
+        }
+    }
+
+    /// Asks one host, with what proves us there; after a 401 once more, with what it asks for.
+    async fn authenticated(
+        &self,
+        question: &Question<'_>,
+        place: Place<'_>,
+        pool: Pool,
+    ) -> Result<Response<Incoming>, UpstreamError> {
+        let send = async |authorization: Option<&HeaderValue>| {
+            let mut headers = question.headers.clone();
+            if let Some(authorization) = authorization {
+                headers.insert(header::AUTHORIZATION, authorization.clone());
+            }
+            self.transport.send(pool, &question.method, place.url, &headers).await
+        };
+        let proof = self.auth.before(&self.transport, place).await?;
+        let response = send(proof.as_ref().map(|proof| &proof.authorization)).await?;
+        if response.status() != StatusCode::UNAUTHORIZED {
+            return Ok(response);
+        }
+        let Some(proof) = self.auth.after(&self.transport, place, response.headers(), proof).await? else {
+            return Ok(response);
+        };
+        answer::drain(response).await;
+        let response = send(Some(&proof.authorization)).await?;
+        if response.status() != StatusCode::UNAUTHORIZED {
+            self.auth.remember(place, &proof);
+        }
+        Ok(response)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::num::NonZeroU32;
+    use std::time::Duration;
+
+    use super::*;
+
+    const BUDGET: Duration = Duration::from_secs(20);
+
+    fn exchange(rate: Option<u32>) -> Exchange {
+        let name = "docker.io".parse().expect("a name");
+        let mut options = Options::new(name, Url::parse("https://upstream.invalid").expect("a URL"));
+        options.insecure = true; // no need to read roots
+        options.rate = rate.and_then(NonZeroU32::new);
+        Exchange::new(&options, Arc::new(()))
+    }
+
+    /// Runs attempts that fail with these errors and then succeed; returns the outcome and the pools they went through.
+    async fn persist(errors: Vec<UpstreamError>) -> (Result<(), UpstreamError>, Vec<Pool>) {
+        let errors = RefCell::new(errors.into_iter());
+        let pools = RefCell::new(Vec::new());
+        let attempt = |pool| {
+            pools.borrow_mut().push(pool);
+            std::future::ready(errors.borrow_mut().next().map_or(Ok(()), Err))
+        };
+        let outcome = exchange(None).persist(&Budget::start(BUDGET), Pool::Api, attempt).await;
+        (outcome, pools.take())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn attempts_end_with_success_a_final_error_or_the_third() {
+        use Pool::{Api, Blobs};
+        let busy = || UpstreamError::Status { status: 503, message: None };
+        let broken = || UpstreamError::Truncated { received_bytes: 0, source: None };
+        let absent = || UpstreamError::NotFound { message: None };
+        for (errors, expected, pools) in [
+            (vec![], None, vec![Api]),
+            (vec![busy()], None, vec![Api, Api]),
+            (vec![broken(), busy()], None, vec![Api, Blobs, Blobs]),
+            (vec![busy(), absent()], Some("http_4xx"), vec![Api, Api]),
+            (vec![absent()], Some("http_4xx"), vec![Api]),
+            (vec![busy(), busy(), busy()], Some("http_5xx"), vec![Api, Api, Api]),
+        ] {
+            let (outcome, seen) = persist(errors).await;
+            assert_eq!((outcome.err().map(|error| error.as_str()), seen), (expected, pools));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_budget_ends_an_attempt_that_hangs() {
+        let exchange = exchange(None);
+        let began = Instant::now();
+        let budget = Budget::start(BUDGET);
+        let outcome: Result<(), _> = exchange.persist(&budget, Pool::Api, |_| std::future::pending()).await;
+        assert!(
+            matches!(outcome, Err(UpstreamError::TimedOut { limit: "header budget", after: BUDGET })),
+            "{outcome:?}"
+        );
+        assert_eq!(began.elapsed(), BUDGET);
+    }
+
+    #[tokio::test]
+    async fn a_rate_beyond_the_budget_is_told_without_asking() {
+        let exchange = exchange(Some(1));
+        let budget = Budget::start(Duration::from_millis(100));
+        assert!(exchange.limits.pace(&budget).await.is_ok());
+        let repository = "library/alpine".parse().expect("a name");
+        let question = Question {
+            kind: RequestKind::Blob,
+            method: Method::GET,
+            url: Url::parse("https://upstream.invalid/").expect("a URL"),
+            repository: &repository,
+            headers: HeaderMap::new(),
+        };
+        let error = exchange.attempt(&question, &budget, Pool::Api).await.expect_err("once a second");
+        assert!(matches!(error, UpstreamError::RateLimited { retry_after: Some(_) }), "{error:?}");
+    }
+}

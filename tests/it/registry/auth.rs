@@ -1,0 +1,109 @@
+//! Whom the scripted registry lets in: nobody is asked, a bearer token, or a password.
+
+use std::collections::HashMap;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+/// What a client must show, and the tokens that were issued.
+#[derive(Default)]
+pub(crate) struct Auth {
+    mode: Mode,
+    challenge: Option<String>,
+    answer: Option<String>,
+    lifetime: Option<u64>,
+    /// Token to the scopes it is for.
+    tokens: HashMap<String, Vec<String>>,
+    issued: usize,
+}
+
+#[derive(Default)]
+enum Mode {
+    #[default]
+    Open,
+    /// With the `Authorization` that the token endpoint wants, if any.
+    Token(Option<String>),
+    Basic(String),
+}
+
+impl Auth {
+    pub(crate) fn require_token(&mut self, user: Option<(&str, &str)>) {
+        self.mode = Mode::Token(user.map(|(username, password)| basic(username, password)));
+    }
+
+    pub(crate) fn require_basic(&mut self, username: &str, password: &str) {
+        self.mode = Mode::Basic(basic(username, password));
+    }
+
+    pub(crate) fn set_challenge(&mut self, challenge: &str) {
+        self.challenge = Some(challenge.to_owned());
+    }
+
+    pub(crate) fn set_answer(&mut self, body: &str) {
+        self.answer = Some(body.to_owned());
+    }
+
+    pub(crate) fn set_lifetime(&mut self, seconds: u64) {
+        self.lifetime = Some(seconds);
+    }
+
+    pub(crate) fn revoke(&mut self) {
+        self.tokens.clear();
+    }
+
+    /// Returns the challenge to answer with, or `None` when the request may pass.
+    pub(crate) fn challenge(&self, url: &str, repository: Option<&str>, authorization: Option<&str>) -> Option<String> {
+        let passes = match &self.mode {
+            Mode::Open => true,
+            Mode::Basic(wanted) => authorization == Some(wanted),
+            Mode::Token(_) => {
+                let token = authorization.and_then(|value| value.strip_prefix("Bearer "));
+                token.and_then(|token| self.tokens.get(token)).is_some_and(|scopes| covers(scopes, repository))
+            }
+        };
+        (!passes).then(|| self.challenge_text(url, repository))
+    }
+
+    /// Returns the challenge in words.
+    pub(crate) fn challenge_text(&self, url: &str, repository: Option<&str>) -> String {
+        if let Some(text) = &self.challenge {
+            return text.clone();
+        }
+        match &self.mode {
+            Mode::Basic(_) => "Basic realm=\"scripted\"".to_owned(),
+            Mode::Open | Mode::Token(_) => {
+                let scope = repository.map(|name| format!(",scope=\"repository:{name}:pull\"")).unwrap_or_default();
+                format!("Bearer realm=\"{url}/token\",service=\"scripted\"{scope}")
+            }
+        }
+    }
+
+    /// Issues a token for the scopes in `query`, or `None` when the user is not the right one.
+    pub(crate) fn issue(&mut self, query: &str, authorization: Option<&str>) -> Option<String> {
+        if let Some(answer) = &self.answer {
+            return Some(answer.clone());
+        }
+        if let Mode::Token(Some(wanted)) = &self.mode
+            && authorization != Some(wanted)
+        {
+            return None;
+        }
+        let pairs = url::form_urlencoded::parse(query.as_bytes());
+        let scopes = pairs.filter(|(name, _)| name == "scope").map(|(_, value)| value.into_owned()).collect();
+        self.issued += 1;
+        let token = format!("secret-token-{}", self.issued);
+        self.tokens.insert(token.clone(), scopes);
+        let lifetime = self.lifetime.unwrap_or(300);
+        Some(format!(r#"{{"token":"{token}","expires_in":{lifetime}}}"#))
+    }
+}
+
+fn covers(scopes: &[String], repository: Option<&str>) -> bool {
+    let Some(repository) = repository else { return true };
+    let wanted = format!("repository:{repository}:");
+    scopes.iter().any(|scope| scope.strip_prefix(&wanted).is_some_and(|actions| actions.contains("pull")))
+}
+
+fn basic(username: &str, password: &str) -> String {
+    format!("Basic {}", STANDARD.encode(format!("{username}:{password}")))
+}
