@@ -139,6 +139,8 @@ impl Cache {
         let key = FillKey { upstream: upstream.origin.name().clone(), digest: *question.digest };
         let make = || Fill::new(key.clone(), question.repository.clone(), self.0.buffers.clone());
         match self.0.inflight.join(&key, make) {
+            // Verified, and only not yet durable: as good as stored.
+            Joined::Follow(interest) if interest.fill().is_verified() => (interest, Outcome::Hit),
             Joined::Follow(interest) => (interest, Outcome::Coalesced),
             Joined::Lead(interest, lead) => {
                 let task = FillTask {

@@ -252,8 +252,15 @@ impl Disk {
     }
 }
 
+/// Makes the directory `root` and returns the size in bytes of the file system that it is on.
+pub fn prepare(root: &Path) -> Result<u64, StoreError> {
+    let failed = |source| StoreError::Io { operation: StoreOperation::Open, path: root.display().to_string(), source };
+    layout::make_directory(root).map_err(failed)?;
+    space_at(root).map(|(_, size_bytes)| size_bytes).map_err(failed)
+}
+
 /// Returns the bytes available and the size in bytes of the file system that holds `path`.
-pub(super) fn space_at(path: &Path) -> io::Result<(u64, u64)> {
+fn space_at(path: &Path) -> io::Result<(u64, u64)> {
     let stat = rustix::fs::statvfs(path)?;
     Ok((stat.f_bavail.saturating_mul(stat.f_frsize), stat.f_blocks.saturating_mul(stat.f_frsize)))
 }

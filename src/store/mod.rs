@@ -28,7 +28,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 pub use buffers::{Buffers, CHUNK_BYTES};
-pub use disk::{Disk, Options};
+pub use disk::{Disk, Options, prepare};
 pub use ledger::{Grant, GrantKind, Ledger, TagEntry};
 pub use memory::Memory;
 pub use object::{Content, Object, ReadAt, read_chunk};

@@ -5,7 +5,7 @@
 use std::fmt;
 
 /// A secret text; reading it takes a call that is easy to search for.
-#[derive(Clone, Default)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Secret(String);
 
 impl Secret {

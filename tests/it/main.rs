@@ -1,4 +1,12 @@
-//! Integration tests.
+//! Integration tests over real sockets: the scripted registry on one side, clients on the other.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::missing_panics_doc)] // tests say what they expect by failing
 
+mod faults;
+mod freshness;
+mod harness;
+mod herd;
+mod lifecycle;
+mod ranges;
 mod registry;
+mod requests;
 mod upstream;

@@ -114,6 +114,11 @@ impl Fill {
         }
     }
 
+    /// Returns true when all bytes are there and match the digest.
+    pub(crate) fn is_verified(&self) -> bool {
+        matches!(self.progress.borrow().phase, Phase::Verified)
+    }
+
     /// Declares that somebody wants this fill; it is not abandoned while the guard lives.
     pub(super) fn interest(self: &Arc<Self>) -> Interest {
         Interest::in_fill(Arc::clone(self))

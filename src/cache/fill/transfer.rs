@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 
 use super::ground::Landed;
-use super::schedule::{Fetch, Order, Underway};
+use super::schedule::{Fetch, Order, SEGMENT_BYTES, Underway};
 use super::{Fill, Phase};
 use crate::telemetry::{Kind, Trigger, UpstreamMetrics};
 use crate::upstream::{BlobTransfer, Origin, UpstreamError};
@@ -21,8 +21,9 @@ const GATHER_READS: usize = 64;
 /// that the two cannot overlap.
 const STEP_BYTES: usize = 512 * 1024;
 
-/// A run of others' bytes this short is received and dropped rather than skipped by a new request.
-const SKIP_BYTES: u64 = 256 * 1024;
+/// A run of others' bytes this short is received and dropped rather than skipped by a new request: closing a connection wastes
+/// what is on its way, which is as much.
+const SKIP_BYTES: u64 = SEGMENT_BYTES;
 
 /// The transfers of one fill that are under way.
 #[derive(Debug, Default)]
@@ -177,7 +178,7 @@ impl Transfer {
                         Landed::Yes => self.board.stands(self.number, free_end),
                         Landed::No => return Some(Ended::Refused),
                     }
-                } else if taken_end - from >= SKIP_BYTES || self.size() == Some(taken_end) {
+                } else if taken_end - from > SKIP_BYTES || self.size() == Some(taken_end) {
                     return Some(Ended::Done);
                 }
                 from = free_end.max(taken_end.min(end));

@@ -1,0 +1,165 @@
+//! The control plane: health and metrics, on a listener of its own (S-42).
+//!
+//! | path | answer |
+//! |---|---|
+//! | `/livez` | 200 while the process answers at all |
+//! | `/readyz` | 200 when clients should come, 503 while starting or draining; JSON with the details |
+//! | `/metrics` | Prometheus text |
+
+mod health;
+
+use std::convert::Infallible;
+use std::fmt;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ALLOW, CONTENT_TYPE};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+
+pub use health::{Readiness, State};
+
+use crate::tasks::TaskGroup;
+use crate::telemetry::Metrics;
+
+/// How long a request head may take here, and how long a connection may idle.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The pause after a failed accept.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What the control plane shows.
+pub struct Admin {
+    pub metrics: Arc<Metrics>,
+    pub readiness: Arc<Readiness>,
+    /// Brings gauges up to date; called before the metrics are read. It must not wait for the disk.
+    pub refresh: Box<dyn Fn() + Send + Sync>,
+}
+
+impl fmt::Debug for Admin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Admin").field("readiness", &self.readiness).finish_non_exhaustive()
+    }
+}
+
+/// Serves `listener` until `stop`.
+pub async fn serve(listener: TcpListener, admin: Arc<Admin>, tasks: TaskGroup, stop: CancellationToken) {
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, _peer)) => {
+                tasks.spawn("admin connection", connection(stream, Arc::clone(&admin), stop.clone()));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept an admin connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn connection(stream: TcpStream, admin: Arc<Admin>, stop: CancellationToken) {
+    let service = service_fn(move |request: Request<Incoming>| {
+        let admin = Arc::clone(&admin);
+        async move { Ok::<_, Infallible>(answer(&admin, request.method(), request.uri().path())) }
+    });
+    let mut connection = pin!(
+        http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADER_TIMEOUT)
+            .serve_connection(TokioIo::new(stream), service)
+    );
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "an admin connection ended early");
+    }
+}
+
+fn answer(admin: &Admin, method: &Method, path: &str) -> Response<Full<Bytes>> {
+    if !matches!(path, "/livez" | "/readyz" | "/metrics") {
+        return text(StatusCode::NOT_FOUND, "not found: try /livez, /readyz or /metrics\n");
+    }
+    if !matches!(*method, Method::GET | Method::HEAD) {
+        let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        return response;
+    }
+    match path {
+        "/livez" => text(StatusCode::OK, "ok\n"),
+        "/readyz" => ready(&admin.readiness),
+        _ => metrics(admin),
+    }
+}
+
+fn ready(readiness: &Readiness) -> Response<Full<Bytes>> {
+    let status = if readiness.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    with_type(status, "application/json", readiness.to_json().into())
+}
+
+fn metrics(admin: &Admin) -> Response<Full<Bytes>> {
+    (admin.refresh)();
+    match admin.metrics.encode() {
+        Ok(metrics) => with_type(StatusCode::OK, "text/plain; version=0.0.4", metrics.into()),
+        Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &format!("metrics cannot be encoded: {error}\n")),
+    }
+}
+
+fn text(status: StatusCode, words: &str) -> Response<Full<Bytes>> {
+    with_type(status, "text/plain; charset=utf-8", Bytes::copy_from_slice(words.as_bytes()))
+}
+
+fn with_type(status: StatusCode, content_type: &'static str, bytes: Bytes) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(bytes));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn admin() -> Admin {
+        Admin { metrics: Arc::new(Metrics::new(&[]).unwrap()), readiness: Arc::default(), refresh: Box::new(|| {}) }
+    }
+
+    #[test]
+    fn readiness_follows_the_state_and_liveness_does_not() {
+        let admin = admin();
+        let status = |path: &str| answer(&admin, &Method::GET, path).status().as_u16();
+        assert_eq!((status("/livez"), status("/readyz")), (200, 503));
+        admin.readiness.set(State::Ready);
+        assert_eq!((status("/livez"), status("/readyz")), (200, 200));
+        admin.readiness.set(State::Draining);
+        assert_eq!((status("/livez"), status("/readyz")), (200, 503));
+    }
+
+    #[test]
+    fn other_paths_and_methods_are_refused() {
+        let admin = admin();
+        assert_eq!(answer(&admin, &Method::GET, "/v2/").status(), StatusCode::NOT_FOUND);
+        let refused = answer(&admin, &Method::POST, "/metrics");
+        assert_eq!(
+            (refused.status().as_u16(), &refused.headers()[ALLOW]),
+            (405, &HeaderValue::from_static("GET, HEAD"))
+        );
+        assert_eq!(answer(&admin, &Method::HEAD, "/metrics").status(), StatusCode::OK);
+    }
+}

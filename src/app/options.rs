@@ -1,0 +1,113 @@
+//! From settings to what each component asks for: the one place that knows both.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper_util::client::proxy::matcher::Matcher;
+
+use super::AppError;
+use crate::cache::{Policy, Upstream};
+use crate::server;
+use crate::settings::{self, LogFormat, Proxy, Quantity, Settings};
+use crate::store::{Disk, Ledger, prepare};
+use crate::telemetry::{Format, Kind, Metrics, UpstreamMetrics};
+use crate::upstream::{self, Client, Credentials, Observer, Origin, RequestKind, UpstreamError};
+
+pub(super) fn log_format(format: LogFormat) -> Format {
+    match format {
+        LogFormat::Text => Format::Text,
+        LogFormat::Json => Format::Json,
+    }
+}
+
+pub(super) fn open_disk(settings: &settings::Store, metrics: &Arc<Metrics>) -> Result<(Disk, Arc<Ledger>), AppError> {
+    let failed = |source| AppError::Store { path: settings.path.display().to_string(), source };
+    let size_bytes = prepare(Path::new(&settings.path)).map_err(failed)?;
+    let bytes = |quantity| match quantity {
+        Quantity::Bytes(bytes) => bytes,
+        Quantity::Percent(percent) => size_bytes / 100 * u64::from(percent),
+    };
+    let capacity_bytes = bytes(settings.capacity);
+    // On a small disk, manifests must not take the place of all layers.
+    let metadata_capacity_bytes = settings.manifests.min(capacity_bytes / 4);
+    let options = crate::store::Options {
+        root: settings.path.clone(),
+        capacity_bytes: capacity_bytes - metadata_capacity_bytes,
+        metadata_capacity_bytes,
+        min_free_bytes: bytes(settings.min_free),
+    };
+    Disk::open(options, Arc::clone(metrics)).map_err(failed)
+}
+
+pub(super) fn upstreams(settings: &Settings, metrics: &Metrics) -> Result<Vec<Upstream>, AppError> {
+    settings.upstreams.iter().map(|upstream| one_upstream(upstream, metrics.upstream(&upstream.name))).collect()
+}
+
+fn one_upstream(settings: &settings::Upstream, metrics: Arc<UpstreamMetrics>) -> Result<Upstream, AppError> {
+    let client = Client::new(&client_options(settings), Arc::new(Counting(Arc::clone(&metrics))))?;
+    let settings::Freshness { tag_ttl, stale_if_error, negative_ttl, offline } = settings.freshness;
+    let policy = Policy { tag_ttl, stale_if_error, negative_ttl, offline };
+    Ok(Upstream { origin: Arc::new(client) as Arc<dyn Origin>, policy, metrics })
+}
+
+fn client_options(settings: &settings::Upstream) -> upstream::Options {
+    let credentials = settings.credentials.clone();
+    upstream::Options {
+        name: settings.name.clone(),
+        endpoints: settings.endpoints.clone(),
+        credentials: credentials.map(|account| Credentials { username: account.username, password: account.password }),
+        realm_hosts: Vec::new(),
+        extra_ca: settings.ca.clone(),
+        insecure: settings.insecure,
+        connections: settings.connections as usize,
+        requests: settings.requests as usize,
+        rate: settings.rate,
+        timeouts: upstream::Timeouts {
+            connect: settings.connect_timeout,
+            header: settings.header_timeout,
+            idle: settings.idle_timeout,
+            ..upstream::Timeouts::default()
+        },
+        proxy: match &settings.proxy {
+            Proxy::Environment => Some(upstream::Options::proxy_from_environment()),
+            Proxy::None => None,
+            Proxy::Url(url) => Some(Arc::new(Matcher::builder().all(url.as_str()).build())),
+        },
+    }
+}
+
+pub(super) fn limits(server: &settings::Server, access_log: bool) -> server::Options {
+    server::Options {
+        connections: server.connections as usize,
+        header_timeout: server.header_timeout,
+        write_stall_timeout: server.write_stall_timeout,
+        access_log,
+    }
+}
+
+/// Counts what the network client tells.
+struct Counting(Arc<UpstreamMetrics>);
+
+impl Observer for Counting {
+    fn answered(&self, kind: RequestKind, status: u16, elapsed: Duration) {
+        let kind = match kind {
+            RequestKind::ManifestTag => Kind::ManifestTag,
+            RequestKind::ManifestDigest => Kind::ManifestDigest,
+            RequestKind::Blob => Kind::Blob,
+        };
+        self.0.upstream_answered(kind, status, elapsed);
+    }
+
+    fn failed(&self, error: &UpstreamError) {
+        self.0.upstream_failed(error.as_str());
+    }
+
+    fn retried(&self, reason: &'static str) {
+        self.0.retried(reason);
+    }
+
+    fn token(&self, result: &'static str) {
+        self.0.token(result);
+    }
+}

@@ -1,0 +1,193 @@
+//! Fills the schema from the merged sections, with defaults for what is absent, and finds the values that do not fit together.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use config::{Config, ConfigError, Map, Value};
+
+use super::layers::{Layers, Places};
+use super::problem::{Place, Problem};
+use super::reader::Section;
+use super::schema::*;
+use super::units::{self, Quantity};
+use super::{Sources, upstreams};
+
+/// Builds the settings, or returns everything that is wrong.
+pub(super) fn check(layers: Layers, sources: &Sources) -> Result<Settings, Vec<Problem>> {
+    let config = layers.merge().map_err(|error| unmerged(&error))?;
+    let Layers { places, mut problems, .. } = layers;
+    let mut reader = Reader { config: &config, places: &places, problems: &mut problems };
+
+    let (server, builtin_upstreams) = server(reader.section("server"));
+    let admin = admin(reader.section("admin"));
+    let store = store(reader.section("store"), &sources.environment);
+    let freshness = freshness(reader.section("freshness"));
+    let fills = Fills { max: reader.section("fills").number("max", &FILLS_MAX_BOUNDS).unwrap_or(FILLS_MAX) };
+    let log = log(reader.section("log"));
+    check_addresses(&mut reader, &server.listen, admin.listen);
+
+    let mut list = upstreams::List::new(freshness);
+    for (index, values) in reader.upstreams().into_iter().enumerate() {
+        list.add_file(reader.part(format!("upstream[{index}]"), values));
+    }
+    if builtin_upstreams {
+        list.add_builtin();
+    }
+    list.add_flags(&sources.flags.upstreams, reader.problems);
+    let is_chosen = config.get::<Value>("server.default_upstream").is_ok();
+    let default = upstreams::Default { name: server.default_upstream.clone(), is_chosen };
+    let default_place = places.value("server.default_upstream");
+    let table = list.table(default, default_place, reader.problems);
+
+    match table {
+        Some(table) if problems.is_empty() => {
+            let default_upstream = table.default_upstream().map(|entry| entry.name.clone());
+            let server = Server { default_upstream, ..server };
+            Ok(Settings { server, admin, store, freshness, fills, log, upstreams: list.into_upstreams(), table })
+        }
+        _ => Err(problems),
+    }
+}
+
+/// The merged configuration, and where its problems go.
+struct Reader<'a> {
+    config: &'a Config,
+    places: &'a Places,
+    problems: &'a mut Vec<Problem>,
+}
+
+impl Reader<'_> {
+    fn section(&mut self, name: &str) -> Section<'_> {
+        let values = self.config.get_table(name).unwrap_or_default();
+        self.part(name.to_owned(), values)
+    }
+
+    fn part(&mut self, path: String, values: Map<String, Value>) -> Section<'_> {
+        Section::new(path, values, self.places, self.problems)
+    }
+
+    fn upstreams(&self) -> Vec<Map<String, Value>> {
+        let upstreams = self.config.get_array("upstream").unwrap_or_default();
+        upstreams.into_iter().filter_map(|upstream| upstream.into_table().ok()).collect()
+    }
+}
+
+/// Reads `[server]`, and whether the built-in upstreams are wanted.
+fn server(mut section: Section<'_>) -> (Server, bool) {
+    let listen = section.list("listen", units::address);
+    if listen.as_ref().is_some_and(Vec::is_empty) {
+        section.report("listen", format!("is empty; write at least one address, such as [\"{LISTEN}\"]"));
+    }
+    let default_upstream = section.text("default_upstream", |text| match text {
+        "" => Ok(None),
+        name => units::upstream_name(name).map(Some),
+    });
+    let server = Server {
+        listen: listen.unwrap_or_else(|| vec![LISTEN]),
+        default_upstream: default_upstream.unwrap_or_else(|| units::upstream_name(DEFAULT_UPSTREAM).ok()),
+        drain_timeout: section.duration("drain_timeout", &DRAIN_TIMEOUT_BOUNDS).unwrap_or(DRAIN_TIMEOUT),
+        header_timeout: section
+            .duration("header_timeout", &SERVER_HEADER_TIMEOUT_BOUNDS)
+            .unwrap_or(SERVER_HEADER_TIMEOUT),
+        connections: section.number("connections", &SERVER_CONNECTIONS_BOUNDS).unwrap_or(SERVER_CONNECTIONS),
+        write_stall_timeout: section
+            .duration("write_stall_timeout", &WRITE_STALL_TIMEOUT_BOUNDS)
+            .unwrap_or(WRITE_STALL_TIMEOUT),
+    };
+    (server, section.switch("builtin_upstreams").unwrap_or(true))
+}
+
+fn admin(mut section: Section<'_>) -> Admin {
+    Admin { listen: section.text("listen", units::address).unwrap_or(ADMIN_LISTEN) }
+}
+
+fn store(mut section: Section<'_>, environment: &[(String, String)]) -> Store {
+    let path = section.text("path", |text| match text {
+        "" => Err("is empty; write a directory, such as \"/var/lib/cachalot\"".to_owned()),
+        path => Ok(PathBuf::from(path)),
+    });
+    let capacity =
+        section.measure("capacity", |text| units::quantity(text, &DISK_BYTES_BOUNDS, &CAPACITY_PERCENT_BOUNDS));
+    let min_free =
+        section.measure("min_free", |text| units::quantity(text, &MIN_FREE_BYTES_BOUNDS, &MIN_FREE_PERCENT_BOUNDS));
+    let place = section.value_place("capacity");
+    let manifests_place = section.value_place("manifests");
+    let store = Store {
+        path: path.unwrap_or_else(|| default_path(environment)),
+        capacity: capacity.unwrap_or(CAPACITY),
+        min_free: min_free.unwrap_or(MIN_FREE),
+        memory: section.measure("memory", |text| units::bytes(text, &MEMORY_BYTES_BOUNDS)).unwrap_or(MEMORY_BYTES),
+        manifests: section
+            .measure("manifests", |text| units::bytes(text, &MANIFESTS_BYTES_BOUNDS))
+            .unwrap_or(MANIFESTS_BYTES),
+    };
+    if let Quantity::Bytes(capacity) = store.capacity
+        && capacity <= store.manifests
+    {
+        let (place, key) = if place == Place::Default { (manifests_place, "manifests") } else { (place, "capacity") };
+        let [capacity, manifests] = [capacity, store.manifests].map(bytesize::ByteSize);
+        let text = format!(
+            "capacity ({capacity}) leaves nothing for layers beside manifests ({manifests}); raise the one or lower the other"
+        );
+        section.report_at(place, key, text);
+    }
+    store
+}
+
+/// Follows the XDG base directory specification, version 0.8: a relative path in the variable is ignored.
+fn default_path(environment: &[(String, String)]) -> PathBuf {
+    let directory = |name: &str| {
+        let value = environment.iter().find(|(variable, _)| variable == name).map(|(_, value)| PathBuf::from(value));
+        value.filter(|path| path.is_absolute())
+    };
+    let cache = directory("XDG_CACHE_HOME").or_else(|| Some(directory("HOME")?.join(".cache")));
+    cache.map_or_else(|| PathBuf::from(STORE_PATH), |cache| cache.join("cachalot"))
+}
+
+fn freshness(mut section: Section<'_>) -> Freshness {
+    Freshness {
+        tag_ttl: section.duration("tag_ttl", &TAG_TTL_BOUNDS).unwrap_or(TAG_TTL),
+        stale_if_error: section.duration("stale_if_error", &STALE_IF_ERROR_BOUNDS).unwrap_or(STALE_IF_ERROR),
+        negative_ttl: section.duration("negative_ttl", &NEGATIVE_TTL_BOUNDS).unwrap_or(NEGATIVE_TTL),
+        offline: section.switch("offline").unwrap_or(false),
+    }
+}
+
+fn log(mut section: Section<'_>) -> Log {
+    Log {
+        level: section.text("level", units::log_level).unwrap_or_else(|| LOG_LEVEL.to_owned()),
+        format: section.text("format", units::log_format).unwrap_or(LogFormat::Text),
+        access: section.switch("access").unwrap_or(true),
+    }
+}
+
+/// Finds two listeners that could not both be bound.
+fn check_addresses(reader: &mut Reader<'_>, listen: &[SocketAddr], admin: SocketAddr) {
+    for (index, address) in listen.iter().enumerate() {
+        let place = reader.places.value(&format!("server.listen[{index}]"));
+        if let Some(earlier) = listen.iter().take(index).find(|earlier| clash(**earlier, *address)) {
+            let text = format!("{address} cannot be listened on beside {earlier}; take one out or change a port");
+            reader.problems.push(Problem { place: place.clone(), key: "server.listen".into(), text });
+        }
+        if clash(*address, admin) {
+            // The blame goes to what somebody wrote.
+            let (place, key) = match reader.places.value("admin.listen") {
+                Place::Default => (place, "server.listen"),
+                place => (place, "admin.listen"),
+            };
+            let text = format!("server.listen ({address}) and admin.listen ({admin}) are the same; change a port");
+            reader.problems.push(Problem { place, key: key.into(), text });
+        }
+    }
+}
+
+/// Port 0 is another port every time; an unspecified address takes the port of every address of its family.
+fn clash(one: SocketAddr, other: SocketAddr) -> bool {
+    let covers = one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified();
+    one.port() != 0 && one.port() == other.port() && one.is_ipv4() == other.is_ipv4() && covers
+}
+
+/// No layer can fail to merge, for each was built of values only; if it does, that is said rather than hidden.
+fn unmerged(error: &ConfigError) -> Vec<Problem> {
+    vec![Problem { place: Place::Default, key: String::new(), text: error.to_string() }]
+}

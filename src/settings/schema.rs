@@ -1,0 +1,315 @@
+//! The settings as plain values: every key that the configuration has, its meaning, unit, default and bounds.
+//!
+//! A key stands in the file under its section (`[store] capacity = "100GiB"`), in the environment with the section in
+//! front (`CACHALOT_STORE__CAPACITY=100GiB`); durations are written `30s`, `5min`, `7d`, sizes `256MiB`, `100GiB`.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZeroU32;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use rustls::pki_types::CertificateDer;
+use url::Url;
+
+use super::units::Quantity;
+use crate::oci::{Table, UpstreamName};
+use crate::telemetry::Secret;
+
+/// Everything that an operator can choose, checked.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub server: Server,
+    pub admin: Admin,
+    pub store: Store,
+    pub freshness: Freshness,
+    pub fills: Fills,
+    pub log: Log,
+    /// The built-in ones, then those of the file and of flags; perhaps none.
+    pub upstreams: Vec<Upstream>,
+    /// The upstreams as requests can name them, with `server.default_upstream`.
+    pub table: Table,
+}
+
+/// `[server]`: where clients connect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Server {
+    /// Addresses for clients, at least one; in the environment separated by commas. Default: [`LISTEN`].
+    pub listen: Vec<SocketAddr>,
+    /// The upstream of requests that name none; the name or an alias of one in the table, `""` for none.
+    /// Default: [`DEFAULT_UPSTREAM`], or none when the table has no such upstream.
+    pub default_upstream: Option<UpstreamName>,
+    /// How long open responses may take to end after the signal to stop; 0 s to 1 h. Default: [`DRAIN_TIMEOUT`].
+    pub drain_timeout: Duration,
+    /// How long a client may take to send the head of a request, and how long a connection may stay idle between
+    /// requests; 1 s to 10 min. Default: [`SERVER_HEADER_TIMEOUT`].
+    pub header_timeout: Duration,
+    /// Client connections at one time at the most; 1 to 1 000 000. Default: [`SERVER_CONNECTIONS`].
+    pub connections: u32,
+    /// How long a client may take nothing of a response before it is cut off; 1 s to 1 h.
+    /// Default: [`WRITE_STALL_TIMEOUT`].
+    pub write_stall_timeout: Duration,
+}
+
+/// `[admin]`: where operators and probes connect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admin {
+    /// The address of health, metrics and the API. Default: [`ADMIN_LISTEN`].
+    pub listen: SocketAddr,
+}
+
+/// `[store]`: what is kept, where and how much of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Store {
+    /// The directory of the store; made when absent.
+    /// Default: `$XDG_CACHE_HOME/cachalot`, else `$HOME/.cache/cachalot`, else [`STORE_PATH`].
+    pub path: PathBuf,
+    /// What the store may fill, partial downloads included: 1 MiB to 1 PiB, or 1 % to 100 % of its file system.
+    /// Default: [`CAPACITY`].
+    pub capacity: Quantity,
+    /// What stays free on the file system, whoever fills it: bytes to 1 PiB, or 0 % to 99 %. Default: [`MIN_FREE`].
+    pub min_free: Quantity,
+    /// Bytes of memory for small content that is asked for often; 0 to 1 TiB, 0 for none. Default: [`MEMORY_BYTES`].
+    pub memory: u64,
+    /// Bytes on disk for manifests and image configs, a budget that layers cannot take from them; 1 MiB to 1 TiB.
+    /// Default: [`MANIFESTS_BYTES`].
+    pub manifests: u64,
+}
+
+/// `[freshness]`: how old an answer may be. An upstream may override all but `negative_ttl`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Freshness {
+    /// How long a tag is served without asking the upstream; 0 s to 30 days, 0 s asks every time. Default: [`TAG_TTL`].
+    pub tag_ttl: Duration,
+    /// How long past its freshness a tag is served while the upstream is down, slow or rate-limiting; 0 s to 365 days.
+    /// Default: [`STALE_IF_ERROR`].
+    pub stale_if_error: Duration,
+    /// How long "there is no such thing" is remembered; 0 s to 5 min. Default: [`NEGATIVE_TTL`].
+    pub negative_ttl: Duration,
+    /// Never ask an upstream, serve only what is in the store. Default: false.
+    pub offline: bool,
+}
+
+/// `[fills]`: the downloads from all upstreams together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fills {
+    /// Blobs downloaded at one time at the most; 1 to 10 000. Default: [`FILLS_MAX`].
+    pub max: u32,
+}
+
+/// `[log]`: what is written to stderr.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    /// `off`, `error`, `warn`, `info`, `debug`, `trace`, or levels per module: `info,cachalot::upstream=debug`.
+    /// Default: [`LOG_LEVEL`].
+    pub level: String,
+    /// `text` or `json`. Default: `text`.
+    pub format: LogFormat,
+    /// One line for each request. Default: true.
+    pub access: bool,
+}
+
+/// The form of log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// `[[upstream]]`: one registry that is cached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Upstream {
+    /// The name that clients give in the path or in `ns`: the registry's host, with its port unless that is 443.
+    pub name: UpstreamName,
+    /// URLs of the registry without `/v2/`, tried in order, at least one.
+    /// Default: `https://<name>`, for docker.io `https://registry-1.docker.io`.
+    pub endpoints: Vec<Url>,
+    /// Other names for the same upstream. Default: none, for docker.io its other three names.
+    /// A plain-http upstream without a port in its name has `<name>:80` besides (P-112).
+    pub aliases: Vec<UpstreamName>,
+    /// Hosts under which clients reach us and mean this upstream. Default: none.
+    pub hosts: Vec<String>,
+    /// `username` and `password_file`, both or none. Default: none, the upstream is asked anonymously.
+    pub credentials: Option<Credentials>,
+    /// `ca`: a PEM file of certificates that sign the upstream's, besides the system's. Default: none.
+    pub ca: Vec<CertificateDer<'static>>,
+    /// Do not check the upstream's certificate. Default: false.
+    pub insecure: bool,
+    /// Connections at one time at the most; 1 to 1 024. Default: [`UPSTREAM_CONNECTIONS`].
+    pub connections: u32,
+    /// Requests at one time at the most, waiting ones included; 1 to 10 000. Default: [`UPSTREAM_REQUESTS`].
+    pub requests: u32,
+    /// Requests per second at the most; 1 to 1 000 000. Default: no limit.
+    pub rate: Option<NonZeroU32>,
+    /// How long a connection may take to stand, with TLS; 100 ms to 25 s. Default: [`CONNECT_TIMEOUT`].
+    pub connect_timeout: Duration,
+    /// How long an answer's head may take; 100 ms to 25 s. Default: [`UPSTREAM_HEADER_TIMEOUT`].
+    pub header_timeout: Duration,
+    /// How long a body may bring no byte before the transfer counts as broken; 1 s to 10 min. Default: [`IDLE_TIMEOUT`].
+    pub idle_timeout: Duration,
+    /// `environment`, `none`, or the URL of a proxy. Default: `environment` (`HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY`).
+    pub proxy: Proxy,
+    /// `tag_ttl`, `stale_if_error`, `offline`. Default: those of `[freshness]`.
+    pub freshness: Freshness,
+}
+
+/// What an upstream is asked with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Credentials {
+    /// Has no colon (RFC 7617 §2).
+    pub username: String,
+    /// The content of `password_file` when the settings were loaded, without its last line break.
+    pub password: Secret,
+}
+
+/// How an upstream is reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Proxy {
+    /// As `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` say.
+    Environment,
+    /// Directly, whatever the environment says.
+    None,
+    /// Through this one: http or https, without credentials.
+    Url(Url),
+}
+
+const fn seconds(least: u64, most: u64) -> RangeInclusive<Duration> {
+    Duration::from_secs(least)..=Duration::from_secs(most)
+}
+
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+const TIB: u64 = 1 << 40;
+const DAY: u64 = 24 * 60 * 60;
+
+/// `server.listen`: reachable from this machine only, until an operator decides otherwise.
+pub const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5000);
+/// `admin.listen`: beside [`LISTEN`]; it has no authentication, so it stays on this machine.
+pub const ADMIN_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5001);
+/// `server.default_upstream`: dockerd mirrors Docker Hub only and does not name it (P-116).
+pub const DEFAULT_UPSTREAM: &str = "docker.io";
+/// `server.drain_timeout`: Kubernetes kills after 30 s.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+/// `server.header_timeout`: beyond the 60 s of common load balancers, so that it is they who close an idle connection.
+pub const SERVER_HEADER_TIMEOUT: Duration = Duration::from_secs(75);
+/// `server.connections`: a large cluster pulling at once, with room for file descriptors under common limits.
+pub const SERVER_CONNECTIONS: u32 = 10_000;
+/// `server.write_stall_timeout`: nobody who still wants the bytes waits for a minute with a full buffer.
+pub const WRITE_STALL_TIMEOUT: Duration = Duration::from_secs(60);
+/// `store.path` where there is no home directory: the place for caches of services.
+pub const STORE_PATH: &str = "/var/cache/cachalot";
+/// `store.capacity`: a share, so that it fits every disk; the rest is for others on the same file system.
+pub const CAPACITY: Quantity = Quantity::Percent(80);
+/// `store.min_free`: room for logs and for a file system that grows slow when it is full.
+pub const MIN_FREE: Quantity = Quantity::Bytes(5 * GIB);
+/// `store.memory`: the manifests and configs of several thousand images.
+pub const MEMORY_BYTES: u64 = 256 * MIB;
+/// `store.manifests`: about a hundred thousand manifests and configs of 10 KiB.
+pub const MANIFESTS_BYTES: u64 = GIB;
+/// `freshness.tag_ttl`: a pushed tag is seen soon; a herd of nodes still asks the upstream once.
+pub const TAG_TTL: Duration = Duration::from_secs(10);
+/// `freshness.stale_if_error`: an outage over a long weekend.
+pub const STALE_IF_ERROR: Duration = Duration::from_secs(7 * DAY);
+/// `freshness.negative_ttl`: a herd asks once, and who pushes the missing tag finds it at once.
+pub const NEGATIVE_TTL: Duration = Duration::from_secs(5);
+/// `fills.max`: a fill takes a connection, a file and a few buffers; more of them at once would not be faster.
+pub const FILLS_MAX: u32 = 256;
+/// `log.level`: life cycle and one line for each request.
+pub const LOG_LEVEL: &str = "info";
+/// `upstream.connections`: as many layers as some nodes fetch at once; public registries take it without complaint.
+pub const UPSTREAM_CONNECTIONS: u32 = 32;
+/// `upstream.requests`: HTTP/2 carries several on one connection.
+pub const UPSTREAM_REQUESTS: u32 = 64;
+/// `upstream.connect_timeout`: leaves room for a second endpoint within the 30 s of clients (P-124).
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// `upstream.header_timeout`: leaves room to answer from the store within the 30 s of clients (P-124).
+pub const UPSTREAM_HEADER_TIMEOUT: Duration = Duration::from_secs(20);
+/// `upstream.idle_timeout`: a transfer that is silent so long will not go on (P-125).
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+
+pub(super) const DRAIN_TIMEOUT_BOUNDS: RangeInclusive<Duration> = seconds(0, 3600);
+pub(super) const SERVER_HEADER_TIMEOUT_BOUNDS: RangeInclusive<Duration> = seconds(1, 600);
+pub(super) const SERVER_CONNECTIONS_BOUNDS: RangeInclusive<u32> = 1..=1_000_000;
+pub(super) const WRITE_STALL_TIMEOUT_BOUNDS: RangeInclusive<Duration> = seconds(1, 3600);
+pub(super) const DISK_BYTES_BOUNDS: RangeInclusive<u64> = MIB..=1024 * TIB;
+pub(super) const CAPACITY_PERCENT_BOUNDS: RangeInclusive<u8> = 1..=100;
+pub(super) const MIN_FREE_BYTES_BOUNDS: RangeInclusive<u64> = 0..=1024 * TIB;
+pub(super) const MIN_FREE_PERCENT_BOUNDS: RangeInclusive<u8> = 0..=99;
+pub(super) const MEMORY_BYTES_BOUNDS: RangeInclusive<u64> = 0..=TIB;
+pub(super) const MANIFESTS_BYTES_BOUNDS: RangeInclusive<u64> = MIB..=TIB;
+pub(super) const TAG_TTL_BOUNDS: RangeInclusive<Duration> = seconds(0, 30 * DAY);
+pub(super) const STALE_IF_ERROR_BOUNDS: RangeInclusive<Duration> = seconds(0, 365 * DAY);
+/// Longer would hide a tag from the one who has just pushed it.
+pub(super) const NEGATIVE_TTL_BOUNDS: RangeInclusive<Duration> = seconds(0, 300);
+pub(super) const FILLS_MAX_BOUNDS: RangeInclusive<u32> = 1..=10_000;
+pub(super) const UPSTREAM_CONNECTIONS_BOUNDS: RangeInclusive<u32> = 1..=1024;
+pub(super) const UPSTREAM_REQUESTS_BOUNDS: RangeInclusive<u32> = 1..=10_000;
+pub(super) const RATE_BOUNDS: RangeInclusive<u32> = 1..=1_000_000;
+/// Clients give up on the head of an answer at 30 s (P-124).
+pub(super) const ANSWER_TIMEOUT_BOUNDS: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(25);
+pub(super) const IDLE_TIMEOUT_BOUNDS: RangeInclusive<Duration> = seconds(1, 600);
+/// Bytes in a file of certificates at the most: the system's whole collection is a quarter of it.
+pub(super) const CA_BYTES_MAX: u64 = MIB;
+/// Bytes in a password file at the most: long-lived tokens of clouds have a few thousand.
+pub(super) const PASSWORD_BYTES_MAX: u64 = 64 * 1024;
+
+/// Every section and its keys.
+pub(super) const SECTIONS: [(&str, &[&str]); 7] = [
+    (
+        "server",
+        &[
+            "listen",
+            "default_upstream",
+            "builtin_upstreams",
+            "drain_timeout",
+            "header_timeout",
+            "connections",
+            "write_stall_timeout",
+        ],
+    ),
+    ("admin", &["listen"]),
+    ("store", &["path", "capacity", "min_free", "memory", "manifests"]),
+    ("freshness", &["tag_ttl", "stale_if_error", "negative_ttl", "offline"]),
+    ("fills", &["max"]),
+    ("log", &["level", "format", "access"]),
+    (
+        "upstream",
+        &[
+            "name",
+            "endpoints",
+            "aliases",
+            "hosts",
+            "username",
+            "password_file",
+            "ca",
+            "insecure",
+            "connections",
+            "requests",
+            "rate",
+            "connect_timeout",
+            "header_timeout",
+            "idle_timeout",
+            "proxy",
+            "tag_ttl",
+            "stale_if_error",
+            "offline",
+        ],
+    ),
+];
+
+/// The upstreams that are there without a file: name, aliases and endpoint (P-112).
+pub(super) const BUILTIN_UPSTREAMS: [(&str, &[&str], &str); 9] = [
+    (
+        "docker.io",
+        &["index.docker.io", "registry-1.docker.io", "registry.hub.docker.com"],
+        "https://registry-1.docker.io",
+    ),
+    ("ghcr.io", &[], "https://ghcr.io"),
+    ("quay.io", &[], "https://quay.io"),
+    ("registry.k8s.io", &[], "https://registry.k8s.io"),
+    ("gcr.io", &[], "https://gcr.io"),
+    ("mcr.microsoft.com", &[], "https://mcr.microsoft.com"),
+    ("public.ecr.aws", &[], "https://public.ecr.aws"),
+    ("nvcr.io", &[], "https://nvcr.io"),
+    ("registry.gitlab.com", &[], "https://registry.gitlab.com"),
+];

@@ -1,0 +1,1 @@
+//! Wrong configurations and what is said about them.

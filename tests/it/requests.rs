@@ -1,0 +1,186 @@
+//! Which requests are understood, and what the answers look like (P-1…P-53, P-102…P-121).
+
+use crate::harness::Cachalot;
+use crate::registry::{Content, Fault, Image, Match, Registry};
+
+#[tokio::test]
+async fn every_shape_of_a_request_reaches_the_same_image() {
+    let registry = Registry::start().await;
+    let image = registry.image("library/alpine", "3.20", &Image::new());
+    let cachalot = Cachalot::over(&registry).await;
+    for (name, path, headers, namespace) in [
+        ("ns (P-111)", "/v2/library/alpine/manifests/3.20?ns=registry.test", vec![], "registry.test"),
+        ("ns of an alias (P-112)", "/v2/library/alpine/manifests/3.20?ns=index.docker.io", vec![], "index.docker.io"),
+        ("prefix (P-1)", "/v2/registry.test/library/alpine/manifests/3.20", vec![], ""),
+        ("library/ is inserted (P-117)", "/v2/docker.io/alpine/manifests/3.20", vec![], ""),
+        ("prefix before /v2/ (P-1)", "/registry.test/v2/library/alpine/manifests/3.20", vec![], ""),
+        ("default upstream (P-116)", "/v2/library/alpine/manifests/3.20", vec![], ""),
+        ("virtual host", "/v2/library/alpine/manifests/3.20", vec![("host", "mirror.test")], ""),
+        ("doubled slash (P-11)", "//v2/library/alpine/manifests/3.20", vec![], ""),
+        ("percent-encoded (P-10)", "/v2/library/alpine/manifests/3%2E20", vec![], ""),
+    ] {
+        let answer = cachalot.send("GET", path, &headers).await;
+        assert_eq!(answer.status, 200, "{name}: {:?}", answer.body);
+        assert_eq!(answer.body, image.bytes, "{name}, P-22");
+        assert_eq!(answer.header("oci-namespace"), namespace, "{name}, P-113");
+    }
+    assert_eq!(registry.gets("/manifests/").len(), 2, "one per upstream");
+    cachalot.finish().await;
+}
+
+#[tokio::test]
+async fn what_is_refused_is_refused_with_the_right_code_and_without_asking() {
+    let registry = Registry::start().await;
+    let cachalot = Cachalot::over(&registry).await;
+    let digest = format!("sha256:{}", "0".repeat(64));
+    for (id, method, path, status, code) in [
+        ("P-114", "GET", "/v2/library/alpine/manifests/1?ns=evil.test".to_owned(), 404, "NAME_UNKNOWN"),
+        ("P-114", "GET", "/v2/evil.test/library/alpine/manifests/1".into(), 404, "NAME_UNKNOWN"),
+        ("P-115", "GET", "/v2/docker.io/library/alpine/manifests/1?ns=registry.test".into(), 400, "NAME_INVALID"),
+        ("S-21", "GET", "/v2/alpine/manifests/1?ns=docker.io&ns=registry.test".into(), 400, "NAME_INVALID"),
+        ("P-3", "GET", "/v2/UPPER/manifests/1".into(), 400, "NAME_INVALID"),
+        ("S-19", "GET", "/v2/a/../b/manifests/1".into(), 400, "NAME_INVALID"),
+        ("P-5", "GET", format!("/v2/app/manifests/{}", "a".repeat(135)), 404, "MANIFEST_UNKNOWN"),
+        ("P-9", "GET", "/v2/app/manifests/sha256:baddigeststring".into(), 400, "DIGEST_INVALID"),
+        ("P-9", "GET", "/v2/app/blobs/sha256:baddigeststring".into(), 400, "DIGEST_INVALID"),
+        ("P-8", "GET", "/v2/app/blobs/blake3:00".into(), 400, "DIGEST_INVALID"),
+        ("P-12", "GET", "/v2/nothing".into(), 404, "UNSUPPORTED"),
+        ("P-14", "GET", "/v2/_catalog".into(), 404, "UNSUPPORTED"),
+        ("P-148", "PUT", "/v2/app/manifests/1".into(), 405, "UNSUPPORTED"),
+        ("P-148", "POST", "/v2/app/blobs/uploads/".into(), 405, "UNSUPPORTED"),
+        ("P-148", "DELETE", format!("/v2/app/blobs/{digest}"), 405, "UNSUPPORTED"),
+    ] {
+        let answer = cachalot.send(method, &path, &[]).await;
+        assert_eq!((answer.status, answer.error_code().as_str()), (status, code), "{id}: {method} {path}");
+        assert_eq!(answer.header("content-type"), "application/json", "{id}, P-102");
+        assert_eq!(answer.header("allow"), if status == 405 { "GET, HEAD" } else { "" }, "{id}, P-12");
+    }
+    assert_eq!(registry.requests().len(), 0);
+    cachalot.finish().await;
+}
+
+#[tokio::test]
+async fn the_base_endpoint_is_answered_locally() {
+    let registry = Registry::start().await;
+    let cachalot = Cachalot::over(&registry).await;
+    for path in ["/v2/", "/v2", "//v2/"] {
+        for method in ["GET", "HEAD"] {
+            let answer = cachalot.send(method, path, &[]).await;
+            assert_eq!(answer.status, 200, "{method} {path}, P-11, P-16, P-20");
+            assert_eq!(answer.header("docker-distribution-api-version"), "registry/2.0", "P-19");
+            assert_eq!(answer.header("x-registry-supports-signatures"), "", "P-21");
+        }
+    }
+    assert_eq!(registry.requests().len(), 0, "P-16");
+    cachalot.finish().await;
+}
+
+#[tokio::test]
+async fn manifests_carry_the_three_headers_on_get_and_head_cold_and_warm() {
+    for by_tag in [true, false] {
+        let registry = Registry::start().await;
+        let image = registry.image("app", "1", &Image::new());
+        let reference = if by_tag { "1".to_owned() } else { image.digest.to_string() };
+        let path = format!("/v2/app/manifests/{reference}");
+        let cachalot = Cachalot::over(&registry).await;
+        for (state, method) in [("cold", "HEAD"), ("cold", "GET"), ("warm", "HEAD"), ("warm", "GET")] {
+            let answer = cachalot.send(method, &path, &[]).await;
+            let what = format!("{state} {method} {path}, P-23, P-24");
+            assert_eq!(answer.status, 200, "{what}");
+            assert_eq!(answer.header("content-type"), image.media_type, "{what}");
+            assert_eq!(answer.header("content-length"), image.bytes.len().to_string(), "{what}");
+            assert_eq!(answer.header("docker-content-digest"), image.digest.to_string(), "{what}");
+            assert_eq!(answer.body.is_empty(), method == "HEAD", "{what}");
+        }
+        assert_eq!(registry.gets("/manifests/").len(), 1, "{path}: one GET, whatever the order");
+        cachalot.finish().await;
+    }
+}
+
+#[tokio::test]
+async fn a_head_of_a_cold_blob_downloads_nothing() {
+    let registry = Registry::start().await;
+    let digest = registry.with_blob(Content::generated(1, 5000));
+    let cachalot = Cachalot::over(&registry).await;
+    let head = cachalot.head(&format!("/v2/app/blobs/{digest}")).await;
+    assert_eq!((head.status, head.header("content-length")), (200, "5000"), "P-43, P-51");
+    assert_eq!((registry.gets("/blobs/").len(), registry.heads("/blobs/").len()), (0, 1));
+    cachalot.finish().await;
+}
+
+#[tokio::test]
+async fn a_digest_of_one_kind_is_absent_as_the_other() {
+    let registry = Registry::start().await;
+    let image = registry.image("app", "1", &Image::new());
+    let cachalot = Cachalot::over(&registry).await;
+    assert_eq!(cachalot.get(&format!("/v2/app/manifests/{}", image.digest)).await.status, 200);
+    assert_eq!(cachalot.get(&format!("/v2/app/blobs/{}", image.config.digest())).await.status, 200);
+    let as_blob = cachalot.get(&format!("/v2/app/blobs/{}", image.digest)).await;
+    assert_eq!((as_blob.status, as_blob.error_code().as_str()), (404, "BLOB_UNKNOWN"), "P-48");
+    let as_manifest = cachalot.get(&format!("/v2/app/manifests/{}", image.config.digest())).await;
+    assert_eq!((as_manifest.status, as_manifest.error_code().as_str()), (404, "MANIFEST_UNKNOWN"), "P-48");
+    cachalot.finish().await;
+}
+
+#[tokio::test]
+async fn failures_of_the_upstream_are_told_so_that_the_client_does_the_right_thing_next() {
+    for (id, fault, times, status, code) in [
+        ("P-30", Fault::Status(404, ""), 1, 404, "BLOB_UNKNOWN"),
+        ("P-104", Fault::Status(401, ""), 2, 403, "DENIED"),
+        ("P-104", Fault::Status(403, "{}"), 1, 403, "DENIED"),
+        ("P-105", Fault::Status(500, "<html>"), 3, 502, "UNAVAILABLE"),
+        ("P-106", Fault::RateLimited { retry_after: Some("7") }, 1, 503, "UNAVAILABLE"),
+        ("P-123", Fault::Gzip, 1, 502, "UNAVAILABLE"),
+    ] {
+        let registry = Registry::start().await;
+        let digest = registry.with_blob(Content::generated(3, 100));
+        registry.fault(Match::blob(&digest), fault.clone()).always();
+        let cachalot = Cachalot::over(&registry).await;
+        let answer = cachalot.get(&format!("/v2/app/blobs/{digest}")).await;
+        assert_eq!((answer.status, answer.error_code().as_str()), (status, code), "{id}: {fault:?}");
+        assert_eq!(answer.header("www-authenticate"), "", "{id}");
+        assert_eq!(answer.header("retry-after"), if status == 503 { "7" } else { "" }, "{id}");
+        assert!(registry.gets("/blobs/").len() <= times, "{id}: {}", registry.gets("/blobs/").len());
+        registry.clear_faults();
+        cachalot.finish().await;
+    }
+}
+
+#[tokio::test]
+async fn a_manifest_that_is_not_what_it_says_is_refused_and_not_kept() {
+    for (id, fault) in
+        [("P-29", Fault::WrongBytes(20)), ("U-71", Fault::HtmlPage), ("P-25, CVE-2021-41190", Fault::NoContentType)]
+    {
+        let registry = Registry::start().await;
+        let image = registry.image("app", "1", &Image::new());
+        let is_harmless = matches!(fault, Fault::NoContentType);
+        registry.fault(Match::manifest(image.digest).get(), fault);
+        let cachalot = Cachalot::over(&registry).await;
+        let path = format!("/v2/app/manifests/{}", image.digest);
+        let first = cachalot.get(&path).await;
+        // U-63: a missing type is derived from the document.
+        assert_eq!(first.status, if is_harmless { 200 } else { 502 }, "{id}");
+        assert_eq!(cachalot.get(&path).await.body, image.bytes, "{id}");
+        cachalot.finish().await;
+    }
+}
+
+#[tokio::test]
+async fn errors_of_a_head_have_no_body() {
+    let registry = Registry::start().await;
+    let cachalot = Cachalot::over(&registry).await;
+    let answer = cachalot.head("/v2/app/manifests/none").await;
+    assert_eq!((answer.status, answer.body.len()), (404, 0), "P-109");
+    cachalot.finish().await;
+}
+
+#[tokio::test]
+async fn an_absence_is_remembered_for_a_moment() {
+    let registry = Registry::start().await;
+    let cachalot = Cachalot::over(&registry).await;
+    for _ in 0..5 {
+        assert_eq!(cachalot.get("/v2/app/manifests/none").await.error_code(), "MANIFEST_UNKNOWN");
+    }
+    assert_eq!(registry.requests().len(), 1, "P-142");
+    cachalot.finish().await;
+}
