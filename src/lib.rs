@@ -1,8 +1,108 @@
 //! Cachalot: a pull-through caching proxy and mirror for OCI registries.
+//!
+//! Container runtimes and OCI tools pull through it. It fetches each byte from the upstream registry once, verifies it, keeps
+//! it, and serves everybody from memory or disk: also while it is still being fetched, and also when the upstream is down.
+//!
+//! # Bird's eye
+//!
+//! ```text
+//!  containerd, docker, podman, …                                         registries
+//!        │ HTTP                                                              ▲ HTTPS
+//!  ┌─────▼─────┐   question    ┌────────────┐   Origin    ┌──────────────────┴─┐
+//!  │  server   ├──────────────►│   cache    ├────────────►│      upstream      │
+//!  │           │◄──────────────┤            │             │ tokens, redirects, │
+//!  └───────────┘    answer     │ decide     │             │ retries, limits    │
+//!  ┌───────────┐               │ flights    │  BlobStore  └────────────────────┘
+//!  │   admin   │               │ fills ─────┼────────────►┌────────────────────┐
+//!  │ /metrics  │               └────────────┘             │       store        │
+//!  └───────────┘                                          │ memory, disk,      │
+//!                                                         │ ledger             │
+//!                                                         └────────────────────┘
+//! ```
+//!
+//! # Code map
+//!
+//! Imports point downwards only; `tests/tidy.rs` holds the table and fails on any other edge.
+//!
+//! ```text
+//! 5 assembly     main → cli → app → settings    knows everything; imported by nothing below
+//! 4 surface      server, admin                  HTTP towards clients; health and metrics
+//! 3 policy       cache                          when to serve, ask, fill, refuse
+//! 2 mechanism    store | upstream               disk and memory | network; they never import each other
+//! 1 platform     telemetry, tasks
+//! 0 vocabulary   oci, wire                      pure values: no clock, no I/O, no runtime
+//! ```
+//!
+//! * [`oci`]: digests, names, tags, manifests, routes, error codes. Text from a peer is parsed here, once.
+//! * [`wire`]: the HTTP header values of a registry cache: ranges, conditions, challenges, cache status.
+//! * [`telemetry`]: [`telemetry::Metrics`], logs, and [`telemetry::Secret`], which cannot print.
+//! * [`tasks`]: [`tasks::TaskGroup`], the only place that spawns.
+//! * [`store`]: [`store::BlobStore`] is its seam. [`store::Disk`] keeps files by digest within budgets, [`store::Memory`] is a tier
+//!   in front, [`store::Ledger`] knows tags and grants.
+//! * [`upstream`]: [`upstream::Origin`] is its seam, [`upstream::Client`] the real thing. Credentials never come above it.
+//! * [`cache`]: [`cache::Cache`] answers questions about manifests and blobs. `cache::fill` is the heart: one download, many
+//!   followers. `cache::decide` is the freshness policy as a table, `cache::flight` the single flight of small questions.
+//! * [`server`]: HTTP/1.1 in front of the cache. `server::respond` alone turns errors into statuses.
+//! * [`admin`]: health and metrics, on a listener of its own.
+//! * [`settings`]: defaults, file, environment and flags, merged and checked; every problem at once.
+//! * [`cli`], [`app`]: subcommands; making everything and ending it in order.
+//!
+//! # Invariants
+//!
+//! * **One fill per (upstream, digest).** `cache::fill::Inflight` is the only way to one. The disk may slow it; a client may not, and a
+//!   client may not stop it.
+//! * **No last byte before the digest is known good.** Bodies that run to a blob's end have their tail withheld until then. Hashing
+//!   happens in the fill, never in a response.
+//! * **Every ending is explicit.** A fill is verified or failed with a reason; a task that vanishes fails it. Silence is never success.
+//! * **A file under its final name is complete and was verified.** Temporary file, fsync, rename, fsync of the directory.
+//! * **Knowing a digest is no right to read it.** Bytes are shared; grants are per (upstream, repository, kind, digest), and given by
+//!   the upstream only.
+//! * **The disk never decides.** What it refuses is streamed through memory to those who asked; a client never gets an error for it.
+//! * **Memory per connection is bounded**: one chunk of [`store::CHUNK_BYTES`] on its way and as much in hyper's buffer, however
+//!   large the blob and however slow the client.
+//! * **A request never dials what it names.** `ns`, path prefix and `Host` are keys into a closed table ([`oci::Table`]).
+//! * **No lock is held across an await, and none over I/O.**
+//! * What is absent on purpose: nothing decompresses or parses layers; nothing re-encodes a manifest; nothing below [`app`] knows the
+//!   configuration; nothing is global but the log.
+//!
+//! # Walkthrough: a cold pull by tag
+//!
+//! 1. containerd sends `HEAD /v2/library/alpine/manifests/3.20?ns=docker.io`. [`oci::route`] finds upstream `docker.io` in the table,
+//!    repository `library/alpine`, a tag.
+//! 2. [`cache::Cache::manifest`] finds no tag entry: `decide` says *ask*. One flight asks [`upstream::Origin::manifest_head`], however
+//!    many clients ask together. The client is answered from the HEAD; nothing is downloaded for it.
+//! 3. containerd sends `GET …/manifests/sha256:…`. There is no grant: one flight fetches the manifest by digest, verifies it, reads it
+//!    ([`oci::Manifest::read`] refuses what could be taken for two things), grants it to the repository with its media type, and stores it.
+//! 4. The image config and the layers follow as blobs.
+//!
+//! # Walkthrough: a blob that two clients want
+//!
+//! 1. The first client finds neither a stored object nor a fill; it leads: a fill is listed and its task spawned. The task looks once
+//!    more at the store (the blob may have been committed a moment ago), asks the upstream, reserves room, and begins a partial.
+//! 2. The upstream says yes: the phase becomes *streaming*, the grant is recorded, and the client's headers go out with the length.
+//! 3. Bytes land in the partial and are published. The client's follower reads them from the page cache and sends them on.
+//! 4. The second client finds the fill and follows it from byte 0: what is there comes at disk speed, the rest as it lands. If it wants a
+//!    range far ahead, its waiting cursor makes the scheduler fetch that segment at once by a ranged request.
+//! 5. The connection to the upstream breaks. The task asks for the first missing byte on; no client notices.
+//! 6. The verifier, one more reader, has hashed all bytes: they match. The phase becomes *verified*, the withheld tails go out, the partial
+//!    is made durable and renamed, and the fill leaves the list. Had they not matched, both bodies would have ended short, visibly, the
+//!    partial would be gone, and the next request would start afresh.
+//!
+//! # Walkthrough: the upstream is down
+//!
+//! A tag older than `tag_ttl` is asked about in vain. `decide::after_failure` says *serve stale*: the manifest that the tag last meant is
+//! served with a `Warning` and `Cache-Status: … stale`, for `stale_if_error` at the longest. Blobs and manifests by digest are served as
+//! ever: digests do not expire.
+//!
+//! # Walkthrough: SIGTERM in the middle of a fill
+//!
+//! [`app::App::drain`]: `/readyz` turns 503, listeners stop, each connection finishes its request and closes, fills finish, all within
+//! `drain_timeout`; what remains is cut, and a partial that is cut is removed. The ledger is written last.
 
 pub mod admin;
 pub mod app;
 pub mod cache;
+
 pub mod oci;
 pub mod server;
 pub mod settings;

@@ -67,12 +67,12 @@ impl BlobAnswer {
                 let end = end.unwrap_or(object.size_bytes).min(object.size_bytes);
                 BlobBody::stored(object.clone(), self.reading.cache.0.buffers.clone(), start..end)
             }
-            Source::Fill(interest) => BlobBody::following(
-                interest.clone(),
-                self.reading.clone(),
-                start,
-                end.map_or(Reach::ToEnd, Reach::Until),
-            ),
+            Source::Fill(interest) => {
+                let reach = end.map_or(Reach::ToEnd, Reach::Until);
+                let body = BlobBody::following(interest.clone(), self.reading.clone(), start, reach);
+                interest.begun();
+                body
+            }
         }
     }
 }

@@ -529,6 +529,31 @@ async fn whatever_the_disk_does_clients_get_their_bytes_with_one_transfer() {
 }
 
 #[tokio::test]
+async fn on_a_full_disk_a_late_client_gets_a_transfer_of_its_own() {
+    let bench = Bench::with_disk(ScriptedOrigin::new(blob(16 * MIB)).paced(), DiskFault::ReadOnly);
+    let early = bench.open().await;
+    // Joined, and not reading yet: the first bytes wait for it.
+    let idle = bench.open().await;
+    assert_eq!(idle.outcome, Outcome::Coalesced);
+    let early = tokio::spawn(read(early.from(0)));
+    bench.origin.pace.close();
+    let idle = tokio::spawn(read(idle.from(0)));
+    assert!(early.await.unwrap() == (bench.blob.to_vec(), true));
+    assert!(idle.await.unwrap() == (bench.blob.to_vec(), true));
+    assert_eq!(bench.origin.asked(), [(0, None)]);
+    let mut first = bench.open().await.from(0);
+    let mut taken = 0;
+    while taken < 6 * MIB {
+        taken += first.next().await.unwrap().unwrap().len() as u64;
+    }
+    let late = bench.open().await;
+    assert_eq!(late.outcome, Outcome::Miss);
+    assert!(read(late.from(0)).await == (bench.blob.to_vec(), true));
+    drop((first, late));
+    bench.settle().await;
+}
+
+#[tokio::test]
 async fn wrong_bytes_are_never_complete_on_a_full_disk_either() {
     let origin = ScriptedOrigin::new(blob(9 * MIB)).paced().faults([Fault::WrongByteAt(8 * MIB)]);
     let bench = Bench::with_disk(origin, DiskFault::FullBeyond(MIB));

@@ -120,6 +120,10 @@ impl Fill {
             if !self.readers.are_interested() {
                 return false;
             }
+            if self.ground.window.len_bytes() < WINDOW_BYTES {
+                return true;
+            }
+            self.readers.close();
             self.ground.window.trim(self.readers.slowest().unwrap_or(u64::MAX));
             if self.ground.window.len_bytes() < WINDOW_BYTES {
                 return true;

@@ -25,17 +25,18 @@ impl Inflight {
     /// Joins the fill of `key`, or begins it with `make`.
     pub(crate) fn join(&self, key: &FillKey, make: impl FnOnce() -> Fill) -> Joined {
         let mut fills = self.fills();
-        if let Some(fill) = fills.get(key) {
-            return Joined::Follow(fill.interest());
+        if let Some(interest) = fills.get(key).and_then(Interest::joining) {
+            return Joined::Follow(interest);
         }
         let fill = Arc::new(make());
         fills.insert(key.clone(), Arc::clone(&fill));
-        Joined::Lead(fill.interest(), Lead { fill, inflight: self.clone() })
+        let interest = Interest::joining(&fill).expect("a fill that has not begun is open");
+        Joined::Lead(interest, Lead { fill, inflight: self.clone() })
     }
 
     /// Returns the fill of `key`, if one is under way.
     pub(crate) fn find(&self, key: &FillKey) -> Option<Interest> {
-        self.fills().get(key).map(Fill::interest)
+        self.fills().get(key).and_then(Interest::joining)
     }
 
     /// Returns how many fills are under way.

@@ -119,11 +119,6 @@ impl Fill {
         matches!(self.progress.borrow().phase, Phase::Verified)
     }
 
-    /// Declares that somebody wants this fill; it is not abandoned while the guard lives.
-    pub(super) fn interest(self: &Arc<Self>) -> Interest {
-        Interest::in_fill(Arc::clone(self))
-    }
-
     fn fail(&self, why: Arc<FillError>) {
         self.progress.send_modify(|progress| progress.phase = Phase::Failed(why));
     }

@@ -3,7 +3,7 @@
 //! The scheduler asks it for the waiting readers, the window for the slowest one.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
@@ -16,6 +16,8 @@ pub(super) struct Readers {
     // A plain mutex: held for a map operation only.
     slots: Mutex<Slots>,
     interested: AtomicUsize,
+    /// Set before the first bytes are dropped from the window: nobody can join from the beginning any more.
+    is_closed: AtomicBool,
     /// Told when a reader begins to wait, moves on or leaves.
     moved: Notify,
 }
@@ -69,6 +71,11 @@ impl Readers {
         self.slots().readers.values().map(|reader| reader.cursor).min()
     }
 
+    /// Lets nobody join any more.
+    pub(super) fn close(&self) {
+        self.is_closed.store(true, Ordering::SeqCst);
+    }
+
     /// Returns true while a client wants the fill.
     pub(super) fn are_interested(&self) -> bool {
         self.interested.load(Ordering::Acquire) > 0
@@ -85,29 +92,51 @@ impl Readers {
 }
 
 /// A client's interest in a fill; dropping it withdraws it.
+///
+/// Made by joining, it also keeps a place at the first byte, so that the window does not move on before the client has begun.
 #[derive(Debug)]
-pub(crate) struct Interest(Arc<Fill>);
+pub(crate) struct Interest {
+    fill: Arc<Fill>,
+    /// The number of the place at the first byte; 0 is none.
+    place: AtomicU64,
+}
 
 impl Interest {
-    pub(super) fn in_fill(fill: Arc<Fill>) -> Self {
-        fill.readers.interested.fetch_add(1, Ordering::AcqRel);
-        Self(fill)
+    /// Joins `fill`; `None` when its first bytes have passed and are nowhere any more.
+    pub(super) fn joining(fill: &Arc<Fill>) -> Option<Self> {
+        // The place first, then the look: the fill closes first, then looks at the places.
+        let interest = Self::with_place(Arc::clone(fill), fill.readers.enter(0));
+        (!fill.readers.is_closed.load(Ordering::SeqCst)).then_some(interest)
     }
 
     pub(crate) fn fill(&self) -> &Arc<Fill> {
-        &self.0
+        &self.fill
+    }
+
+    /// Gives up the place at the first byte: the client's follower has its own.
+    pub(crate) fn begun(&self) {
+        let place = self.place.swap(0, Ordering::AcqRel);
+        if place != 0 {
+            self.fill.readers.leave(place);
+        }
+    }
+
+    fn with_place(fill: Arc<Fill>, place: u64) -> Self {
+        fill.readers.interested.fetch_add(1, Ordering::AcqRel);
+        Self { fill, place: AtomicU64::new(place) }
     }
 }
 
 impl Clone for Interest {
     fn clone(&self) -> Self {
-        Self::in_fill(Arc::clone(&self.0))
+        Self::with_place(Arc::clone(&self.fill), 0)
     }
 }
 
 impl Drop for Interest {
     fn drop(&mut self) {
-        self.0.readers.interested.fetch_sub(1, Ordering::AcqRel);
-        self.0.readers.moved.notify_one();
+        self.begun();
+        self.fill.readers.interested.fetch_sub(1, Ordering::AcqRel);
+        self.fill.readers.moved.notify_one();
     }
 }

@@ -180,6 +180,9 @@ impl Transfer {
                     }
                 } else if taken_end - from > SKIP_BYTES || self.size() == Some(taken_end) {
                     return Some(Ended::Done);
+                } else {
+                    // What is received from here to there is dropped.
+                    self.board.stands(self.number, taken_end);
                 }
                 from = free_end.max(taken_end.min(end));
             }
