@@ -102,6 +102,7 @@
 pub mod admin;
 pub mod app;
 pub mod cache;
+pub mod cli;
 
 pub mod oci;
 pub mod server;

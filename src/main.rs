@@ -1,17 +1,7 @@
-//! tmp
-fn main() {
-    use cachalot::settings::*;
-    let s = Settings::load(&Sources {
-        file: std::env::args().nth(1).map(Into::into),
-        environment: std::env::vars().collect(),
-        flags: Flags::default(),
-    })
-    .unwrap_or_else(|p| {
-        eprintln!("{p}");
-        std::process::exit(2)
-    });
-    if let Err(e) = cachalot::app::run(&s) {
-        eprintln!("{e}: {:?}", std::error::Error::source(&e));
-        std::process::exit(1)
-    }
+//! The binary: everything is in the library, so that everything can be tested.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cachalot::cli::run(std::env::args_os())
 }

@@ -165,7 +165,7 @@ async fn single_ranges_are_answered_alike_while_the_fill_is_under_way() {
     let cachalot = Cachalot::over(&registry).await;
     let (path, digest) = (format!("/v2/app/blobs/{digest}"), digest.to_string());
     let whole = cachalot.open("GET", &path, &[]).await;
-    for case in CASES.iter().filter(|case| case.bytes.is_some_and(|(_, to)| to < SIZE) || case.bytes.is_none()) {
+    for case in CASES.iter().filter(|case| case.bytes.is_none_or(|(_, to)| to < SIZE)) {
         let answer = cachalot.get_range(&path, case.range).await;
         check(case, "in flight", &answer, &content, &digest);
     }

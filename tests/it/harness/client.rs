@@ -77,13 +77,11 @@ impl Open {
         let mut body = std::mem::take(&mut self.unread).to_vec();
         let mut is_complete = true;
         while let Some(next) = self.next().await {
-            match next {
-                Ok(chunk) => body.extend_from_slice(&chunk),
-                Err(_) => {
-                    is_complete = false;
-                    break;
-                }
-            }
+            let Ok(chunk) = next else {
+                is_complete = false;
+                break;
+            };
+            body.extend_from_slice(&chunk);
         }
         Answer {
             status: self.status.as_u16(),
