@@ -7,6 +7,7 @@ mod harness;
 mod herd;
 mod lifecycle;
 mod ranges;
+mod readme;
 mod registry;
 mod requests;
 mod upstream;
