@@ -8,6 +8,7 @@ use config::{Config, ConfigError, Map, Value};
 use super::layers::{Layers, Places};
 use super::problem::{Place, Problem};
 use super::reader::Section;
+#[allow(clippy::wildcard_imports, reason = "the schema is the vocabulary of this file")]
 use super::schema::*;
 use super::units::{self, Quantity};
 use super::{Sources, upstreams};

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use config::{Config, ConfigError, Map, Source, Value, ValueKind};
+use config::{Config, ConfigBuilder, ConfigError, Map, Source, Value, ValueKind};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -24,7 +24,7 @@ const VARIABLE_SEPARATOR: &str = "__";
 /// All layers, ready to be merged.
 #[derive(Default)]
 pub(super) struct Layers {
-    layers: Vec<Layer>,
+    stack: Vec<Layer>,
     pub(super) places: Places,
     pub(super) problems: Vec<Problem>,
     /// The file could not be understood as a whole: what else would be found wrong may be a consequence only.
@@ -44,7 +44,11 @@ impl Layers {
 
     /// Merges the layers; the later ones win.
     pub(super) fn merge(&self) -> Result<Config, ConfigError> {
-        self.layers.iter().cloned().fold(Config::builder(), |builder, layer| builder.add_source(layer)).build()
+        self.stack
+            .iter()
+            .cloned()
+            .fold(Config::builder(), ConfigBuilder::<config::builder::DefaultState>::add_source)
+            .build()
     }
 
     fn add_file(&mut self, path: &Path) {
@@ -65,7 +69,7 @@ impl Layers {
         }
         if !file.layers.is_broken {
             let values = file.sections(table.into_inner());
-            self.layers.push(Layer { values });
+            self.stack.push(Layer { values });
         }
     }
 
@@ -105,7 +109,7 @@ impl Layers {
     fn add_value(&mut self, section: &str, key: &str, place: Place, value: Value) {
         self.places.replace(&format!("{section}.{key}"), place);
         let section_values = Map::from([(key.to_owned(), value)]);
-        self.layers.push(Layer { values: Map::from([(section.to_owned(), Value::new(None, section_values))]) });
+        self.stack.push(Layer { values: Map::from([(section.to_owned(), Value::new(None, section_values))]) });
     }
 }
 

@@ -111,21 +111,25 @@ impl<'a> Section<'a> {
             other => return self.wrong_type(key, &other, "a list of texts, in brackets"),
         };
         let mut values: Vec<T> = Vec::new();
+        let mut is_wrong = false;
         for (index, item) in items.into_iter().enumerate() {
             let value = match item.kind {
                 ValueKind::String(text) => read(&text),
                 other => Err(format!("holds {} in the list; write a text in quotes", type_name(&other))),
             };
-            let value = value.and_then(|value| match values.contains(&value) {
-                true => Err(format!("{value} is in the list twice; take one out")),
-                false => Ok(value),
-            });
-            match value {
-                Ok(value) => values.push(value),
-                Err(text) => self.report_at(self.element_place(key, index), key, text),
-            }
+            let problem = match value {
+                Ok(value) if values.contains(&value) => format!("{value} is in the list twice; take one out"),
+                Ok(value) => {
+                    values.push(value);
+                    continue;
+                }
+                Err(text) => text,
+            };
+            is_wrong = true;
+            self.report_at(self.element_place(key, index), key, problem);
         }
-        Some(values)
+        // A list of which nothing is left is not an empty list.
+        (!values.is_empty() || !is_wrong).then_some(values)
     }
 
     /// Reports a problem with the value of a key.

@@ -195,7 +195,7 @@ pub const SERVER_HEADER_TIMEOUT: Duration = Duration::from_secs(75);
 /// `server.connections`: a large cluster pulling at once, with room for file descriptors under common limits.
 pub const SERVER_CONNECTIONS: u32 = 10_000;
 /// `server.write_stall_timeout`: nobody who still wants the bytes waits for a minute with a full buffer.
-pub const WRITE_STALL_TIMEOUT: Duration = Duration::from_secs(60);
+pub const WRITE_STALL_TIMEOUT: Duration = Duration::from_mins(1);
 /// `store.path` where there is no home directory: the place for caches of services.
 pub const STORE_PATH: &str = "/var/cache/cachalot";
 /// `store.capacity`: a share, so that it fits every disk; the rest is for others on the same file system.

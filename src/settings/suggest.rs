@@ -8,13 +8,11 @@ pub(super) fn unknown_section(name: &str) -> String {
     if let Some(home) = homes(name) {
         return format!("unknown section; this key belongs in {home}");
     }
-    match nearest(name, SECTIONS.iter().map(|(section, _)| *section)) {
-        Some(section) => format!("unknown section; did you mean {}?", heading(section)),
-        None => {
-            let sections: Vec<String> = SECTIONS.iter().map(|(section, _)| heading(section)).collect();
-            format!("unknown section; there are {}", sections.join(", "))
-        }
+    if let Some(section) = nearest(name, SECTIONS.iter().map(|(section, _)| *section)) {
+        return format!("unknown section; did you mean {}?", heading(section));
     }
+    let sections: Vec<String> = SECTIONS.iter().map(|(section, _)| heading(section)).collect();
+    format!("unknown section; there are {}", sections.join(", "))
 }
 
 /// Says what is wrong with a key of a section, if the section does not have it.

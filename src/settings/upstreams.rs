@@ -12,6 +12,7 @@ use url::Url;
 
 use super::problem::{Place, Problem};
 use super::reader::Section;
+#[allow(clippy::wildcard_imports, reason = "the schema is the vocabulary of this file")]
 use super::schema::*;
 use super::units;
 use crate::oci::{Entry, Table, UpstreamName};

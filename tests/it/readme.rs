@@ -25,20 +25,23 @@ fn rows(text: &str) -> impl Iterator<Item = (&str, &str)> {
 fn every_key_of_the_table_exists_and_has_the_default_that_it_says() {
     let (_, configuration) = README.split_once("## Configuration").unwrap();
     let (sections, upstream) = configuration.split_once("Each `[[upstream]]` has").unwrap();
-    let mut lines = String::new();
+    let mut lines = Vec::new();
     let mut count = 0;
     for (key, default) in rows(sections).filter(|(_, default)| !default.starts_with("the user")) {
         let (section, name) = key.split_once('.').unwrap();
-        lines.push_str(&format!("[{section}]\n{name} = {default}\n"));
+        lines.extend([format!("[{section}]"), format!("{name} = {default}")]);
         count += 1;
     }
     assert!(count > 15, "the table was not found");
     // TOML wants each section once.
     let mut merged: std::collections::BTreeMap<&str, Vec<&str>> = std::collections::BTreeMap::new();
-    for pair in lines.lines().collect::<Vec<_>>().chunks(2) {
-        merged.entry(pair[0]).or_default().push(pair[1]);
+    for pair in lines.chunks(2) {
+        merged.entry(&pair[0]).or_default().push(&pair[1]);
     }
-    let mut text: String = merged.iter().map(|(section, keys)| format!("{section}\n{}\n", keys.join("\n"))).collect();
+    let mut text = String::new();
+    for (section, keys) in merged {
+        text.extend([section, "\n", &keys.join("\n"), "\n"]);
+    }
     let stated = load(&text);
     let defaults = load("");
     assert_eq!((&stated.server, &stated.admin, &stated.store), (&defaults.server, &defaults.admin, &defaults.store));
@@ -50,7 +53,7 @@ fn every_key_of_the_table_exists_and_has_the_default_that_it_says() {
     let values = rows(upstream)
         .filter(|(_, default)| default.starts_with(['"', '[', 't', 'f']) || default.parse::<u32>().is_ok());
     for (key, default) in values.filter(|(key, _)| !key.contains(',')) {
-        text.push_str(&format!("{key} = {}\n", default.replace("<name>", "registry.example")));
+        text.extend([key, " = ", &default.replace("<name>", "registry.example"), "\n"]);
     }
     assert_eq!(load(&text).upstreams, plain.upstreams);
 }
