@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::fill::FillError;
 use crate::oci::{Digest, ManifestError, UpstreamName};
 use crate::upstream::UpstreamError;
+use crate::wire::Outcome;
 
 /// Why a question could not be answered. Cheap to clone: one failure is told to all who asked together.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -16,9 +17,13 @@ pub enum CacheError {
         #[source]
         source: UpstreamError,
     },
-    /// Remembered from a moment ago.
-    #[error("{upstream} said a moment ago that it does not have it")]
-    Negative { upstream: UpstreamName, message: Option<String> },
+    /// Remembered from a moment ago: absent, or denied.
+    #[error("{upstream} refused a moment ago")]
+    Negative {
+        upstream: UpstreamName,
+        #[source]
+        source: UpstreamError,
+    },
     #[error(transparent)]
     DigestMismatch(Box<DigestMismatch>),
     #[error("{upstream} sent a manifest that is not valid")]
@@ -50,6 +55,19 @@ pub struct DigestMismatch {
 impl CacheError {
     pub(super) fn mismatch(upstream: UpstreamName, expected: Digest, actual: Digest) -> Self {
         Self::DigestMismatch(Box::new(DigestMismatch { upstream, expected, actual }))
+    }
+
+    /// Returns how the question counts.
+    pub fn outcome(&self) -> Outcome {
+        match self {
+            Self::Negative { .. } => Outcome::Negative,
+            Self::Upstream { .. }
+            | Self::DigestMismatch(_)
+            | Self::InvalidManifest { .. }
+            | Self::Offline { .. }
+            | Self::Overloaded { .. }
+            | Self::Aborted => Outcome::Error,
+        }
     }
 
     /// Maps the failure of a fill from `upstream`.

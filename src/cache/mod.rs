@@ -96,10 +96,10 @@ impl<T> Place<T> {
     }
 }
 
-/// A remembered absence: the upstream's words and how long they hold.
+/// A remembered 404, 401 or 403: what the upstream said, and how long it holds.
 #[derive(Debug, Clone)]
 struct Absence {
-    message: Option<String>,
+    error: UpstreamError,
     ttl: Duration,
 }
 
@@ -161,10 +161,11 @@ impl Cache {
     ) -> Option<CacheError> {
         let place = Place::new(upstream, repository, (kind, reference.clone()));
         let absence = self.0.negatives.get(&place)?;
-        Some(CacheError::Negative { upstream: place.upstream, message: absence.message })
+        Some(CacheError::Negative { upstream: place.upstream, source: absence.error })
     }
 
-    /// Remembers a 404 of the upstream for its `negative_ttl` (P-142).
+    /// Remembers a 404, 401 or 403 of the upstream for its `negative_ttl` (P-142): containerd asks again after a refused HEAD, only to
+    /// read the words (P-109).
     fn remember_absence(
         &self,
         upstream: &Upstream,
@@ -173,9 +174,10 @@ impl Cache {
         reference: &Reference,
         error: &CacheError,
     ) {
-        if let CacheError::Upstream { source: UpstreamError::NotFound { message }, .. } = error {
+        let CacheError::Upstream { source, .. } = error else { return };
+        if matches!(source, UpstreamError::NotFound { .. } | UpstreamError::Denied { .. }) {
             let place = Place::new(upstream, repository, (kind, reference.clone()));
-            let absence = Absence { message: message.clone(), ttl: upstream.policy.negative_ttl };
+            let absence = Absence { error: source.clone(), ttl: upstream.policy.negative_ttl };
             self.0.negatives.insert(place, absence);
         }
     }
@@ -196,8 +198,7 @@ impl Upstream {
             kind,
             match result {
                 Ok(answer) => outcome(answer),
-                Err(CacheError::Negative { .. }) => Outcome::Negative,
-                Err(_) => Outcome::Error,
+                Err(error) => error.outcome(),
             },
         );
     }

@@ -13,14 +13,13 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use super::access_log::Exchange;
 use super::body::{Body, chunks};
 use super::dispatch::Routed;
-use super::manifests::{CACHE_STATUS, CONTENT_DIGEST, lines, text, unknown_upstream};
+use super::manifests::{CONTENT_DIGEST, lines, text, unknown_upstream};
 use super::respond::{Asked, Problem};
-use crate::cache::{BlobAnswer, BlobQuestion};
+use crate::cache::{BlobAnswer, BlobQuestion, CacheError};
 use crate::oci::{Digest, ErrorCode};
 use crate::telemetry::Kind;
 use crate::wire::{
-    ByteRange, Multipart, RangeHeader, Resolved, cache_control, cache_status_header, etag, if_range_matches,
-    is_not_modified,
+    ByteRange, Multipart, RangeHeader, Resolved, cache_control, etag, if_range_matches, is_not_modified,
 };
 
 /// P-45: always this, never what an upstream or its CDN says.
@@ -36,8 +35,8 @@ pub(super) async fn answer(
     let upstream = routed.server.cache.upstream(&question.upstream).ok_or_else(unknown_upstream)?;
     let asked = BlobQuestion { upstream, repository: &question.repository, digest, wants_bytes: !routed.is_head };
     let answered = routed.server.cache.blob(&asked).await;
+    exchange.answered(Kind::Blob, answered.as_ref().map_or_else(CacheError::outcome, |answer| answer.outcome));
     let blob = answered.map_err(|error| Problem::of_failure(&error, Asked::Blob))?;
-    exchange.answered(Kind::Blob, blob.outcome);
     let request = routed.request.headers();
     let mut response = if is_not_modified(lines(request, &IF_NONE_MATCH), digest) {
         with_status(StatusCode::NOT_MODIFIED)
@@ -49,7 +48,7 @@ pub(super) async fn answer(
     } else {
         content(blob_range(request, digest), blob)?
     };
-    common_headers(response.headers_mut(), digest, exchange);
+    common_headers(response.headers_mut(), digest);
     Ok(response)
 }
 
@@ -118,15 +117,12 @@ fn multipart(blob: BlobAnswer, ranges: Vec<ByteRange>, size: u64) -> Response<Bo
     response
 }
 
-fn common_headers(headers: &mut HeaderMap, digest: &Digest, exchange: &Exchange) {
+fn common_headers(headers: &mut HeaderMap, digest: &Digest) {
     headers.entry(CONTENT_TYPE).or_insert(OCTET_STREAM);
     headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     headers.insert(CONTENT_DIGEST, text(&digest.to_string()));
     headers.insert(ETAG, etag(digest));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static(cache_control::DIGEST));
-    if let Some(outcome) = exchange.outcome() {
-        headers.insert(CACHE_STATUS, cache_status_header(outcome, None));
-    }
 }
 
 fn set_length(headers: &mut HeaderMap, len: Option<u64>) {

@@ -8,10 +8,12 @@ use hyper::body::Incoming;
 
 use super::access_log::Exchange;
 use super::body::Body;
+use super::manifests::CACHE_STATUS;
 use super::respond::Problem;
 use super::{Server, blobs, manifests};
 use crate::oci::{Endpoint, ErrorCode, Question, Refusal, Route, route};
 use crate::telemetry::Handler;
+use crate::wire::cache_status_header;
 
 /// P-19: old Docker engines require it on every answer under `/v2/`.
 const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
@@ -49,6 +51,7 @@ pub(super) async fn handle(server: &Server, request: Request<Incoming>, peer: So
     };
     let mut response = answered.unwrap_or_else(|problem| problem.into_response(&exchange.request_id, is_head));
     response.headers_mut().insert(API_VERSION, HeaderValue::from_static("registry/2.0"));
+    response.headers_mut().entry(CACHE_STATUS).or_insert_with(|| cache_status(&exchange));
     exchange.set_status(response.status());
     response.map(|body| body.accounted(exchange))
 }
@@ -71,6 +74,13 @@ async fn ask(routed: &Routed<'_>, exchange: &mut Exchange) -> Result<Response<Bo
             "this endpoint is not served; ask the registry itself",
         )),
     }
+}
+
+/// P-147: says why the answer is what it is, also where it is a refusal.
+fn cache_status(exchange: &Exchange) -> HeaderValue {
+    exchange
+        .outcome()
+        .map_or(HeaderValue::from_static("cachalot; detail=local"), |outcome| cache_status_header(outcome, None))
 }
 
 /// P-16, P-17: answered here, and always with yes.

@@ -7,7 +7,7 @@ use super::access_log::Exchange;
 use super::body::Body;
 use super::dispatch::Routed;
 use super::respond::{Asked, Problem};
-use crate::cache::{ManifestAnswer, ManifestQuestion};
+use crate::cache::{CacheError, ManifestAnswer, ManifestQuestion};
 use crate::oci::{ErrorCode, Reference};
 use crate::telemetry::{Kind, StaleReason};
 use crate::wire::{Accept, cache_control, cache_status_header, etag, is_not_modified};
@@ -33,12 +33,12 @@ pub(super) async fn answer(
         wants_bytes: !routed.is_head,
     };
     let answered = routed.server.cache.manifest(&asked).await;
-    let manifest = answered.map_err(|error| Problem::of_failure(&error, Asked::Manifest))?;
     let kind = match reference {
         Reference::Tag(_) => Kind::ManifestTag,
         Reference::Digest(_) => Kind::ManifestDigest,
     };
-    exchange.answered(kind, manifest.outcome);
+    exchange.answered(kind, answered.as_ref().map_or_else(CacheError::outcome, |answer| answer.outcome));
+    let manifest = answered.map_err(|error| Problem::of_failure(&error, Asked::Manifest))?;
     let matches = is_not_modified(lines(headers, &IF_NONE_MATCH), &manifest.digest);
     Ok(respond(manifest, reference, matches, routed.is_head))
 }

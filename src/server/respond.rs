@@ -68,8 +68,9 @@ impl Problem {
     pub(super) fn of_failure(error: &CacheError, asked: Asked) -> Self {
         let message = chain(error);
         match error {
-            CacheError::Upstream { source, .. } => Self::of_upstream(source, message, asked),
-            CacheError::Negative { .. } => Self::new(StatusCode::NOT_FOUND, asked.unknown(), message),
+            CacheError::Upstream { source, .. } | CacheError::Negative { source, .. } => {
+                Self::of_upstream(source, message, asked)
+            }
             CacheError::DigestMismatch(_) | CacheError::InvalidManifest { .. } => {
                 Self::new(StatusCode::BAD_GATEWAY, ErrorCode::Unavailable, message)
             }
@@ -143,15 +144,11 @@ fn chain(error: &CacheError) -> String {
         sentence = format!("{sentence}: {error}");
         cause = error.source();
     }
-    let words = match error {
-        CacheError::Negative { message, .. }
-        | CacheError::Upstream {
-            source:
-                UpstreamError::NotFound { message }
-                | UpstreamError::Denied { message, .. }
-                | UpstreamError::Status { message, .. },
-            ..
-        } => message.as_deref(),
+    let (CacheError::Upstream { source, .. } | CacheError::Negative { source, .. }) = error else { return sentence };
+    let words = match source {
+        UpstreamError::NotFound { message }
+        | UpstreamError::Denied { message, .. }
+        | UpstreamError::Status { message, .. } => message.as_deref(),
         _ => None,
     };
     words.map_or(sentence.clone(), |words| format!("{sentence}; it says: {words}"))

@@ -69,6 +69,7 @@ async fn the_base_endpoint_is_answered_locally() {
             assert_eq!(answer.status, 200, "{method} {path}, P-11, P-16, P-20");
             assert_eq!(answer.header("docker-distribution-api-version"), "registry/2.0", "P-19");
             assert_eq!(answer.header("x-registry-supports-signatures"), "", "P-21");
+            assert_eq!(answer.header("cache-status"), "cachalot; detail=local", "P-147");
         }
     }
     assert_eq!(registry.requests().len(), 0, "P-16");
@@ -182,5 +183,12 @@ async fn an_absence_is_remembered_for_a_moment() {
         assert_eq!(cachalot.get("/v2/app/manifests/none").await.error_code(), "MANIFEST_UNKNOWN");
     }
     assert_eq!(registry.requests().len(), 1, "P-142");
+    registry.fault(Match::manifest("denied"), Fault::Status(403, "")).always();
+    assert_eq!(cachalot.head("/v2/app/manifests/denied").await.status, 403);
+    let asked = registry.requests().len();
+    let words = cachalot.get("/v2/app/manifests/denied").await;
+    assert_eq!((words.status, words.error_code().as_str()), (403, "DENIED"));
+    assert_eq!(words.header("cache-status"), "cachalot; hit; detail=negative");
+    assert_eq!(registry.requests().len(), asked, "P-109");
     cachalot.finish().await;
 }
