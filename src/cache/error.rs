@@ -11,14 +11,14 @@ use crate::wire::Outcome;
 /// Why a question could not be answered. Cheap to clone: one failure is told to all who asked together.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum CacheError {
-    #[error("{upstream} failed")]
+    #[error("{upstream}")]
     Upstream {
         upstream: UpstreamName,
         #[source]
         source: UpstreamError,
     },
     /// Remembered from a moment ago: absent, or denied.
-    #[error("{upstream} refused a moment ago")]
+    #[error("{upstream}, a moment ago")]
     Negative {
         upstream: UpstreamName,
         #[source]

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::{Cache, CacheError, Place, Upstream};
 use crate::oci::{Digest, Manifest, ManifestKind, MediaType, Reference, RepositoryName};
 use crate::store::{Class, GrantKind, blocking};
-use crate::telemetry::{Kind, MismatchSource, StaleReason, Trigger};
+use crate::telemetry::{Kind, MismatchSource, StaleReason, Trigger, sentence};
 use crate::upstream::{ManifestAnswer as Received, UpstreamError};
 use crate::wire::{Accept, Outcome};
 
@@ -177,7 +177,7 @@ impl Cache {
         let store = self.store();
         let kept = self.0.tasks.spawn("keep a manifest", async move {
             if let Err(error) = blocking(move || store.put(&digest, Class::Metadata, &bytes)).await {
-                tracing::warn!(%digest, %error, "a manifest is not cached");
+                tracing::warn!(%digest, error = sentence(&error), "a manifest is not cached");
             }
         });
         // Past the patience the task goes on by itself.

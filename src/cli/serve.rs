@@ -1,11 +1,11 @@
 //! `cachalot serve`: runs the server until SIGTERM.
 
-use std::error::Error;
 use std::path::PathBuf;
 
 use super::{FAILURE, OK, refuse, say};
-use crate::app::{self, AppError};
+use crate::app;
 use crate::settings::{Flags, Settings, Sources};
+use crate::telemetry::sentence;
 
 /// Serve clients until SIGTERM or SIGINT, then drain.
 ///
@@ -54,15 +54,4 @@ pub(super) fn environment() -> Vec<(String, String)> {
     std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect()
-}
-
-/// Returns an error and its causes as one sentence.
-fn sentence(error: &AppError) -> String {
-    let mut sentence = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        sentence = format!("{sentence}: {error}");
-        cause = error.source();
-    }
-    sentence
 }

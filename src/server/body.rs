@@ -11,6 +11,7 @@ use http_body::{Frame, SizeHint};
 
 use super::access_log::Exchange;
 use crate::cache::{BlobBody, BodyError};
+use crate::telemetry::sentence;
 
 /// The body of an answer.
 pub(super) struct Body {
@@ -74,8 +75,7 @@ impl Body {
         match next {
             Some(Ok(bytes)) => exchange.sent(bytes.len()),
             Some(Err(error)) => {
-                let cause = std::error::Error::source(error).map(ToString::to_string).unwrap_or_default();
-                tracing::warn!(request.id = exchange.request_id, %error, cause, "a body is cut short");
+                tracing::warn!(request.id = exchange.request_id, error = sentence(error), "a body is cut short");
                 exchange.failed();
                 return;
             }

@@ -8,7 +8,6 @@
 //! | the upstream does not answer in time; not cached while offline | 504 | next host |
 //! | the upstream limits us, we are full, we stop | 503 and `Retry-After` | next host, or later; a 429 would be retried at once, five times (C-10) |
 
-use std::error::Error;
 use std::time::Duration;
 
 use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
@@ -17,6 +16,7 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use super::body::Body;
 use crate::cache::CacheError;
 use crate::oci::{ErrorCode, Refusal, error_body};
+use crate::telemetry::sentence;
 use crate::upstream::UpstreamError;
 
 /// What a client is told to wait when the upstream limits us without saying for how long.
@@ -66,7 +66,7 @@ impl Problem {
 
     /// Returns the problem that a failed question is.
     pub(super) fn of_failure(error: &CacheError, asked: Asked) -> Self {
-        let message = chain(error);
+        let message = words(error);
         match error {
             CacheError::Upstream { source, .. } | CacheError::Negative { source, .. } => {
                 Self::of_upstream(source, message, asked)
@@ -136,20 +136,15 @@ impl Asked {
     }
 }
 
-/// Returns an error and its causes as one sentence, the upstream's own words included.
-fn chain(error: &CacheError) -> String {
-    let mut sentence = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        sentence = format!("{sentence}: {error}");
-        cause = error.source();
-    }
+/// Returns a failure as one sentence, the upstream's own words included.
+fn words(error: &CacheError) -> String {
+    let sentence = sentence(error);
     let (CacheError::Upstream { source, .. } | CacheError::Negative { source, .. }) = error else { return sentence };
-    let words = match source {
+    let said = match source {
         UpstreamError::NotFound { message }
         | UpstreamError::Denied { message, .. }
         | UpstreamError::Status { message, .. } => message.as_deref(),
         _ => None,
     };
-    words.map_or(sentence.clone(), |words| format!("{sentence}; it says: {words}"))
+    said.map_or(sentence.clone(), |said| format!("{sentence}; it says: {said}"))
 }

@@ -17,7 +17,7 @@ use super::partial::DiskPartial;
 use super::recency::{Recency, Victim};
 use super::{BlobStore, Class, Partial, StoreError};
 use crate::oci::Digest;
-use crate::telemetry::{EvictReason, Kind, Metrics, StoreErrorReason, StoreOperation, Tier};
+use crate::telemetry::{EvictReason, Kind, Metrics, StoreErrorReason, StoreOperation, Tier, sentence};
 
 /// How old the recorded time of use may grow before a hit writes it anew: one metadata write per object and minute at most.
 const RECENCY_GRAIN: Duration = Duration::from_mins(1);
@@ -219,7 +219,7 @@ impl Disk {
                 && source.kind() != io::ErrorKind::NotFound
             {
                 let error = self.failed(StoreOperation::Delete, &path, source);
-                tracing::warn!(%error, "an evicted object stays on disk");
+                tracing::warn!(error = sentence(&error), "an evicted object stays on disk");
                 continue;
             }
             self.operated(StoreOperation::Delete, began);
@@ -288,7 +288,7 @@ impl BlobStore for Disk {
                 Err(source) if source.kind() == io::ErrorKind::NotFound => {}
                 Err(source) => {
                     let error = self.failed(StoreOperation::Open, &self.0.layout.object(class, digest), source);
-                    tracing::warn!(%error, "a stored object cannot be opened and counts as absent");
+                    tracing::warn!(error = sentence(&error), "a stored object cannot be opened and counts as absent");
                 }
             }
         }

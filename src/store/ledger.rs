@@ -173,7 +173,10 @@ impl Ledger {
             }
             let ledger = std::sync::Arc::clone(&self);
             if let Err(error) = super::blocking(move || ledger.flush()).await {
-                tracing::warn!(%error, "the ledger cannot be written; tags and grants are kept in memory only");
+                tracing::warn!(
+                    error = crate::telemetry::sentence(&error),
+                    "the ledger cannot be written; tags and grants are kept in memory only"
+                );
             }
             if stopping {
                 return;

@@ -4,6 +4,7 @@ mod labels;
 mod logs;
 mod metrics;
 mod secret;
+mod sentence;
 
 pub use labels::{
     EvictReason, FillEnd, Handler, Kind, MemoryLookup, MismatchSource, Revalidation, StaleReason, StoreErrorReason,
@@ -12,3 +13,4 @@ pub use labels::{
 pub use logs::{Format, LogError, init};
 pub use metrics::{HttpMetrics, InFlight, Metrics, StorageMetrics, UpstreamMetrics};
 pub use secret::Secret;
+pub use sentence::sentence;

@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout_at};
 use super::window::{WINDOW_BYTES, Window};
 use super::{Fill, Progress};
 use crate::store::{Partial, ReadAt, StoreError, blocking};
+use crate::telemetry::sentence;
 
 /// How long a full window waits for its slowest reader before that reader is left behind.
 ///
@@ -72,9 +73,8 @@ impl Fill {
             }
         });
         if first {
-            let cause = std::error::Error::source(why).map(ToString::to_string).unwrap_or_default();
             tracing::warn!(
-                digest = %self.key.digest, upstream.name = %self.key.upstream, error = %why, cause,
+                digest = %self.key.digest, upstream.name = %self.key.upstream, error = sentence(why),
                 "the store does not take a blob; it is streamed to its readers and not cached"
             );
         }

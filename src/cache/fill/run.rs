@@ -20,7 +20,7 @@ use super::transfer::{Board, Ended, Transfer};
 use super::verify::{Unverified, verify};
 use super::{Fill, FillError, Phase};
 use crate::store::{BlobStore, Class, Content, Object, StoreError, blocking};
-use crate::telemetry::{FillEnd, Kind, MismatchSource, Trigger, UpstreamMetrics};
+use crate::telemetry::{FillEnd, Kind, MismatchSource, Trigger, UpstreamMetrics, sentence};
 use crate::upstream::{BlobTransfer, Origin, UpstreamError};
 
 /// Transfers in a row that may break without bringing a byte before the fill fails.
@@ -148,25 +148,25 @@ impl FillTask {
         let partial = Arc::clone(partial);
         let committed: Result<(), StoreError> = blocking(move || partial.commit(size)).await;
         if let Err(error) = committed {
-            tracing::warn!(digest = %fill.key.digest, upstream.name = %fill.key.upstream, %error, "a verified blob is not cached");
+            tracing::warn!(digest = %fill.key.digest, upstream.name = %fill.key.upstream, error = sentence(&error), "a verified blob is not cached");
         }
     }
 
     fn report(&self, why: Arc<FillError>) -> FillEnd {
         let key = &self.fill().key;
-        let cause = std::error::Error::source(&*why).map(ToString::to_string).unwrap_or_default();
+        let error = sentence(&*why);
         let end = match &*why {
             FillError::DigestMismatch { .. } => {
                 self.metrics.mismatch(Kind::Blob, MismatchSource::Upstream);
-                tracing::error!(digest = %key.digest, upstream.name = %key.upstream, error = %why, "the upstream sent wrong bytes; they were discarded");
+                tracing::error!(digest = %key.digest, upstream.name = %key.upstream, error, "the upstream sent wrong bytes; they were discarded");
                 FillEnd::DigestMismatch
             }
             FillError::Upstream(UpstreamError::NotFound { .. } | UpstreamError::Denied { .. }) => {
-                tracing::debug!(digest = %key.digest, upstream.name = %key.upstream, error = %why, cause, "no fill");
+                tracing::debug!(digest = %key.digest, upstream.name = %key.upstream, error, "no fill");
                 FillEnd::Error
             }
             FillError::Upstream(_) | FillError::Overloaded => {
-                tracing::warn!(digest = %key.digest, upstream.name = %key.upstream, error = %why, cause, "a fill failed");
+                tracing::warn!(digest = %key.digest, upstream.name = %key.upstream, error, "a fill failed");
                 FillEnd::Error
             }
             FillError::Abandoned | FillError::Aborted => FillEnd::Aborted,
