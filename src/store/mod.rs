@@ -113,3 +113,6 @@ impl From<io::Error> for StoreError {
         Self::Io { operation: StoreOperation::Write, path: "the store".into(), source }
     }
 }
+
+#[cfg(test)]
+mod tests;

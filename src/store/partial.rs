@@ -43,7 +43,7 @@ impl DiskPartial {
         class: Class,
         size_bytes: Option<u64>,
     ) -> Result<Self, StoreError> {
-        let reservation = Mutex::new(disk.reserve(class, size_bytes.unwrap_or(RESERVE_STEP_BYTES))?);
+        let reservation = Mutex::new(disk.reserve(class, size_bytes.unwrap_or(0))?);
         let path = disk.layout().partial(digest);
         let file = layout::create_file(&path).map_err(|source| disk.failed(StoreOperation::Open, &path, source))?;
         Ok(Self {
@@ -61,7 +61,10 @@ impl DiskPartial {
     fn cover(&self, end: u64) -> Result<(), StoreError> {
         let mut reservation = self.reservation();
         if end > reservation.bytes() {
-            let more = self.disk.reserve(self.class, (end - reservation.bytes()).max(RESERVE_STEP_BYTES))?;
+            let missing = end - reservation.bytes();
+            let ahead = self.disk.reserve(self.class, missing.max(RESERVE_STEP_BYTES));
+            // Near the end of a budget, no more than is needed.
+            let more = ahead.or_else(|_| self.disk.reserve(self.class, missing))?;
             reservation.absorb(more);
         }
         Ok(())

@@ -1,0 +1,189 @@
+//! What every store must do, run against each tier; and what the disk alone must do.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+
+use super::{BlobStore, Class, Disk, Ledger, Memory, Options, StoreError};
+use crate::oci::Digest;
+use crate::telemetry::Metrics;
+
+const KIB: u64 = 1024;
+
+fn options(root: &Path) -> Options {
+    Options { root: root.to_owned(), capacity_bytes: 100 * KIB, metadata_capacity_bytes: 10 * KIB, min_free_bytes: 0 }
+}
+
+fn disk(options: Options) -> (Disk, Arc<Ledger>) {
+    Disk::open(options, Arc::new(Metrics::new(&[]).unwrap())).unwrap()
+}
+
+/// Runs a check against every store there is, each over an empty directory.
+fn each(check: impl Fn(&dyn BlobStore, &Path)) {
+    let metrics = Arc::new(Metrics::new(&[]).unwrap());
+    let directory = tempfile::tempdir().unwrap();
+    check(&disk(options(directory.path())).0, directory.path());
+    let directory = tempfile::tempdir().unwrap();
+    check(&Memory::over(disk(options(directory.path())).0, 64 * KIB, metrics), directory.path());
+}
+
+/// Returns `len` bytes that differ by `seed`, and their digest.
+fn content(seed: u8, len: u64) -> (Digest, Bytes) {
+    let bytes = Bytes::from(vec![seed; usize::try_from(len).unwrap()]);
+    (Digest::sha256(&bytes), bytes)
+}
+
+fn put(store: &dyn BlobStore, seed: u8, len: u64) -> Digest {
+    let (digest, bytes) = content(seed, len);
+    store.put(&digest, Class::Layer, &bytes).unwrap();
+    digest
+}
+
+fn holds(store: &dyn BlobStore, digest: &Digest) -> bool {
+    store.open(digest).is_some()
+}
+
+fn partials(root: &Path) -> usize {
+    std::fs::read_dir(root.join("partial")).unwrap().count()
+}
+
+#[test]
+fn what_was_put_is_found_whole_and_nothing_else_is() {
+    each(|store, _| {
+        let (digest, bytes) = content(1, 3 * KIB);
+        assert!(store.peek(&digest).is_none() && !holds(store, &digest));
+        store.put(&digest, Class::Metadata, &bytes).unwrap();
+        let object = store.open(&digest).unwrap();
+        assert_eq!((object.size_bytes, object.read_all().unwrap()), (3 * KIB, bytes));
+    });
+}
+
+#[test]
+fn a_partial_is_invisible_until_its_commit_and_gone_without_one() {
+    each(|store, root| {
+        let (digest, bytes) = content(2, 8 * KIB);
+        let partial = store.begin(&digest, Class::Layer, Some(8 * KIB)).unwrap();
+        partial.write_at(4 * KIB, &[bytes.slice(4096..)]).unwrap();
+        assert!(!holds(store, &digest));
+        drop(partial);
+        assert_eq!(partials(root), 0);
+        let partial = store.begin(&digest, Class::Layer, None).unwrap();
+        partial.write_at(0, &[bytes.slice(..100), bytes.slice(100..)]).unwrap();
+        partial.commit(8 * KIB).unwrap();
+        assert!(holds(store, &digest));
+        drop(partial);
+        assert_eq!(store.open(&digest).unwrap().read_all().unwrap(), bytes);
+    });
+}
+
+#[test]
+fn the_least_recently_used_goes_first_and_an_open_object_reads_on() {
+    each(|store, _| {
+        let [a, b, c] = [1, 2, 3].map(|seed| put(store, seed, 30 * KIB));
+        let open = store.open(&b).unwrap();
+        assert!(holds(store, &c) && holds(store, &a));
+        let d = put(store, 4, 30 * KIB);
+        assert_eq!(open.read_all().unwrap(), content(2, 30 * KIB).1);
+        assert!(store.open(&d).is_some() && store.open(&a).is_some() && store.open(&c).is_some());
+    });
+}
+
+#[test]
+fn what_cannot_fit_is_refused_and_costs_nobody_his_place() {
+    each(|store, root| {
+        let kept = put(store, 1, 30 * KIB);
+        let refused = store.begin(&content(2, 1).0, Class::Layer, Some(101 * KIB));
+        assert!(matches!(refused, Err(StoreError::NoRoom { .. })));
+        assert!(holds(store, &kept));
+        // What is reserved counts before it is written, and is given back when it is not used.
+        let first = store.begin(&content(3, 1).0, Class::Layer, Some(60 * KIB)).unwrap();
+        assert!(store.begin(&content(4, 1).0, Class::Layer, Some(60 * KIB)).is_err());
+        drop(first);
+        assert!(store.begin(&content(4, 1).0, Class::Layer, Some(60 * KIB)).is_ok());
+        assert_eq!(partials(root), 0);
+    });
+}
+
+#[test]
+fn layers_do_not_push_manifests_out() {
+    let directory = tempfile::tempdir().unwrap();
+    let (disk, _) = disk(options(directory.path()));
+    let (manifest, bytes) = content(1, KIB);
+    disk.put(&manifest, Class::Metadata, &bytes).unwrap();
+    for seed in 2..20 {
+        put(&disk, seed, 30 * KIB);
+    }
+    assert!(holds(&disk, &manifest), "P-144");
+}
+
+#[test]
+fn evicting_an_object_drops_its_grants() {
+    let directory = tempfile::tempdir().unwrap();
+    let (disk, ledger) = disk(options(directory.path()));
+    let (upstream, repository) = ("registry.test".parse().unwrap(), "app".parse().unwrap());
+    let evicted = put(&disk, 1, 60 * KIB);
+    ledger.grant_blob(&upstream, &repository, &evicted);
+    put(&disk, 2, 60 * KIB);
+    assert!(!holds(&disk, &evicted) && !ledger.holds_blob(&upstream, &repository, &evicted));
+}
+
+#[test]
+fn a_restart_serves_before_the_scan_and_evicts_in_the_old_order_after_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let digests = {
+        let (disk, _) = disk(options(directory.path()));
+        let digests = [1, 2, 3].map(|seed| put(&disk, seed, 30 * KIB));
+        // Used long ago, in the order 2, 3, 1.
+        for (age, digest) in [(3, digests[1]), (2, digests[2]), (1, digests[0])] {
+            let path = disk.layout().object(Class::Layer, &digest);
+            let used = SystemTime::now() - Duration::from_hours(age);
+            std::fs::File::options().write(true).open(path).unwrap().set_modified(used).unwrap();
+        }
+        digests
+    };
+    std::fs::write(directory.path().join("partial/left.over"), b"x").unwrap();
+    let (disk, _) = disk(options(directory.path()));
+    assert_eq!(partials(directory.path()), 0);
+    disk.scan().unwrap();
+    put(&disk, 4, 30 * KIB);
+    assert!(!disk.layout().object(Class::Layer, &digests[1]).exists());
+    assert!(holds(&disk, &digests[2]) && holds(&disk, &digests[0]));
+}
+
+#[test]
+fn free_space_is_kept_for_others() {
+    let directory = tempfile::tempdir().unwrap();
+    let held = put(&disk(options(directory.path())).0, 1, KIB);
+    let (disk, _) = disk(Options { min_free_bytes: u64::MAX / 2, ..options(directory.path()) });
+    disk.scan().unwrap();
+    assert!(matches!(disk.begin(&held, Class::Layer, Some(1)), Err(StoreError::NoRoom { .. })));
+    assert!(holds(&disk, &held), "removing it would not have helped");
+}
+
+#[test]
+fn a_small_object_that_rotted_is_dropped_when_it_is_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let (below, _) = disk(options(directory.path()));
+    let digest = put(&below, 1, KIB);
+    std::fs::write(below.layout().object(Class::Layer, &digest), b"rotten").unwrap();
+    let store = Memory::over(below, 64 * KIB, Arc::new(Metrics::new(&[]).unwrap()));
+    assert!(!holds(&store, &digest));
+    assert!(put(&store, 1, KIB) == digest && holds(&store, &digest));
+}
+
+#[test]
+fn files_are_for_this_user_only_and_links_are_not_followed() {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = tempfile::tempdir().unwrap();
+    let (disk, _) = disk(options(directory.path()));
+    let digest = put(&disk, 1, KIB);
+    let path = disk.layout().object(Class::Layer, &digest);
+    let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o600, 0o700), "S-44");
+    let elsewhere = directory.path().join("elsewhere");
+    std::fs::rename(&path, &elsewhere).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, &path).unwrap();
+    assert!(!holds(&disk, &digest), "S-44");
+}
