@@ -3,24 +3,30 @@
 use std::path::PathBuf;
 
 use super::serve::environment;
-use super::{refuse, tell};
+use super::{effective, refuse, tell};
 use crate::settings::{Flags, Settings, Sources};
 
 /// Check a configuration file, together with the environment, without starting anything.
 ///
 /// Prints every problem with its line and exits with 2, or says that the file is fine and exits with 0.
 #[derive(Debug, clap::Args)]
-#[command(before_help = "Example:
-  cachalot check-config /etc/cachalot.toml")]
+#[command(before_help = "Examples:
+  cachalot check-config /etc/cachalot.toml
+  cachalot check-config /etc/cachalot.toml --print | grep ttl")]
 pub(super) struct Args {
     /// The TOML file
+    #[arg(env = "CACHALOT_CONFIG")]
     file: PathBuf,
+    /// Print every key with the value that holds, defaults and variables included, passwords left out
+    #[arg(long)]
+    print: bool,
 }
 
 pub(super) fn run(args: Args) -> u8 {
     let shown = args.file.display().to_string();
     let sources = Sources { file: Some(args.file), environment: environment(), flags: Flags::default() };
     match Settings::load(&sources) {
+        Ok(settings) if args.print => tell(effective::toml(&settings).trim_end()),
         Ok(_) => tell(format_args!("{shown}: ok")),
         Err(problems) => refuse(&problems),
     }

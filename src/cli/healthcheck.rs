@@ -14,7 +14,7 @@ const ANSWER_BYTES_MAX: u64 = 16 * 1024;
 
 /// Ask a running server whether it is ready.
 ///
-/// Exits with 0 when it is, with 1 when it is starting or draining, and with 6 when it does not answer.
+/// Exits with 0 when it is, with 1 when it is starting or draining, and with 6 when nobody answers there as it would.
 #[derive(Debug, clap::Args)]
 #[command(before_help = "Example:
   cachalot healthcheck --admin 127.0.0.1:5001")]
@@ -26,11 +26,21 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args) -> u8 {
     match ask(args.admin) {
-        Ok(answer) if is_ok(&answer) => tell("ready"),
-        Ok(answer) => {
-            say(format_args!("cachalot: {} says that it is not ready: {}", args.admin, last_line(&answer)));
-            FAILURE
-        }
+        Ok(answer) => match answer.split(' ').nth(1) {
+            Some("200") => tell("ready"),
+            Some("503") => {
+                say(format_args!("cachalot: {} says that it is not ready: {}", args.admin, last_line(&answer)));
+                FAILURE
+            }
+            _ => {
+                say(format_args!(
+                    "cachalot: {} is no admin address of cachalot; it says: {}",
+                    args.admin,
+                    answer.lines().next().unwrap_or("nothing")
+                ));
+                UNREACHABLE
+            }
+        },
         Err(error) => {
             say(format_args!(
                 "cachalot: {} does not answer: {error}; is it running, with this admin address?",
@@ -45,14 +55,12 @@ fn ask(address: SocketAddr) -> io::Result<String> {
     let mut stream = TcpStream::connect_timeout(&address, TIMEOUT)?;
     stream.set_read_timeout(Some(TIMEOUT))?;
     stream.set_write_timeout(Some(TIMEOUT))?;
-    write!(stream, "GET /readyz HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
+    // In one piece: who answers after the first of several and closes would reset the connection under the answer.
+    let request = format!("GET /readyz HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
     stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer)?;
     Ok(String::from_utf8_lossy(&answer).into_owned())
-}
-
-fn is_ok(answer: &str) -> bool {
-    answer.starts_with("HTTP/1.1 200 ")
 }
 
 fn last_line(answer: &str) -> &str {
@@ -69,18 +77,24 @@ mod tests {
     fn the_exit_code_tells_ready_from_not_ready_from_nobody_there() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let admin = listener.local_addr().unwrap();
+        let answers = [
+            ("HTTP/1.1 200 OK\r\n\r\n{}", super::super::OK),
+            ("HTTP/1.1 503 Service Unavailable\r\n\r\n{\"state\":\"draining\"}", FAILURE),
+            ("HTTP/1.1 404 Not Found\r\n\r\n", UNREACHABLE),
+            ("SSH-2.0-OpenSSH_9.2\r\n", UNREACHABLE),
+            ("", UNREACHABLE),
+        ];
         let server = std::thread::spawn(move || {
-            for answer in
-                ["HTTP/1.1 200 OK\r\n\r\n{}", "HTTP/1.1 503 Service Unavailable\r\n\r\n{\"state\":\"draining\"}"]
-            {
+            for (answer, _) in answers {
                 let (mut stream, _) = listener.accept().unwrap();
                 let mut head = [0; 1024];
                 assert!(stream.read(&mut head).unwrap() > 0);
                 stream.write_all(answer.as_bytes()).unwrap();
             }
         });
-        assert_eq!(run(&Args { admin }), super::super::OK);
-        assert_eq!(run(&Args { admin }), FAILURE);
+        for (answer, code) in answers {
+            assert_eq!(run(&Args { admin }), code, "{answer:?}");
+        }
         server.join().unwrap();
         assert_eq!(run(&Args { admin }), UNREACHABLE);
     }

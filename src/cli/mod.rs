@@ -3,6 +3,7 @@
 //! Data goes to stdout, talk to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 6 server unreachable.
 
 mod check_config;
+mod effective;
 mod healthcheck;
 mod serve;
 mod version;
@@ -72,7 +73,10 @@ fn tell(line: impl fmt::Display) -> u8 {
         Ok(()) => OK,
         // The reader has what it wanted: `cachalot version | head -0`.
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => OK,
-        Err(_) => FAILURE,
+        Err(error) => {
+            say(format_args!("cachalot: cannot write to stdout: {error}"));
+            FAILURE
+        }
     }
 }
 

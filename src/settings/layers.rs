@@ -226,10 +226,16 @@ impl FileLayer<'_> {
 
     fn report_syntax(&mut self, error: &toml::de::Error) {
         // A key that is there twice leaves the rest of the file as clear as it was.
-        self.layers.is_broken |= !error.message().starts_with("duplicate key");
+        let is_duplicate = error.message().starts_with("duplicate key");
+        self.layers.is_broken |= !is_duplicate;
         let place = self.place(error.span().map_or(0, |span| span.start));
-        let text = error.message().replace('\n', "; ");
-        self.layers.problems.push(Problem { place, key: String::new(), text });
+        let (key, text) = if is_duplicate {
+            let key = error.span().and_then(|span| self.text.get(span)).unwrap_or_default();
+            (key.to_owned(), "stands above already; take one of them out".to_owned())
+        } else {
+            (String::new(), error.message().replace('\n', "; "))
+        };
+        self.layers.problems.push(Problem { place, key, text });
     }
 
     fn place(&self, offset: usize) -> Place {

@@ -128,8 +128,8 @@ impl<'a> Section<'a> {
             is_wrong = true;
             self.report_at(self.element_place(key, index), key, problem);
         }
-        // A list of which nothing is left is not an empty list.
-        (!values.is_empty() || !is_wrong).then_some(values)
+        // What is left of a wrong list is not what was written: it may look empty, and its elements have lost their places.
+        (!is_wrong).then_some(values)
     }
 
     /// Reports a problem with the value of a key.

@@ -1,1 +1,570 @@
-//! Wrong configurations and what is said about them.
+//! Wrong configurations and what is said about them; right ones and what they mean.
+
+use url::Url;
+
+use super::*;
+
+/// A directory with a configuration file, and whatever the file names.
+struct Ground(tempfile::TempDir);
+
+impl Ground {
+    fn new(file: &str) -> Self {
+        let ground = Self(tempfile::tempdir().unwrap());
+        ground.write("cachalot.toml", file);
+        ground
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        std::fs::write(self.0.path().join(name), text).unwrap();
+    }
+
+    fn sources(&self) -> Sources {
+        Sources { file: Some(self.0.path().join("cachalot.toml")), ..Sources::default() }
+    }
+
+    /// Returns what is wrong, without the directory, one line each.
+    fn told(&self, sources: &Sources) -> Vec<String> {
+        let directory = format!("{}/", self.0.path().display());
+        let told = Settings::load(sources).map_or_else(|problems| problems.to_string(), |_| String::new());
+        told.replace(&directory, "").lines().map(str::to_owned).collect()
+    }
+}
+
+fn load(file: &str) -> Settings {
+    Settings::load(&Ground::new(file).sources()).unwrap_or_else(|problems| panic!("{problems}"))
+}
+
+fn variables(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+/// A file, and every line that is said about it.
+struct Wrong {
+    name: &'static str,
+    file: &'static str,
+    told: &'static [&'static str],
+}
+
+const WRONG: &[Wrong] = &[
+    Wrong {
+        name: "a misspelt key, at its own place",
+        file: "[store]\n  capcity = \"10GiB\"\n",
+        told: &["cachalot.toml:2:3: store.capcity: unknown key; did you mean \"capacity\"?"],
+    },
+    Wrong {
+        name: "a key in the wrong section",
+        file: "[server]\ncapacity = \"10GiB\"\ntag_ttl = \"1s\"\n",
+        told: &[
+            "cachalot.toml:2:1: server.capacity: unknown key; it belongs in [store]",
+            "cachalot.toml:3:1: server.tag_ttl: unknown key; it belongs in [freshness] or [[upstream]]",
+        ],
+    },
+    Wrong {
+        name: "a key like no other",
+        file: "[fills]\nxyzzy = 1\n",
+        told: &["cachalot.toml:2:1: fills.xyzzy: unknown key; [fills] has max"],
+    },
+    Wrong {
+        name: "a misspelt section, and a key without one",
+        file: "listen = \"0.0.0.0:5000\"\n[stroe]\npath = \"/a\"\n",
+        told: &[
+            "cachalot.toml:1:1: listen: unknown section; this key belongs in [server] or [admin]",
+            "cachalot.toml:2:2: stroe: unknown section; did you mean [store]?",
+        ],
+    },
+    Wrong {
+        name: "one table where there may be several",
+        file: "[upstream]\nname = \"quay.io\"\n",
+        told: &[
+            "cachalot.toml:1:2: upstream: is not a section; write [[upstream]] on a line of its own, and the keys below it",
+        ],
+    },
+    Wrong {
+        name: "wrong types",
+        file: "[server]\nlisten = \"0.0.0.0:5000\"\nconnections = \"5\"\n[freshness]\noffline = \"yes\"\n[log]\nlevel = 3\n",
+        told: &[
+            "cachalot.toml:2:10: server.listen: is not a list; write [\"0.0.0.0:5000\"]",
+            "cachalot.toml:3:15: server.connections: holds a text; write a whole number without quotes",
+            "cachalot.toml:5:11: freshness.offline: holds a text; write true or false, without quotes",
+            "cachalot.toml:7:9: log.level: holds a whole number; write a text in quotes",
+        ],
+    },
+    Wrong {
+        name: "numbers without a unit",
+        file: "[store]\nmemory = 256\ncapacity = \"100\"\n[freshness]\ntag_ttl = 10\n",
+        told: &[
+            "cachalot.toml:2:10: store.memory: \"256\" has no unit; write for example \"256MiB\" or \"100GiB\"",
+            "cachalot.toml:3:12: store.capacity: \"100\" has no unit; write for example \"100GiB\", or a share such as \"80%\"",
+            "cachalot.toml:5:11: freshness.tag_ttl: \"10\" is not a duration; write a number and a unit, such as \"30s\", \"5min\" or \"7d\"",
+        ],
+    },
+    Wrong {
+        name: "values out of bounds",
+        file: "[server]\nconnections = 0\nheader_timeout = \"1h\"\n[store]\ncapacity = \"101%\"\nmanifests = \"1KiB\"\n\
+               [fills]\nmax = 99999999999999999999\n[freshness]\nnegative_ttl = \"6m\"\n",
+        told: &[
+            "cachalot.toml:2:15: server.connections: is out of bounds; write a whole number from 1 to 1000000",
+            "cachalot.toml:3:18: server.header_timeout: 1h is out of bounds; write a duration from 1s to 10m",
+            "cachalot.toml:5:12: store.capacity: \"101%\" is not a share of the file system; write whole percents from \"1%\" to \"100%\"",
+            "cachalot.toml:6:13: store.manifests: 1KiB is out of bounds; write a size from 1.0 MiB to 1.0 TiB",
+            "cachalot.toml:8:7: fills.max: is out of bounds; write a whole number from 1 to 10000",
+            "cachalot.toml:10:16: freshness.negative_ttl: 6m is out of bounds; write a duration from 0s to 5m",
+        ],
+    },
+    Wrong {
+        name: "addresses, each at its place in the list",
+        file: "[server]\nlisten = [\n  \"0.0.0.0:5000\",\n  \":5000\",\n  \"localhost\",\n  \"0.0.0.0:5000\",\n]\n",
+        told: &[
+            "cachalot.toml:4:3: server.listen: \":5000\" has no address; write \"0.0.0.0:5000\" for every IPv4 address, or \"[::]:5000\"",
+            "cachalot.toml:5:3: server.listen: \"localhost\" is not an IP address with a port; write for example \"0.0.0.0:5000\" or \"[::1]:5000\"",
+            "cachalot.toml:6:3: server.listen: 0.0.0.0:5000 is in the list twice; take one out",
+        ],
+    },
+    Wrong {
+        name: "a list of wrong elements is not called empty as well",
+        file: "[[upstream]]\nname = \"a.test\"\nendpoints = [\"a.test\"]\naliases = [\"b/c\", 5]\n",
+        told: &[
+            "cachalot.toml:3:14: upstream.endpoints: \"a.test\" is not a URL with http or https; write for example \"https://registry.example\"",
+            "cachalot.toml:4:12: upstream.aliases: \"b/c\" is not the name of a registry; write the host alone, such as \"quay.io\"",
+            "cachalot.toml:4:19: upstream.aliases: holds a whole number in the list; write a text in quotes",
+        ],
+    },
+    Wrong {
+        name: "no address at all",
+        file: "[server]\nlisten = []\n",
+        told: &[
+            "cachalot.toml:2:10: server.listen: is empty; write at least one address, such as [\"127.0.0.1:5000\"]",
+        ],
+    },
+    Wrong {
+        name: "listeners that cannot both be",
+        file: "[server]\nlisten = [\"0.0.0.0:5000\", \"127.0.0.1:5000\"]\n[admin]\nlisten = \"127.0.0.1:5000\"\n",
+        told: &[
+            "cachalot.toml:2:27: server.listen: 127.0.0.1:5000 cannot be listened on beside 0.0.0.0:5000; take one out or change a port",
+            "cachalot.toml:4:10: admin.listen: server.listen (0.0.0.0:5000) and admin.listen (127.0.0.1:5000) are the same; change a port",
+            "cachalot.toml:4:10: admin.listen: server.listen (127.0.0.1:5000) and admin.listen (127.0.0.1:5000) are the same; change a port",
+        ],
+    },
+    Wrong {
+        name: "a store too small for its own manifests",
+        file: "[store]\ncapacity = \"512MiB\"\n",
+        told: &[
+            "cachalot.toml:2:12: store.capacity: capacity (512.0 MiB) leaves nothing for layers beside manifests (1.0 GiB); raise the one or lower the other",
+        ],
+    },
+    Wrong {
+        name: "an unknown default upstream",
+        file: "[server]\ndefault_upstream = \"dokcer.io\"\n",
+        told: &[
+            "cachalot.toml:2:20: server.default_upstream: dokcer.io is not an upstream; did you mean \"docker.io\"?",
+        ],
+    },
+    Wrong {
+        name: "names that lead to two upstreams",
+        file: "[[upstream]]\nname = \"a.test\"\naliases = [\"quay.io\"]\n[[upstream]]\nname = \"A.test\"\n[[upstream]]\nname = \"index.docker.io\"\n",
+        told: &[
+            "cachalot.toml:3:12: upstream.aliases: quay.io is a built-in upstream already; leave it out, or set server.builtin_upstreams = false",
+            "cachalot.toml:5:8: upstream.name: a.test names another upstream already; give each name once",
+            "cachalot.toml:7:8: upstream.name: index.docker.io is an alias of the built-in upstream docker.io already; write docker.io instead",
+        ],
+    },
+    Wrong {
+        name: "a virtual host that leads to two upstreams",
+        file: "[[upstream]]\nname = \"a.test\"\nhosts = [\"h.test\"]\n[[upstream]]\nname = \"b.test\"\nhosts = [\"H.test.\"]\n",
+        told: &["cachalot.toml:6:10: upstream.hosts: H.test. leads to a.test already; a host leads to one upstream"],
+    },
+    Wrong {
+        name: "URLs of endpoints",
+        file: "[[upstream]]\nname = \"a.test\"\nendpoints = [\"a.test\", \"ftp://a.test\", \"https://u:hunter2@a.test\", \"https://a.test/v2/\", \"https://a.test?b\"]\n",
+        told: &[
+            "cachalot.toml:3:14: upstream.endpoints: \"a.test\" is not a URL with http or https; write for example \"https://registry.example\"",
+            "cachalot.toml:3:24: upstream.endpoints: \"ftp://a.test\" is not a URL with http or https; write for example \"https://registry.example\"",
+            "cachalot.toml:3:40: upstream.endpoints: the URL holds a user name or a password; set username and password_file instead",
+            "cachalot.toml:3:68: upstream.endpoints: \"https://a.test/v2/\" ends with /v2; leave that out, it is added to every request",
+            "cachalot.toml:3:90: upstream.endpoints: \"https://a.test?b\" has a query or a fragment; leave out what follows ? or #",
+        ],
+    },
+    Wrong {
+        name: "half of the credentials, and files that are not there",
+        file: "[[upstream]]\nname = \"a.test\"\nusername = \"bot\"\nca = \"/nonexistent/ca.pem\"\n[[upstream]]\nname = \"b.test\"\npassword_file = \"/nonexistent/password\"\n",
+        told: &[
+            "cachalot.toml:3:12: upstream.username: has no password beside it; set password_file as well",
+            "cachalot.toml:4:6: upstream.ca: cannot read /nonexistent/ca.pem: No such file or directory (os error 2)",
+            "cachalot.toml:7:17: upstream.password_file: cannot read /nonexistent/password: No such file or directory (os error 2)",
+            "cachalot.toml:7:17: upstream.password_file: has no user beside it; set username as well",
+        ],
+    },
+    Wrong {
+        name: "an upstream without a name, checked nevertheless",
+        file: "[[upstream]]\nheader_timeout = \"60s\"\nproxy = \"proxy.test\"\n",
+        told: &[
+            "cachalot.toml:1:1: upstream: has no name; write name = \"…\", the host of the registry, such as \"quay.io\"",
+            "cachalot.toml:2:18: upstream.header_timeout: 60s is out of bounds; write a duration from 100ms to 25s",
+            "cachalot.toml:3:9: upstream.proxy: \"proxy.test\" is not a proxy; write \"environment\", \"none\", or a URL such as \"http://proxy.example:3128\"",
+        ],
+    },
+    Wrong {
+        name: "a misspelt level and format",
+        file: "[log]\nlevel = \"inof\"\nformat = \"yaml\"\n",
+        told: &[
+            "cachalot.toml:2:9: log.level: \"inof\" is not a level; write one of off, error, warn, info, debug, trace",
+            "cachalot.toml:3:10: log.format: \"yaml\" is not a format; write \"text\" or \"json\"",
+        ],
+    },
+    Wrong {
+        name: "keys and sections that stand there twice, with the rest of the file",
+        file: "[fills]\nmax = 1\nmax = 2\n[log]\n[log]\n[store]\ncapcity = 1\n",
+        told: &[
+            "cachalot.toml:3:1: max: stands above already; take one of them out",
+            "cachalot.toml:5:2: log: stands above already; take one of them out",
+            "cachalot.toml:7:1: store.capcity: unknown key; did you mean \"capacity\"?",
+        ],
+    },
+    Wrong {
+        name: "columns are characters, not bytes",
+        file: "[log]\nlevel = \"é\" # é\n\"é\" = 1\n[store]\npath = \"é\"; capcity = 1\n",
+        told: &["cachalot.toml:5:11: unexpected key or value, expected newline, `#`"],
+    },
+    Wrong {
+        name: "all syntax errors at once",
+        file: "[store]\ncapacity = 100GiB\n[log\nlevel = \"info\"\n",
+        told: &[
+            "cachalot.toml:2:12: string values must be quoted, expected literal string",
+            "cachalot.toml:3:5: unclosed table, expected `]`",
+        ],
+    },
+];
+
+#[test]
+fn every_problem_of_a_file_is_told_with_its_place() {
+    for Wrong { name, file, told } in WRONG {
+        let ground = Ground::new(file);
+        assert_eq!(ground.told(&ground.sources()), *told, "{name}");
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_a_problem_like_others() {
+    let ground = Ground::new("");
+    let file = Some(ground.0.path().join("absent.toml"));
+    let environment = variables(&[("CACHALOT_LOG__LEVLE", "info")]);
+    let sources = Sources { file, environment, ..Sources::default() };
+    assert_eq!(
+        ground.told(&sources),
+        [
+            "absent.toml: cannot be read: No such file or directory (os error 2)",
+            "CACHALOT_LOG__LEVLE: log.levle: unknown variable; did you mean CACHALOT_LOG__LEVEL?",
+        ]
+    );
+}
+
+#[test]
+fn problems_of_variables_and_flags_carry_their_names() {
+    let ground = Ground::new("[fills]\nmax = 0\n");
+    let sources = Sources {
+        environment: variables(&[
+            ("CACHALOT_FILLS__MAXX", "3"),
+            ("CACHALOT_SERVER__LISTEN", "127.0.0.1:5000,:6000"),
+            ("CACHALOT_SREVER__LISTEN", "127.0.0.1:5000"),
+            ("CACHALOT_UPSTREAM__NAME", "a.test"),
+            ("CACHALOT__LOG__LEVEL", "info"),
+            ("CACHALOT_FRESHNESS__OFFLINE", "maybe"),
+            ("CACHALOT_SERVER__CONNECTIONS", "many"),
+        ]),
+        flags: Flags {
+            admin: Some("5001".into()),
+            upstreams: vec!["a.test".into(), "b.test=b".into(), "c d=https://c.test".into()],
+            ..Flags::default()
+        },
+        ..ground.sources()
+    };
+    assert_eq!(
+        ground.told(&sources),
+        [
+            "cachalot.toml:2:7: fills.max: is out of bounds; write a whole number from 1 to 10000",
+            "CACHALOT_FILLS__MAXX: fills.maxx: unknown variable; did you mean CACHALOT_FILLS__MAX?",
+            "CACHALOT_FRESHNESS__OFFLINE: freshness.offline: \"maybe\" is neither true nor false",
+            "CACHALOT_SERVER__CONNECTIONS: server.connections: is out of bounds; write a whole number from 1 to 1000000",
+            "CACHALOT_SERVER__LISTEN: server.listen: \":6000\" has no address; write \"0.0.0.0:6000\" for every IPv4 address, or \"[::]:6000\"",
+            "CACHALOT_SREVER__LISTEN: srever.listen: unknown variable; did you mean CACHALOT_SERVER__LISTEN?",
+            "CACHALOT_UPSTREAM__NAME: upstream.name: an upstream cannot be set by a variable; write it to the file, or use --upstream NAME=URL",
+            "CACHALOT__LOG__LEVEL: _log.level: unknown variable; did you mean CACHALOT_LOG__LEVEL?",
+            "--admin: admin.listen: \"5001\" is not an IP address with a port; write for example \"0.0.0.0:5000\" or \"[::1]:5000\"",
+            "--upstream: \"b\" is not a URL with http or https; write for example \"https://registry.example\"",
+            "--upstream: \"c d\" is not the name of a registry; write a host, such as \"quay.io\" or \"registry.example:5000\"",
+            "--upstream: has no =; write NAME=URL, such as registry.example=https://registry.example:8443",
+        ]
+    );
+}
+
+#[test]
+fn flags_beat_the_environment_which_beats_the_file_which_beats_the_defaults() {
+    let ground = Ground::new(
+        "[server]\nlisten = [\"127.0.0.1:1\", \"127.0.0.1:2\"]\nconnections = 7\n[store]\npath = \"/file\"\ncapacity = \"7GiB\"\n",
+    );
+    let mut sources = ground.sources();
+    let settings = |sources: &Sources| Settings::load(sources).unwrap();
+    let listen = |settings: &Settings| settings.server.listen.iter().map(ToString::to_string).collect::<Vec<_>>();
+
+    let from_file = settings(&sources);
+    assert_eq!(listen(&from_file), ["127.0.0.1:1", "127.0.0.1:2"]);
+    assert_eq!(from_file.store.path, PathBuf::from("/file"));
+    assert_eq!((from_file.admin.listen, from_file.fills.max), (ADMIN_LISTEN, FILLS_MAX));
+
+    sources.environment = variables(&[
+        ("CACHALOT_SERVER__LISTEN", "127.0.0.1:3, [::1]:3"),
+        ("CACHALOT_SERVER__CONNECTIONS", "9"),
+        ("CACHALOT_STORE__PATH", "/variable"),
+        ("CACHALOT_STORE__MIN_FREE", "1%"),
+        ("CACHALOT_FRESHNESS__OFFLINE", "true"),
+    ]);
+    let from_environment = settings(&sources);
+    assert_eq!(listen(&from_environment), ["127.0.0.1:3", "[::1]:3"]);
+    assert_eq!(from_environment.server.connections, 9);
+    assert_eq!(from_environment.store.path, PathBuf::from("/variable"));
+    assert_eq!(from_environment.store.capacity, Quantity::Bytes(7 << 30));
+    assert_eq!(from_environment.store.min_free, Quantity::Percent(1));
+    assert!(from_environment.freshness.offline && from_environment.upstreams.iter().all(|up| up.freshness.offline));
+
+    sources.flags = Flags {
+        listen: vec!["127.0.0.1:4".into()],
+        admin: Some("127.0.0.1:5".into()),
+        store: Some("/flag".into()),
+        upstreams: Vec::new(),
+    };
+    let from_flags = settings(&sources);
+    assert_eq!(listen(&from_flags), ["127.0.0.1:4"]);
+    assert_eq!(from_flags.admin.listen.to_string(), "127.0.0.1:5");
+    assert_eq!(from_flags.store.path, PathBuf::from("/flag"));
+    assert_eq!(from_flags.server.connections, 9);
+}
+
+#[test]
+fn a_wrong_value_that_a_later_layer_replaces_is_no_problem() {
+    let ground = Ground::new("[server]\nlisten = [\"nowhere\"]\n");
+    let flags = Flags { listen: vec!["127.0.0.1:1".into()], ..Flags::default() };
+    assert_eq!(ground.told(&Sources { flags, ..ground.sources() }), [""; 0]);
+}
+
+#[test]
+fn what_kubernetes_puts_into_the_environment_is_not_ours() {
+    let environment = variables(&[
+        ("CACHALOT_PORT", "tcp://10.0.0.1:5000"),
+        ("CACHALOT_PORT_5000_TCP_ADDR", "10.0.0.1"),
+        ("CACHALOT_SERVICE_HOST", "10.0.0.1"),
+        ("CACHALOT_SERVICE_PORT_HTTP", "5000"),
+        ("CACHALOT_CONFIG", "/etc/cachalot.toml"),
+        ("OTHER_SERVER__LISTEN", "x"),
+    ]);
+    assert!(Settings::load(&Sources { environment, ..Sources::default() }).is_ok());
+}
+
+#[test]
+fn the_store_is_in_the_cache_directory_of_the_user() {
+    for (environment, path) in [
+        (&[("XDG_CACHE_HOME", "/x"), ("HOME", "/home/a")][..], "/x/cachalot"),
+        (&[("XDG_CACHE_HOME", "relative"), ("HOME", "/home/a")], "/home/a/.cache/cachalot"),
+        (&[("XDG_CACHE_HOME", ""), ("HOME", "/home/a")], "/home/a/.cache/cachalot"),
+        (&[("HOME", "")], "/var/cache/cachalot"),
+        (&[], "/var/cache/cachalot"),
+    ] {
+        let sources = Sources { environment: variables(environment), ..Sources::default() };
+        assert_eq!(Settings::load(&sources).unwrap().store.path, PathBuf::from(path), "{environment:?}");
+    }
+}
+
+/// Every key there is. `PASSWORD` and `CA` stand for files.
+const FULL: &str = r#"
+[server]
+listen = ["0.0.0.0:5000", "[::1]:5000"]
+default_upstream = "registry-1.docker.io"
+builtin_upstreams = true
+drain_timeout = "1m 30s"
+header_timeout = "100s"
+connections = 100
+write_stall_timeout = "10s"
+[admin]
+listen = "127.0.0.1:5001"
+[store]
+path = "/var/lib/cachalot"
+capacity = "100GiB"
+min_free = "5%"
+memory = "1GB"
+manifests = "2GiB"
+[freshness]
+tag_ttl = "1min"
+stale_if_error = "1d"
+negative_ttl = "0s"
+offline = false
+[fills]
+max = 16
+[log]
+level = "info,cachalot::upstream=debug"
+format = "json"
+access = false
+[[upstream]]
+name = "Registry.Test:5000"
+endpoints = ["https://a.test:5000/prefix", "http://10.0.0.1"]
+aliases = ["rt", "old.test"]
+hosts = ["mirror.test", "10.0.0.2:80"]
+username = "bot"
+password_file = "PASSWORD"
+ca = "CA"
+insecure = false
+connections = 8
+requests = 16
+rate = 50
+connect_timeout = "500ms"
+header_timeout = "25s"
+idle_timeout = "10m"
+proxy = "http://proxy.test:3128"
+tag_ttl = "1h"
+stale_if_error = "0s"
+offline = true
+"#;
+
+#[test]
+fn every_key_is_accepted_and_arrives() {
+    for (section, keys) in SECTIONS {
+        for key in keys {
+            assert!(FULL.contains(&format!("\n{key} = ")), "{section}.{key} is not in the full example");
+        }
+    }
+    let ground = Ground::new("");
+    let certificate = rcgen::generate_simple_self_signed(["a.test".to_owned()]).unwrap().cert.pem();
+    ground.write("ca.pem", &format!("a comment\n{certificate}\n{certificate}"));
+    ground.write("password", "hunter2 \r\n");
+    let name = |file: &str| ground.0.path().join(file).display().to_string();
+    ground.write("cachalot.toml", &FULL.replace("PASSWORD", &name("password")).replace("CA", &name("ca.pem")));
+
+    let settings = Settings::load(&ground.sources()).unwrap_or_else(|problems| panic!("{problems}"));
+    assert_eq!(settings.server.default_upstream, Some("docker.io".parse().unwrap()));
+    assert_eq!(settings.server.drain_timeout, std::time::Duration::from_secs(90));
+    assert_eq!(settings.store.memory, 1_000_000_000);
+    let upstream = settings.upstreams.last().unwrap();
+    assert_eq!(upstream.name.as_str(), "registry.test:5000");
+    assert_eq!(upstream.endpoints.len(), 2);
+    assert_eq!(upstream.ca.len(), 2);
+    let credentials = upstream.credentials.as_ref().unwrap();
+    assert_eq!((credentials.username.as_str(), credentials.password.expose()), ("bot", "hunter2 "));
+    assert!(upstream.freshness.offline && !settings.freshness.offline);
+    assert_eq!(upstream.freshness.negative_ttl, settings.freshness.negative_ttl);
+    assert_eq!(settings.table.find("rt").unwrap().name, upstream.name);
+    assert_eq!(settings.table.find_host("MIRROR.test:5000").unwrap().name, upstream.name);
+}
+
+#[test]
+fn files_that_an_upstream_names_are_checked_and_secrets_are_not_told() {
+    let ground = Ground::new("");
+    let name = |file: &str| ground.0.path().join(file).display().to_string();
+    for (id, password, ca, told) in [
+        (
+            "empty",
+            "\n",
+            "",
+            vec![
+                "password_file: password is empty; write the password to it",
+                "ca: ca.pem holds no certificate; write one or more in PEM (-----BEGIN CERTIFICATE-----)",
+            ],
+        ),
+        (
+            "garbage",
+            "hunter2",
+            "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+            vec!["ca: certificate 1 in ca.pem cannot be used"],
+        ),
+        ("broken PEM", "hunter2", "-----BEGIN CERTIFICATE-----\n!\n", vec!["ca: ca.pem is not valid PEM"]),
+        (
+            "huge",
+            &"hunter2".repeat(20_000),
+            "",
+            vec!["password_file: password is larger than", "ca: ca.pem holds no certificate"],
+        ),
+    ] {
+        ground.write("password", password);
+        ground.write("ca.pem", ca);
+        ground.write(
+            "cachalot.toml",
+            &format!(
+                "[[upstream]]\nname = \"a.test\"\nusername = \"bot\"\npassword_file = {:?}\nca = {:?}\n",
+                name("password"),
+                name("ca.pem")
+            ),
+        );
+        let found = ground.told(&ground.sources());
+        assert_eq!(found.len(), told.len(), "{id}: {found:?}");
+        for words in told {
+            assert!(found.iter().any(|line| line.contains(words)), "{id}: {found:?}");
+        }
+        assert!(!found.iter().any(|line| line.contains("hunter2")), "{id}: {found:?}");
+    }
+}
+
+#[test]
+fn without_a_file_the_well_known_registries_are_there() {
+    let settings = Settings::load(&Sources::default()).unwrap();
+    let names: Vec<&str> = settings.upstreams.iter().map(|upstream| upstream.name.as_str()).collect();
+    assert_eq!(
+        names,
+        [
+            "docker.io",
+            "ghcr.io",
+            "quay.io",
+            "registry.k8s.io",
+            "gcr.io",
+            "mcr.microsoft.com",
+            "public.ecr.aws",
+            "nvcr.io",
+            "registry.gitlab.com"
+        ]
+    );
+    for alias in ["docker.io", "index.docker.io", "registry-1.docker.io", "registry.hub.docker.com"] {
+        assert_eq!(settings.table.find(alias).unwrap().name.as_str(), "docker.io");
+    }
+    assert_eq!(settings.table.default_upstream().unwrap().name.as_str(), "docker.io");
+    assert!(settings.upstreams.iter().all(|upstream| upstream.endpoints.iter().all(|url| url.scheme() == "https")));
+}
+
+#[test]
+fn an_upstream_of_the_file_replaces_the_built_in_one_of_its_name_or_is_added() {
+    let settings = load(
+        "[[upstream]]\nname = \"docker.io\"\nconnections = 3\n[[upstream]]\nname = \"a.test\"\nendpoints = [\"http://a.test\"]\n",
+    );
+    assert_eq!(settings.upstreams.len(), BUILTIN_UPSTREAMS.len() + 1);
+    let find = |name: &str| settings.upstreams.iter().find(|upstream| upstream.name.as_str() == name).unwrap();
+    let hub = find("docker.io");
+    assert_eq!((hub.connections, hub.aliases.len()), (3, 3));
+    assert_eq!(hub.endpoints.first().map(Url::as_str), Some("https://registry-1.docker.io/"));
+    assert_eq!(find("a.test").requests, UPSTREAM_REQUESTS);
+    // P-112: port 80 is the default port of a plain-http upstream.
+    assert_eq!(settings.table.find("a.test:80").unwrap().name.as_str(), "a.test");
+}
+
+#[test]
+fn the_built_in_upstreams_can_be_switched_off() {
+    let settings = load("[server]\nbuiltin_upstreams = false\n[[upstream]]\nname = \"a.test\"\n");
+    assert_eq!(settings.upstreams.len(), 1);
+    assert_eq!(settings.server.default_upstream, None);
+    let settings = load("[server]\ndefault_upstream = \"\"\n");
+    assert_eq!(settings.table.default_upstream(), None);
+}
+
+#[test]
+fn a_flag_adds_an_upstream_or_gives_a_known_one_other_endpoints() {
+    let ground = Ground::new("[[upstream]]\nname = \"a.test\"\nconnections = 3\n");
+    let flags = [
+        "a.test=http://127.0.0.1:1",
+        "b.test=https://b.test/p",
+        "index.docker.io=http://127.0.0.1:2",
+        "a.test=http://127.0.0.1:3",
+    ];
+    let flags = Flags { upstreams: flags.map(str::to_owned).to_vec(), ..Flags::default() };
+    let settings = Settings::load(&Sources { flags, ..ground.sources() }).unwrap();
+    let endpoints = |name: &str| {
+        let upstream = settings.upstreams.iter().find(|upstream| upstream.name.as_str() == name).unwrap();
+        (upstream.connections, upstream.endpoints.iter().map(Url::to_string).collect::<Vec<_>>())
+    };
+    assert_eq!(endpoints("a.test"), (3, vec!["http://127.0.0.1:1/".to_owned(), "http://127.0.0.1:3/".to_owned()]));
+    assert_eq!(endpoints("b.test"), (UPSTREAM_CONNECTIONS, vec!["https://b.test/p".to_owned()]));
+    assert_eq!(endpoints("docker.io").1, ["http://127.0.0.1:2/"]);
+}

@@ -33,8 +33,12 @@ pub(super) fn duration(text: &str, bounds: &RangeInclusive<Duration>) -> Result<
     Err(format!("{text} is out of bounds; write a duration from {least} to {most}"))
 }
 
-/// Reads `256MiB`, `5GB`; a number without a unit is bytes.
+/// Reads `256MiB`, `5GB`, `0`; a bare number is refused, for `memory = 256` would be taken for MiB by people and for bytes
+/// by us.
 pub(super) fn bytes(text: &str, bounds: &RangeInclusive<u64>) -> Result<u64, String> {
+    if text.trim().parse::<f64>().is_ok_and(|number| number != 0.0) {
+        return Err(format!("{text:?} has no unit; write for example {SIZE_EXAMPLES}"));
+    }
     let value = text
         .trim()
         .parse::<ByteSize>()

@@ -68,6 +68,9 @@ impl HttpMetrics {
         }
         for kind in Kind::ALL {
             disconnects.with_label_values(&[kind.as_str()]);
+            for outcome in Outcome::ALL {
+                first_byte.with_label_values(&[kind.as_str(), outcome.as_str()]);
+            }
         }
         Ok(Self { requests, in_flight, duration, first_byte, disconnects })
     }

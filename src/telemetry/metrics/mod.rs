@@ -102,9 +102,21 @@ mod tests {
             r#"cachalot_storage_errors_total{operation="write",reason="enospc"} 0"#,
             r#"cachalot_upstream_errors_total{reason="timeout",upstream="docker.io"} 0"#,
             r#"cachalot_http_requests_in_flight{handler="blobs"} 0"#,
+            r#"cachalot_http_time_to_first_byte_seconds_count{kind="blob",result="hit"} 0"#,
+            r#"cachalot_upstream_requests_total{code="200",kind="manifest_tag",upstream="docker.io"} 0"#,
+            r#"cachalot_upstream_request_duration_seconds_count{kind="blob",upstream="_other"} 0"#,
+            r#"cachalot_upstream_retries_total{reason="stale_connection",upstream="docker.io"} 0"#,
         ] {
             assert!(text.lines().any(|line| line == series), "{series} is missing in\n{text}");
         }
+    }
+
+    #[test]
+    fn ten_upstreams_stay_within_the_budget_of_series() {
+        let names: Vec<UpstreamName> = (0..10).map(|number| format!("u{number}.test").parse().unwrap()).collect();
+        let text = Metrics::new(&names).unwrap().encode().unwrap();
+        let series = text.lines().filter(|line| !line.starts_with('#')).count();
+        assert!(series <= 6_000, "{series} series");
     }
 
     #[test]

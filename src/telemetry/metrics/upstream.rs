@@ -19,6 +19,12 @@ const FILL_BUCKETS: &[f64] = &[0.05, 0.2, 1.0, 5.0, 20.0, 60.0, 300.0, 1200.0, 3
 const ERROR_REASONS: [&str; 10] =
     ["dns", "connect", "tls", "timeout", "auth", "rate_limited", "http_4xx", "http_5xx", "truncated", "protocol"];
 
+/// Why a request is sent once more without an error that was told: a pooled connection turned out to be closed.
+const STALE_CONNECTION: &str = "stale_connection";
+
+/// What upstreams are asked about today.
+const ASKED: [Kind; 3] = [Kind::ManifestTag, Kind::ManifestDigest, Kind::Blob];
+
 /// The ends of token requests.
 const TOKEN_RESULTS: [&str; 3] = ["ok", "refused", "error"];
 
@@ -160,6 +166,11 @@ impl UpstreamMetrics {
         for reason in ERROR_REASONS {
             self.errors.with_label_values(&[label, reason]);
             self.retries.with_label_values(&[label, reason]);
+        }
+        self.retries.with_label_values(&[label, STALE_CONNECTION]);
+        for kind in ASKED {
+            self.answers.with_label_values(&[label, kind.as_str(), "200"]);
+            self.answer_duration.with_label_values(&[label, kind.as_str()]);
         }
         for result in TOKEN_RESULTS {
             self.tokens.with_label_values(&[label, result]);

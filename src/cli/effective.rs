@@ -1,0 +1,223 @@
+//! Writes settings as a configuration file in which every key is spelled out, for people who ask what holds.
+//!
+//! Loading the result gives the same settings again, but for passwords and certificates: those are left out (S-43), and a
+//! file with a `username` and no password is refused rather than loaded as something else.
+
+use std::fmt::{Display, Write};
+use std::time::Duration;
+
+use crate::settings::{Freshness, LogFormat, Proxy, Quantity, Settings, Upstream};
+
+/// Returns the file.
+pub(super) fn toml(settings: &Settings) -> String {
+    let mut file = File::default();
+    server(&mut file, settings);
+    store(&mut file, settings);
+    file.section("[freshness]");
+    freshness(&mut file, settings.freshness);
+    file.key("negative_ttl", duration(settings.freshness.negative_ttl));
+    file.section("[fills]");
+    file.key("max", settings.fills.max);
+    file.section("[log]");
+    file.key("level", text(&settings.log.level));
+    file.key("format", text(log_format(settings.log.format)));
+    file.key("access", settings.log.access);
+    for one in &settings.upstreams {
+        upstream(&mut file, one);
+    }
+    file.0
+}
+
+fn server(file: &mut File, settings: &Settings) {
+    let server = &settings.server;
+    file.section("[server]");
+    file.key("listen", list(&server.listen));
+    file.key("default_upstream", text(server.default_upstream.as_ref().map_or("", |name| name.as_str())));
+    file.note("those that hold stand below");
+    file.key("builtin_upstreams", false);
+    file.key("drain_timeout", duration(server.drain_timeout));
+    file.key("header_timeout", duration(server.header_timeout));
+    file.key("connections", server.connections);
+    file.key("write_stall_timeout", duration(server.write_stall_timeout));
+    file.section("[admin]");
+    file.key("listen", text(settings.admin.listen));
+}
+
+fn store(file: &mut File, settings: &Settings) {
+    let store = &settings.store;
+    file.section("[store]");
+    file.key("path", text(store.path.display()));
+    file.key("capacity", text(quantity(store.capacity)));
+    file.key("min_free", text(quantity(store.min_free)));
+    file.key("memory", text(bytes(store.memory)));
+    file.key("manifests", text(bytes(store.manifests)));
+}
+
+fn upstream(file: &mut File, upstream: &Upstream) {
+    file.section("[[upstream]]");
+    file.key("name", text(&upstream.name));
+    file.key("endpoints", list(&upstream.endpoints));
+    file.key("aliases", list(&upstream.aliases));
+    file.key("hosts", list(&upstream.hosts));
+    if let Some(credentials) = &upstream.credentials {
+        file.key("username", text(&credentials.username));
+        file.note("password_file is set and not shown");
+    }
+    if !upstream.ca.is_empty() {
+        file.note(&format!("ca is set; certificates in it: {}", upstream.ca.len()));
+    }
+    file.key("insecure", upstream.insecure);
+    file.key("connections", upstream.connections);
+    file.key("requests", upstream.requests);
+    match upstream.rate {
+        Some(rate) => file.key("rate", rate),
+        None => file.note("rate is not limited"),
+    }
+    file.key("connect_timeout", duration(upstream.connect_timeout));
+    file.key("header_timeout", duration(upstream.header_timeout));
+    file.key("idle_timeout", duration(upstream.idle_timeout));
+    file.key("proxy", text(proxy(&upstream.proxy)));
+    freshness(file, upstream.freshness);
+}
+
+/// Writes the keys that `[freshness]` and `[[upstream]]` share.
+fn freshness(file: &mut File, freshness: Freshness) {
+    file.key("tag_ttl", duration(freshness.tag_ttl));
+    file.key("stale_if_error", duration(freshness.stale_if_error));
+    file.key("offline", freshness.offline);
+}
+
+/// The file as far as it is written.
+#[derive(Default)]
+struct File(String);
+
+impl File {
+    fn section(&mut self, heading: &str) {
+        let space = if self.0.is_empty() { "" } else { "\n" };
+        self.line(format_args!("{space}{heading}"));
+    }
+
+    fn key(&mut self, key: &str, value: impl Display) {
+        self.line(format_args!("{key} = {value}"));
+    }
+
+    fn note(&mut self, words: &str) {
+        self.line(format_args!("# {words}"));
+    }
+
+    fn line(&mut self, line: impl Display) {
+        // Writing to a String never fails.
+        let _ = writeln!(self.0, "{line}");
+    }
+}
+
+fn text(value: impl Display) -> toml::Value {
+    toml::Value::String(value.to_string())
+}
+
+fn list<T: Display>(values: &[T]) -> toml::Value {
+    toml::Value::Array(values.iter().map(text).collect())
+}
+
+/// Writes a duration exactly: in its largest unit where one is enough, `75s` or `7d`, else in several.
+fn duration(value: Duration) -> toml::Value {
+    let units = [("d", 24 * 60 * 60), ("h", 60 * 60), ("m", 60), ("s", 1)];
+    let unit = units.into_iter().find(|(_, seconds)| value.as_secs().is_multiple_of(*seconds));
+    match unit {
+        Some((unit, seconds)) if value.subsec_nanos() == 0 && !value.is_zero() => {
+            text(format_args!("{}{unit}", value.as_secs() / seconds))
+        }
+        _ => text(humantime::format_duration(value)),
+    }
+}
+
+fn quantity(value: Quantity) -> String {
+    match value {
+        Quantity::Bytes(value) => bytes(value),
+        Quantity::Percent(value) => format!("{value}%"),
+    }
+}
+
+/// Writes a size exactly, in the largest unit that allows that.
+fn bytes(value: u64) -> String {
+    let units = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+    let unit = units.into_iter().find(|(_, size)| value > 0 && value.is_multiple_of(*size));
+    unit.map_or_else(|| format!("{value}B"), |(unit, size)| format!("{}{unit}", value / size))
+}
+
+fn log_format(format: LogFormat) -> &'static str {
+    match format {
+        LogFormat::Text => "text",
+        LogFormat::Json => "json",
+    }
+}
+
+fn proxy(proxy: &Proxy) -> &str {
+    match proxy {
+        Proxy::Environment => "environment",
+        Proxy::None => "none",
+        Proxy::Url(url) => url.as_str(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::settings::Sources;
+
+    fn load(directory: &Path, file: &str) -> Settings {
+        let path = directory.join("cachalot.toml");
+        std::fs::write(&path, file).unwrap();
+        let sources = Sources { file: Some(path), ..Sources::default() };
+        Settings::load(&sources).unwrap_or_else(|problems| panic!("{problems}\n{file}"))
+    }
+
+    #[test]
+    fn what_is_printed_can_be_loaded_and_means_the_same() {
+        let directory = tempfile::tempdir().unwrap();
+        for file in [
+            "",
+            "[server]\nbuiltin_upstreams = false\ndefault_upstream = \"\"\n[store]\npath = \"/a \\\"b\\\"\"\n",
+            "[store]\ncapacity = \"1500000001B\"\nmin_free = \"3%\"\nmemory = \"0\"\n[freshness]\ntag_ttl = \"90s\"\n\
+             [log]\nformat = \"json\"\n[[upstream]]\nname = \"a.test\"\nproxy = \"http://p.test:3128\"\nrate = 7\n\
+             hosts = [\"h.test\"]\nendpoints = [\"http://a.test:5000\"]\noffline = true\n",
+        ] {
+            let printed = toml(&load(directory.path(), file));
+            assert_eq!(toml(&load(directory.path(), &printed)), printed);
+        }
+    }
+
+    #[test]
+    fn passwords_are_not_printed() {
+        let directory = tempfile::tempdir().unwrap();
+        let password = directory.path().join("password");
+        std::fs::write(&password, "hunter2\n").unwrap();
+        let file = format!(
+            "[[upstream]]\nname = \"a.test\"\nusername = \"bot\"\npassword_file = {}\n",
+            text(password.display())
+        );
+        let printed = toml(&load(directory.path(), &file));
+        assert!(printed.contains("username = \"bot\"\n# password_file is set and not shown\n"), "{printed}");
+        assert!(!printed.contains("hunter2"), "{printed}");
+    }
+
+    #[test]
+    fn durations_are_exact() {
+        for (value, written) in
+            [(0, "0s"), (75_000, "75s"), (60_000, "1m"), (7 * 86_400_000, "7d"), (1_500, "1s 500ms")]
+        {
+            assert_eq!(duration(Duration::from_millis(value)), text(written));
+        }
+    }
+
+    #[test]
+    fn sizes_are_exact() {
+        for (value, written) in
+            [(0, "0B"), (1 << 40, "1TiB"), (5 << 30, "5GiB"), (1536 << 20, "1536MiB"), (1025, "1025B")]
+        {
+            assert_eq!(bytes(value), written);
+        }
+    }
+}
