@@ -76,7 +76,14 @@ impl Layers {
     fn add_environment(&mut self, environment: &[(String, String)]) {
         for (variable, value) in environment {
             let Some(name) = variable.strip_prefix(VARIABLE_PREFIX) else { continue };
-            let Some((section, key)) = name.split_once(VARIABLE_SEPARATOR) else { continue };
+            let Some((section, key)) = name.split_once(VARIABLE_SEPARATOR) else {
+                if let Some((section, key)) = key_with_one_underscore(&name.to_ascii_lowercase()) {
+                    let text = "has one underscore where two belong: between the section and the key".to_owned();
+                    let place = Place::Variable(variable.clone());
+                    self.problems.push(Problem { place, key: format!("{section}.{key}"), text });
+                }
+                continue;
+            };
             let (section, key) = (section.to_ascii_lowercase(), key.to_ascii_lowercase());
             let place = Place::Variable(variable.clone());
             match unknown_variable(&section, &key) {
@@ -111,6 +118,15 @@ impl Layers {
         let section_values = Map::from([(key.to_owned(), value)]);
         self.stack.push(Layer { values: Map::from([(section.to_owned(), Value::new(None, section_values))]) });
     }
+}
+
+/// Returns the key that `section_key` means; none of Kubernetes' variables has such a name.
+fn key_with_one_underscore(name: &str) -> Option<(&'static str, &'static str)> {
+    let of_section = |(section, keys): &(&'static str, &[&'static str])| {
+        let key = name.strip_prefix(section)?.strip_prefix('_')?;
+        Some((*section, *keys.iter().find(|known| **known == key)?))
+    };
+    SECTIONS.iter().filter(|(section, _)| *section != "upstream").find_map(of_section)
 }
 
 /// Where the values are written, by key path.

@@ -360,6 +360,16 @@ fn what_kubernetes_puts_into_the_environment_is_not_ours() {
 }
 
 #[test]
+fn one_underscore_where_two_belong_is_told() {
+    let environment = variables(&[("CACHALOT_LOG_LEVEL", "debug")]);
+    let problems = Settings::load(&Sources { environment, ..Sources::default() }).unwrap_err();
+    assert_eq!(
+        problems.to_string().trim(),
+        "CACHALOT_LOG_LEVEL: log.level: has one underscore where two belong: between the section and the key"
+    );
+}
+
+#[test]
 fn the_store_is_in_the_cache_directory_of_the_user() {
     for (environment, path) in [
         (&[("XDG_CACHE_HOME", "/x"), ("HOME", "/home/a")][..], "/x/cachalot"),
