@@ -5,9 +5,11 @@ use std::net::SocketAddr;
 use http::header::{CONTENT_LENGTH, HOST};
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
+use tokio::time::timeout;
 
 use super::access_log::Exchange;
 use super::body::Body;
+use super::limits::HEADER_BUDGET;
 use super::manifests::CACHE_STATUS;
 use super::respond::Problem;
 use super::{Server, blobs, manifests};
@@ -44,7 +46,8 @@ pub(super) async fn handle(server: &Server, request: Request<Incoming>, peer: So
         Ok(Route::Question(question)) => {
             exchange.is_about(handler(&question.endpoint), Some(&question));
             let routed = Routed { server, request: &request, question: &question, is_head };
-            let answered = ask(&routed, &mut exchange).await;
+            let answered = timeout(HEADER_BUDGET, ask(&routed, &mut exchange)).await;
+            let answered = answered.unwrap_or_else(|_elapsed| Err(Problem::too_slow(&question)));
             answered.map(|response| with_namespace(response, &question))
         }
         Err(refusal) => Err(Problem::of_refusal(&refusal)),

@@ -14,8 +14,9 @@ use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
 use super::body::Body;
+use super::limits::HEADER_BUDGET;
 use crate::cache::CacheError;
-use crate::oci::{ErrorCode, Refusal, error_body};
+use crate::oci::{ErrorCode, Question, Refusal, error_body};
 use crate::telemetry::sentence;
 use crate::upstream::UpstreamError;
 
@@ -78,6 +79,15 @@ impl Problem {
             CacheError::Overloaded { retry_after } => Self::unavailable(message, *retry_after),
             CacheError::Aborted => Self::unavailable(message, STOPPING_PAUSE),
         }
+    }
+
+    /// Returns the problem that an answer is which did not come within the header budget.
+    pub(super) fn too_slow(question: &Question) -> Self {
+        let message = format!(
+            "{} has not answered within {HEADER_BUDGET:?}; what it sends is kept for the next attempt",
+            question.upstream
+        );
+        Self::new(StatusCode::GATEWAY_TIMEOUT, ErrorCode::Unavailable, message)
     }
 
     fn of_upstream(error: &UpstreamError, message: String, asked: Asked) -> Self {

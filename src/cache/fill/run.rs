@@ -32,8 +32,8 @@ const RESUME_PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause before a resumption.
 const RESUME_PAUSE_MAX: Duration = Duration::from_secs(5);
 
-/// How long a new fill waits for a place; within the time that a client waits for headers (P-124).
-const QUEUE_WAIT: Duration = Duration::from_secs(15);
+/// How long a new fill waits for a place; it leaves most of the time that a client waits for headers to the upstream (P-124).
+const QUEUE_WAIT: Duration = Duration::from_secs(5);
 
 /// Places for fills under way; cheap to clone.
 #[derive(Debug, Clone)]
