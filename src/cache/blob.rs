@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::body::BlobBody;
+use super::body::{BlobBody, Reading};
 use super::fill::Interest;
 use super::fill::{Fill, FillKey, FillTask, Joined, Reach};
 use super::{Cache, CacheError, Place, Upstream};
@@ -38,15 +38,6 @@ enum Source {
     Nowhere,
     Stored(Object),
     Fill(Interest),
-}
-
-/// What a body needs beside its source.
-#[derive(Debug, Clone)]
-pub(super) struct Reading {
-    pub(super) cache: Cache,
-    pub(super) upstream: Arc<Upstream>,
-    pub(super) repository: RepositoryName,
-    pub(super) digest: Digest,
 }
 
 impl BlobAnswer {

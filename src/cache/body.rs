@@ -4,14 +4,25 @@
 
 use std::io;
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
 
-use super::blob::Reading;
 use super::fill::{FollowError, Follower, Interest, Reach};
+use super::{Cache, Upstream};
+use crate::oci::{Digest, RepositoryName};
 use crate::store::{Buffers, Object};
 use crate::upstream::{BlobTransfer, UpstreamError};
+
+/// What a body needs beside its source.
+#[derive(Debug, Clone)]
+pub(super) struct Reading {
+    pub(super) cache: Cache,
+    pub(super) upstream: Arc<Upstream>,
+    pub(super) repository: RepositoryName,
+    pub(super) digest: Digest,
+}
 
 /// The bytes of a blob, or of a range of it.
 #[derive(Debug)]

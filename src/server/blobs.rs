@@ -12,9 +12,9 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
 use super::access_log::Exchange;
 use super::body::{Body, chunks};
-use super::dispatch::Routed;
-use super::manifests::{CONTENT_DIGEST, lines, text, unknown_upstream};
+use super::headers::{CONTENT_DIGEST, lines, text};
 use super::respond::{Asked, Problem};
+use super::routed::Routed;
 use crate::cache::{BlobAnswer, BlobQuestion, CacheError};
 use crate::oci::{Digest, ErrorCode};
 use crate::telemetry::Kind;
@@ -32,7 +32,7 @@ pub(super) async fn answer(
     exchange: &mut Exchange,
 ) -> Result<Response<Body>, Problem> {
     let question = routed.question;
-    let upstream = routed.server.cache.upstream(&question.upstream).ok_or_else(unknown_upstream)?;
+    let upstream = routed.server.cache.upstream(&question.upstream).ok_or_else(Problem::unknown_upstream)?;
     let asked = BlobQuestion { upstream, repository: &question.repository, digest, wants_bytes: !routed.is_head };
     let answered = routed.server.cache.blob(&asked).await;
     exchange.answered(Kind::Blob, answered.as_ref().map_or_else(CacheError::outcome, |answer| answer.outcome));

@@ -3,34 +3,20 @@
 use std::net::SocketAddr;
 
 use http::header::{CONTENT_LENGTH, HOST};
-use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use tokio::time::timeout;
 
 use super::access_log::Exchange;
 use super::body::Body;
+use super::headers::{API_VERSION, CACHE_STATUS, OCI_NAMESPACE};
 use super::limits::HEADER_BUDGET;
-use super::manifests::CACHE_STATUS;
 use super::respond::Problem;
+use super::routed::Routed;
 use super::{Server, blobs, manifests};
 use crate::oci::{Endpoint, ErrorCode, Question, Refusal, Route, route};
 use crate::telemetry::Handler;
 use crate::wire::cache_status_header;
-
-/// P-19: old Docker engines require it on every answer under `/v2/`.
-const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
-
-/// P-113: says which upstream `ns` selected, as it was received.
-const OCI_NAMESPACE: HeaderName = HeaderName::from_static("oci-namespace");
-
-/// A request that has been routed.
-#[derive(Debug)]
-pub(super) struct Routed<'a> {
-    pub(super) server: &'a Server,
-    pub(super) request: &'a Request<Incoming>,
-    pub(super) question: &'a Question,
-    pub(super) is_head: bool,
-}
 
 /// Answers one request.
 pub(super) async fn handle(server: &Server, request: Request<Incoming>, peer: SocketAddr) -> Response<Body> {

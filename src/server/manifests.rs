@@ -1,19 +1,17 @@
 //! Manifests on the wire (P-22…P-42).
 
 use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_NONE_MATCH, WARNING};
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
 use super::access_log::Exchange;
 use super::body::Body;
-use super::dispatch::Routed;
+use super::headers::{CACHE_STATUS, CONTENT_DIGEST, lines, text};
 use super::respond::{Asked, Problem};
+use super::routed::Routed;
 use crate::cache::{CacheError, ManifestAnswer, ManifestQuestion};
-use crate::oci::{ErrorCode, Reference};
+use crate::oci::Reference;
 use crate::telemetry::{Kind, StaleReason};
 use crate::wire::{Accept, cache_control, cache_status_header, etag, is_not_modified};
-
-pub(super) const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
-pub(super) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
 /// Answers a manifest request; a `Range` on it is ignored, which P-37 allows.
 pub(super) async fn answer(
@@ -22,7 +20,7 @@ pub(super) async fn answer(
     exchange: &mut Exchange,
 ) -> Result<Response<Body>, Problem> {
     let question = routed.question;
-    let upstream = routed.server.cache.upstream(&question.upstream).ok_or_else(unknown_upstream)?;
+    let upstream = routed.server.cache.upstream(&question.upstream).ok_or_else(Problem::unknown_upstream)?;
     let headers = routed.request.headers();
     let accept = Accept::from_lines(lines(headers, &ACCEPT));
     let asked = ManifestQuestion {
@@ -41,11 +39,6 @@ pub(super) async fn answer(
     let manifest = answered.map_err(|error| Problem::of_failure(&error, Asked::Manifest))?;
     let matches = is_not_modified(lines(headers, &IF_NONE_MATCH), &manifest.digest);
     Ok(respond(manifest, reference, matches, routed.is_head))
-}
-
-/// The table was made from the upstreams: a routed one is known, unless this is a bug.
-pub(super) fn unknown_upstream() -> Problem {
-    Problem::new(StatusCode::NOT_FOUND, ErrorCode::NameUnknown, "no such upstream is configured")
 }
 
 fn respond(manifest: ManifestAnswer, reference: &Reference, not_modified: bool, is_head: bool) -> Response<Body> {
@@ -77,14 +70,4 @@ fn respond(manifest: ManifestAnswer, reference: &Reference, not_modified: bool, 
     }
     *response.headers_mut() = headers;
     response
-}
-
-/// Returns the lines of a header that are text.
-pub(super) fn lines<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
-    headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok())
-}
-
-/// Digests and media types hold visible ASCII only, by their grammars.
-pub(super) fn text(value: &str) -> HeaderValue {
-    HeaderValue::from_str(value).unwrap_or_else(|_invalid| HeaderValue::from_static(""))
 }

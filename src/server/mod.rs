@@ -10,10 +10,12 @@ mod blobs;
 mod body;
 mod connection;
 mod dispatch;
+mod headers;
 mod limits;
 mod listener;
 mod manifests;
 mod respond;
+mod routed;
 
 use std::sync::Arc;
 

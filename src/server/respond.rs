@@ -81,6 +81,11 @@ impl Problem {
         }
     }
 
+    /// The table was made from the upstreams: a routed one is known, unless this is a bug.
+    pub(super) fn unknown_upstream() -> Self {
+        Self::new(StatusCode::NOT_FOUND, ErrorCode::NameUnknown, "no such upstream is configured")
+    }
+
     /// Returns the problem that an answer is which did not come within the header budget.
     pub(super) fn too_slow(question: &Question) -> Self {
         let message = format!(
