@@ -451,6 +451,21 @@ async fn an_upstream_that_ignores_ranges_still_serves_a_far_one() {
 }
 
 #[tokio::test]
+async fn a_refused_range_does_not_end_the_fill() {
+    let bench = Bench::new(ScriptedOrigin::new(blob(8 * MIB)).paced());
+    let answer = bench.open().await;
+    bench.origin.faults.lock().unwrap().push_back(Fault::Status(404));
+    let reading = tokio::spawn(read(answer.range(ByteRange { start: 7 * MIB, end: 7 * MIB + 9 })));
+    bench.origin.wait_for_transfers(2).await;
+    bench.origin.pace.close();
+    let (bytes, complete) = reading.await.unwrap();
+    assert_eq!((&bytes[..], complete), (&bench.blob[7 * 1024 * 1024..7 * 1024 * 1024 + 10], true));
+    assert!(read(answer.from(0)).await == (bench.blob.to_vec(), true));
+    drop(answer);
+    bench.settle().await;
+}
+
+#[tokio::test]
 async fn a_blob_of_unknown_length_is_streamed_verified_and_kept() {
     let bench = Bench::new(ScriptedOrigin::new(blob(MIB + 3)).faults([Fault::NoLength]));
     let answer = bench.open().await;

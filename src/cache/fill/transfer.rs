@@ -61,12 +61,22 @@ impl Board {
 pub(super) enum Ended {
     /// It brought what it was asked for, or met bytes that are there or come otherwise.
     Done,
-    /// The upstream answered a range with the whole blob.
+    /// The upstream answered a range with something else: the whole blob, or a refusal.
     RangesIgnored,
     /// The ground did not take its bytes.
     Refused,
     /// It broke; `progressed` when it brought any byte.
     Broken { error: UpstreamError, progressed: bool },
+}
+
+impl Ended {
+    /// A refused range is no reason to give up what the transfer in order may still bring.
+    fn of_demand(self) -> Self {
+        match self {
+            Self::Broken { error, progressed: false } if !error.is_transient() => Self::RangesIgnored,
+            other => other,
+        }
+    }
 }
 
 /// One transfer.
@@ -88,7 +98,7 @@ impl Transfer {
             Order::Sequential => self.fetch(opened).await,
             // Bytes out of order have nowhere to land once the store does not take them.
             Order::Demand => tokio::select! {
-                ended = self.fetch(opened) => ended,
+                ended = self.fetch(opened) => ended.of_demand(),
                 () = self.fill.spilled() => Ended::Refused,
             },
         }
