@@ -93,3 +93,37 @@ async fn another_repository_is_asked_about_before_it_may_read() {
     assert_eq!(cachalot.head(&format!("/v2/other/app/blobs/{digest}")).await.status, 404, "S-4");
     cachalot.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_storm_of_ranges_over_a_breaking_upstream_gets_the_right_bytes() {
+    let mut random = fastrand::Rng::with_seed(7);
+    for round in 0..3 {
+        let registry = Registry::start().await;
+        let size = 24 * MIB + round;
+        let content = Content::generated(round, size);
+        let digest = registry.with_blob(content.clone());
+        for _ in 0..8 {
+            registry.fault(Match::blob(&digest), Fault::CutAfter(random.u64(0..4 * MIB))).optional();
+        }
+        let cachalot = Cachalot::over(&registry).await;
+        let path = format!("/v2/app/blobs/{digest}");
+        let clients = (0..60).map(|client| {
+            let start = random.u64(0..size);
+            let end = random.u64(start..size);
+            let (cachalot, content, path) = (&cachalot, &content, &path);
+            async move {
+                let range = if client % 3 == 0 { format!("bytes={start}-") } else { format!("bytes={start}-{end}") };
+                let end = if client % 3 == 0 { size - 1 } else { end };
+                let answer = cachalot.get_range(path, &range).await;
+                assert_eq!(answer.status, 206, "{range}");
+                assert!(answer.is_complete && answer.body == content.read(start, end - start + 1), "{range}");
+            }
+        });
+        join_all(clients).await;
+        assert!(cachalot.get(&path).await.body == content.bytes());
+        assert_eq!(cachalot.get(&path).await.header("cache-status"), "cachalot; hit");
+        let sent = registry.bytes_sent("/blobs/");
+        assert!(sent <= size + size / 4, "{sent} bytes for a blob of {size}");
+        cachalot.finish().await;
+    }
+}
