@@ -7,7 +7,7 @@ mod options;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -26,6 +26,9 @@ use crate::upstream;
 
 /// How often the store is checked against its budgets and the free space of its file system.
 const SWEEP_PERIOD: Duration = Duration::from_secs(10);
+
+/// How often old tags are dropped.
+const PRUNE_PERIOD: Duration = Duration::from_hours(24);
 
 /// How long the ledger's last write may take.
 const LEDGER_PATIENCE: Duration = Duration::from_secs(5);
@@ -143,7 +146,7 @@ impl App {
 
     /// Starts what runs beside serving: the scan of what is stored, the sweeper, the ledger's writer.
     fn keep_house(&self, disk: Disk, ledger: Arc<Ledger>) {
-        self.background.spawn("ledger", ledger.write_behind(self.stop_background.clone()));
+        self.background.spawn("ledger", Arc::clone(&ledger).write_behind(self.stop_background.clone()));
         let stop = self.stop_background.clone();
         self.background.spawn("sweeper", async move {
             let scanned = disk.clone();
@@ -161,7 +164,7 @@ impl App {
             };
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = async { scan.await; sweep(disk).await } => {}
+                () = async { scan.await; tokio::join!(sweep(disk), prune(ledger)); } => {}
             }
         });
     }
@@ -178,6 +181,21 @@ impl App {
             "upstreams: {}",
             names.join(" ")
         );
+    }
+}
+
+async fn prune(ledger: Arc<Ledger>) {
+    let mut ticks = interval(PRUNE_PERIOD);
+    loop {
+        ticks.tick().await;
+        let ledger = Arc::clone(&ledger);
+        let pruned = crate::store::blocking(move || {
+            ledger.prune(SystemTime::now());
+            Ok::<_, std::io::Error>(())
+        });
+        if let Err(error) = pruned.await {
+            tracing::warn!(%error, "the ledger cannot be pruned");
+        }
     }
 }
 

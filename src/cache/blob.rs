@@ -84,6 +84,7 @@ impl Cache {
             (Some(object), true) => return Ok(self.answer(question, Outcome::Hit, Source::Stored(object))),
             (Some(object), false) => {
                 self.ask_existence(question).await?;
+                self.0.ledger.grant_blob(upstream.origin.name(), repository, digest);
                 return Ok(self.answer(question, Outcome::Revalidated, Source::Stored(object)));
             }
             (None, _) => {}
@@ -165,7 +166,7 @@ impl Cache {
         Ok(answer)
     }
 
-    /// Asks the upstream whether the repository has the blob, once for all who ask together, and records the grant.
+    /// Asks the upstream whether the repository has the blob, once for all who ask together.
     async fn ask_existence(&self, question: &BlobQuestion<'_>) -> Result<Option<u64>, CacheError> {
         let upstream = question.upstream;
         if let Some(absence) = self.remembered_blob_absence(question) {
@@ -182,9 +183,8 @@ impl Cache {
         };
         let landed = self.0.existence.join(place, "ask about a blob", work).await;
         let told = landed.answer.unwrap_or(Err(CacheError::Aborted));
-        match &told {
-            Ok(_) => self.0.ledger.grant_blob(upstream.origin.name(), question.repository, question.digest),
-            Err(error) => self.remember_blob_absence(question, error),
+        if let Err(error) = &told {
+            self.remember_blob_absence(question, error);
         }
         told
     }

@@ -34,6 +34,12 @@ const PENDING_MAX: usize = 100_000;
 /// Changes gathered before one durable write; what a crash may lose is what came in this long.
 const GROUP_DELAY: Duration = Duration::from_millis(50);
 
+/// How long a tag that nobody asks for is kept: the longest time for which it may be served stale (settings allow no more).
+const TAG_KEPT: Duration = Duration::from_hours(365 * 24);
+
+/// Tags that are kept at the most; the ones that were asked about longest ago go first. Some 20 MiB on disk.
+const TAGS_MAX: usize = 100_000;
+
 /// Bytes of the database's own page cache.
 const DATABASE_CACHE_BYTES: usize = 16 * 1024 * 1024;
 
@@ -158,6 +164,26 @@ impl Ledger {
         }
     }
 
+    /// Drops the tags that were asked about too long ago, or longest ago when there are too many. Blocks.
+    pub fn prune(&self, now: SystemTime) {
+        let mut tags = match self.tags_by_age() {
+            Ok(tags) => tags,
+            Err(error) => {
+                tracing::warn!(%error, "old tags stay in the ledger");
+                return;
+            }
+        };
+        tags.sort_unstable();
+        let oldest_kept = seconds(now.checked_sub(TAG_KEPT).unwrap_or(SystemTime::UNIX_EPOCH));
+        let surplus = tags.len().saturating_sub(TAGS_MAX);
+        for (place, (checked_at, key)) in tags.into_iter().enumerate() {
+            if place >= surplus && checked_at >= oldest_kept {
+                break;
+            }
+            self.set(key, None);
+        }
+    }
+
     /// Writes changes to disk, in groups, until `stop` is cancelled and the last one is written.
     pub async fn write_behind(self: std::sync::Arc<Self>, stop: CancellationToken) {
         loop {
@@ -245,6 +271,21 @@ impl Ledger {
         Ok(keys)
     }
 
+    /// Returns the tags on disk with the time of the upstream's last word, in seconds since the epoch.
+    fn tags_by_age(&self) -> Result<Vec<(u64, Vec<u8>)>, redb::Error> {
+        let table = self.database.begin_read()?.open_table(ENTRIES)?;
+        let mut tags = Vec::new();
+        for entry in table.range(TAG_PREFIX..)? {
+            let (key, value) = entry?;
+            if !key.value().starts_with(TAG_PREFIX) {
+                break;
+            }
+            let checked_at = serde_json::from_slice::<StoredTag>(value.value()).map_or(0, |tag| tag.checked_at);
+            tags.push((checked_at, key.value().to_vec()));
+        }
+        Ok(tags)
+    }
+
     fn commit(&self, group: &[(Vec<u8>, Option<Vec<u8>>)]) -> Result<(), redb::Error> {
         let write = self.database.begin_write()?;
         {
@@ -305,9 +346,13 @@ fn ledger_error(path: String, source: impl std::error::Error + Send + Sync + 'st
     StoreError::Ledger { path, source: Box::new(source) }
 }
 
+/// What the key of a tag begins with.
+const TAG_PREFIX: &[u8] = b"t";
+
 /// `t`, upstream, NUL, repository, NUL, tag: none of them can hold a NUL.
 fn tag_key(upstream: &UpstreamName, repository: &RepositoryName, tag: &Tag) -> Vec<u8> {
-    [b"t", upstream.as_str().as_bytes(), b"\0", repository.as_str().as_bytes(), b"\0", tag.as_str().as_bytes()].concat()
+    [TAG_PREFIX, upstream.as_str().as_bytes(), b"\0", repository.as_str().as_bytes(), b"\0", tag.as_str().as_bytes()]
+        .concat()
 }
 
 /// `g`, kind, digest, upstream, NUL, repository: all grants of a digest stand together.
@@ -394,6 +439,21 @@ mod tests {
         assert!(!ledger.holds_blob(&upstream, &repository, &digest));
         assert_eq!(ledger.manifest_type(&upstream, &repository, &digest), None);
         assert!(ledger.holds_blob(&upstream, &repository, &other));
+    }
+
+    #[test]
+    fn tags_that_nobody_has_asked_for_in_a_year_are_pruned() {
+        let directory = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(&directory.path().join("ledger.redb")).unwrap();
+        let (upstream, repository, old) = names();
+        let young: Tag = "young".parse().unwrap();
+        let now = entry(b"a").checked_at + TAG_KEPT + Duration::from_hours(1);
+        ledger.set_tag(&upstream, &repository, &old, &entry(b"a"));
+        ledger.set_tag(&upstream, &repository, &young, &TagEntry { checked_at: now, ..entry(b"a") });
+        ledger.flush().unwrap();
+        ledger.prune(now);
+        assert_eq!(ledger.tag(&upstream, &repository, &old), None);
+        assert!(ledger.tag(&upstream, &repository, &young).is_some());
     }
 
     #[test]
