@@ -93,7 +93,7 @@ impl App {
             ledger: Arc::clone(&ledger),
             upstreams: options::upstreams(settings, &metrics)?,
             tasks: work.clone(),
-            fills: settings.fills.max as usize,
+            fills: options::fill_limits(settings.fills),
         });
         let readiness = Arc::new(Readiness::default());
         let app = Self {

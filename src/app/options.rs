@@ -7,7 +7,7 @@ use std::time::Duration;
 use hyper_util::client::proxy::matcher::Matcher;
 
 use super::AppError;
-use crate::cache::{Policy, Upstream};
+use crate::cache::{FillLimits, Filling, Parallel, Policy, Prefetch, Upstream};
 use crate::server;
 use crate::settings::{self, LogFormat, Proxy, Quantity, Settings};
 use crate::store::{Disk, Ledger, prepare};
@@ -48,7 +48,23 @@ fn one_upstream(settings: &settings::Upstream, metrics: Arc<UpstreamMetrics>) ->
     let client = Client::new(&client_options(settings), Arc::new(Counting(Arc::clone(&metrics))))?;
     let settings::Freshness { tag_ttl, stale_if_error, negative_ttl, offline } = settings.freshness;
     let policy = Policy { tag_ttl, stale_if_error, negative_ttl, offline };
-    Ok(Upstream { origin: Arc::new(client) as Arc<dyn Origin>, policy, metrics })
+    let filling = Filling {
+        limits: fill_limits(settings.fills),
+        parallel: Parallel {
+            connections: settings.connections_per_blob.min(settings.connections) as usize,
+            from_bytes: settings.parallel_from,
+        },
+        prefetch: match settings.prefetch {
+            settings::Prefetch::Off => Prefetch::Off,
+            settings::Prefetch::Config => Prefetch::Config,
+            settings::Prefetch::Layers => Prefetch::Layers,
+        },
+    };
+    Ok(Upstream::new(Arc::new(client) as Arc<dyn Origin>, policy, filling, metrics))
+}
+
+pub(super) fn fill_limits(fills: settings::Fills) -> FillLimits {
+    FillLimits { fills: fills.max as usize, bytes: fills.unfinished, unattended: fills.unattended as usize }
 }
 
 fn client_options(settings: &settings::Upstream) -> upstream::Options {

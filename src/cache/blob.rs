@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use super::body::{BlobBody, Reading};
 use super::fill::Interest;
-use super::fill::{Fill, FillKey, FillTask, Joined, Reach};
+use super::fill::{Fill, FillKey, FillTask, Joined, Lead, Reach};
 use super::{Cache, CacheError, Place, Upstream};
 use crate::oci::{Digest, Reference, RepositoryName};
 use crate::store::{GrantKind, Object, blocking};
-use crate::telemetry::Kind;
+use crate::telemetry::{Kind, Trigger};
 use crate::wire::{ByteRange, Outcome};
 
 /// A question about a blob.
@@ -19,6 +19,8 @@ pub struct BlobQuestion<'a> {
     pub digest: &'a Digest,
     /// False for HEAD: the size is enough, and nothing is downloaded for it.
     pub wants_bytes: bool,
+    /// The first byte that the client wants first, if it is known before the blob's size: a cold range is fetched from there.
+    pub first_byte: u64,
 }
 
 /// A blob that may be read, or what is known of it.
@@ -135,18 +137,28 @@ impl Cache {
             Joined::Follow(interest) if interest.fill().is_verified() => (interest, Outcome::Hit),
             Joined::Follow(interest) => (interest, Outcome::Coalesced),
             Joined::Lead(interest, lead) => {
-                let task = FillTask {
-                    lead,
-                    origin: Arc::clone(&upstream.origin),
-                    store: self.store(),
-                    class: self.class(question.digest),
-                    permits: self.0.permits.clone(),
-                    metrics: Arc::clone(&upstream.metrics),
-                };
-                self.0.tasks.spawn("fill", task.run());
+                self.start_fill(lead, upstream, Trigger::Client, question.first_byte);
                 (interest, Outcome::Miss)
             }
         }
+    }
+
+    /// Starts the task of a fill that was just listed.
+    pub(super) fn start_fill(&self, lead: Lead, upstream: &Arc<Upstream>, trigger: Trigger, from: u64) {
+        let class = self.class(&lead.fill().key.digest);
+        let task = FillTask {
+            lead,
+            origin: Arc::clone(&upstream.origin),
+            store: self.store(),
+            class,
+            bounds: [upstream.bounds.clone(), self.0.bounds.clone()],
+            parallel: upstream.filling.parallel,
+            learned: Arc::clone(&upstream.learned),
+            metrics: Arc::clone(&upstream.metrics),
+            trigger,
+            from,
+        };
+        self.0.tasks.spawn("fill", task.run());
     }
 
     /// Answers a HEAD of a blob that is not stored, without starting a download (P-51).
@@ -189,7 +201,7 @@ impl Cache {
         told
     }
 
-    async fn stored_blob(&self, digest: &Digest) -> Option<Object> {
+    pub(super) async fn stored_blob(&self, digest: &Digest) -> Option<Object> {
         if let Some(object) = self.0.store.peek(digest) {
             return Some(object);
         }

@@ -13,6 +13,7 @@ mod error;
 mod fill;
 mod flight;
 mod manifest;
+mod prefetch;
 mod tag;
 
 use std::collections::HashMap;
@@ -25,8 +26,9 @@ pub use blob::{BlobAnswer, BlobQuestion};
 pub use body::{BlobBody, BodyError};
 pub use decide::Policy;
 pub use error::CacheError;
-pub use fill::FillError;
+pub use fill::{FillError, FillLimits, Parallel};
 pub use manifest::{ManifestAnswer, ManifestQuestion};
+pub use prefetch::Prefetch;
 
 use crate::oci::{Digest, Reference, RepositoryName, Tag, UpstreamName};
 use crate::store::{BlobStore, Buffers, Class, GrantKind, Ledger};
@@ -34,7 +36,7 @@ use crate::tasks::TaskGroup;
 use crate::telemetry::{Kind, UpstreamMetrics};
 use crate::upstream::{Origin, UpstreamError};
 use crate::wire::Outcome;
-use fill::{Inflight, Permits};
+use fill::{Bounds, Inflight, Learned};
 use flight::Flights;
 
 /// Absences remembered at the most (S-37): a flood of random tags costs no more memory than this, some 2 MiB.
@@ -50,16 +52,28 @@ pub struct Parts {
     pub ledger: Arc<Ledger>,
     pub upstreams: Vec<Upstream>,
     pub tasks: TaskGroup,
-    /// Fills at once at the most.
-    pub fills: usize,
+    /// Bounds on the fills of all upstreams together.
+    pub fills: FillLimits,
 }
 
 /// One upstream as the cache knows it.
 #[derive(Debug)]
 pub struct Upstream {
-    pub origin: Arc<dyn Origin>,
-    pub policy: Policy,
-    pub metrics: Arc<UpstreamMetrics>,
+    origin: Arc<dyn Origin>,
+    policy: Policy,
+    filling: Filling,
+    bounds: Bounds,
+    learned: Arc<Learned>,
+    metrics: Arc<UpstreamMetrics>,
+}
+
+/// How an upstream's blobs are filled.
+#[derive(Debug, Clone, Copy)]
+pub struct Filling {
+    /// Bounds on the fills of this upstream.
+    pub limits: FillLimits,
+    pub parallel: Parallel,
+    pub prefetch: Prefetch,
 }
 
 /// The cache. Cheap to clone.
@@ -74,7 +88,7 @@ struct Inner {
     tasks: TaskGroup,
     buffers: Buffers,
     inflight: Inflight,
-    permits: Permits,
+    bounds: Bounds,
     tags: Flights<Place<Tag>, Result<tag::Asked, CacheError>>,
     manifests: Flights<Place<Digest>, Result<manifest::Fetched, CacheError>>,
     existence: Flights<Place<Digest>, Result<Option<u64>, CacheError>>,
@@ -123,7 +137,7 @@ impl Cache {
             upstreams,
             buffers: Buffers::default(),
             inflight: Inflight::default(),
-            permits: Permits::new(fills),
+            bounds: Bounds::new(fills),
             tags: Flights::new(tasks.clone()),
             manifests: Flights::new(tasks.clone()),
             existence: Flights::new(tasks.clone()),
@@ -184,6 +198,15 @@ impl Cache {
 }
 
 impl Upstream {
+    pub fn new(origin: Arc<dyn Origin>, policy: Policy, filling: Filling, metrics: Arc<UpstreamMetrics>) -> Self {
+        let (bounds, learned) = (Bounds::new(filling.limits), Arc::default());
+        Self { origin, policy, filling, bounds, learned, metrics }
+    }
+
+    pub fn metrics(&self) -> &Arc<UpstreamMetrics> {
+        &self.metrics
+    }
+
     fn error(&self, source: UpstreamError) -> CacheError {
         CacheError::Upstream { upstream: self.origin.name().clone(), source }
     }

@@ -10,9 +10,11 @@ use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt, stream};
 use tokio::sync::{Semaphore, watch};
 
-use super::{BlobAnswer, BlobBody, BlobQuestion, Cache, Parts, Policy, Upstream};
+use super::{
+    BlobAnswer, BlobBody, BlobQuestion, Cache, FillLimits, Filling, Parallel, Parts, Policy, Prefetch, Upstream,
+};
 use crate::oci::{Digest, Reference, RepositoryName, UpstreamName};
-use crate::store::{BlobStore, Class, Disk, Object, Options, Partial, ReadAt, StoreError};
+use crate::store::{BlobStore, Class, Disk, Object, Options, Partial, Present, ReadAt, StoreError};
 use crate::tasks::TaskGroup;
 use crate::telemetry::Metrics;
 use crate::upstream::{BlobHead, BlobTransfer, ManifestAnswer, ManifestHead, Origin, UpstreamError};
@@ -51,6 +53,13 @@ struct ScriptedOrigin {
 }
 
 const CHUNK: usize = 16 * 1024;
+
+/// What a fill asks for first: one segment.
+const FIRST: (u64, Option<u64>) = (0, Some(4 * MIB - 1));
+
+const LIMITS: FillLimits = FillLimits { fills: 8, bytes: 1024 * MIB, unattended: 8 };
+
+const PARALLEL: Parallel = Parallel { connections: 4, from_bytes: 32 * MIB };
 
 impl ScriptedOrigin {
     fn new(blob: Bytes) -> Self {
@@ -91,8 +100,9 @@ impl ScriptedOrigin {
         self.asked.send_modify(|asked| asked.push((start, end)));
         let fault = self.faults.lock().unwrap().pop_front();
         let mut bytes = self.blob.clone();
-        let (mut from, mut to) = (start, end.map_or(bytes.len() as u64, |end| end + 1));
+        let (mut from, mut to) = (start, end.map_or(u64::MAX, |end| end + 1).min(bytes.len() as u64));
         let mut size_bytes = Some(bytes.len() as u64);
+        let mut is_range = start > 0 || end.is_some();
         let mut cut = None;
         match fault {
             None => {}
@@ -102,8 +112,11 @@ impl ScriptedOrigin {
                 wrong[usize::try_from(at).unwrap()] ^= 1;
                 bytes = wrong.into();
             }
-            Some(Fault::NoLength) => size_bytes = None,
-            Some(Fault::IgnoreRange) => (from, to) = (0, bytes.len() as u64),
+            Some(Fault::NoLength) => {
+                (from, to, is_range) = (0, bytes.len() as u64, false);
+                size_bytes = None;
+            }
+            Some(Fault::IgnoreRange) => (from, to, is_range) = (0, bytes.len() as u64, false),
             Some(Fault::Status(404)) => return Err(UpstreamError::NotFound { message: None }),
             Some(Fault::Status(status)) => return Err(UpstreamError::Status { status, message: None }),
         }
@@ -127,7 +140,8 @@ impl ScriptedOrigin {
                 chunk
             }
         });
-        Ok(BlobTransfer { start: from, size_bytes, chunks: chunks.boxed() })
+        let is_range = is_range && size_bytes.is_some();
+        Ok(BlobTransfer { start: from, size_bytes, is_range, chunks: chunks.boxed() })
     }
 }
 
@@ -175,6 +189,10 @@ impl Origin for ScriptedOrigin {
         end: Option<u64>,
     ) -> BoxFuture<'a, Result<BlobTransfer, UpstreamError>> {
         async move { self.transfer(start, end) }.boxed()
+    }
+
+    fn free_transfers(&self) -> usize {
+        32
     }
 }
 
@@ -229,6 +247,11 @@ impl BlobStore for FaultyStore {
         Ok(Arc::new(FaultyPartial { partial, fault: self.fault }))
     }
 
+    fn resume(&self, digest: &Digest) -> Option<Arc<dyn Partial>> {
+        let partial = self.disk.resume(digest)?;
+        Some(Arc::new(FaultyPartial { partial, fault: self.fault }))
+    }
+
     fn discard_corrupt(&self, digest: &Digest) {
         self.disk.discard_corrupt(digest);
     }
@@ -243,6 +266,18 @@ impl Partial for FaultyPartial {
             DiskFault::None | DiskFault::ReadOnly | DiskFault::FullBeyond(_) | DiskFault::CrashBeforeRename => {}
         }
         self.partial.write_at(offset, chunks)
+    }
+
+    fn resumed(&self) -> Option<(u64, Present)> {
+        self.partial.resumed()
+    }
+
+    fn checkpoint(&self, size_bytes: u64, present: &Present) -> Result<(), StoreError> {
+        self.partial.checkpoint(size_bytes, present)
+    }
+
+    fn discard(&self) {
+        self.partial.discard();
     }
 
     fn commit(&self, size_bytes: u64) -> Result<(), StoreError> {
@@ -296,13 +331,11 @@ impl Bench {
             negative_ttl: Duration::ZERO,
             offline: false,
         };
-        let upstream = Upstream {
-            origin: Arc::clone(&origin) as Arc<dyn Origin>,
-            policy,
-            metrics: metrics.upstream(&origin.name),
-        };
+        let filling = Filling { limits: LIMITS, parallel: PARALLEL, prefetch: Prefetch::Off };
+        let upstream =
+            Upstream::new(Arc::clone(&origin) as Arc<dyn Origin>, policy, filling, metrics.upstream(&origin.name));
         let store = Arc::new(FaultyStore { disk: disk.clone(), fault });
-        let cache = Cache::new(Parts { store, ledger, upstreams: vec![upstream], tasks: tasks.clone(), fills: 8 });
+        let cache = Cache::new(Parts { store, ledger, upstreams: vec![upstream], tasks: tasks.clone(), fills: LIMITS });
         Self { cache, origin, disk, tasks, blob, directory }
     }
 
@@ -313,7 +346,8 @@ impl Bench {
     async fn ask(&self, repository: &str, digest: Digest) -> Result<BlobAnswer, super::CacheError> {
         let upstream = self.cache.upstream(&self.origin.name).unwrap();
         let repository = repository.parse().unwrap();
-        let question = BlobQuestion { upstream, repository: &repository, digest: &digest, wants_bytes: true };
+        let question =
+            BlobQuestion { upstream, repository: &repository, digest: &digest, wants_bytes: true, first_byte: 0 };
         self.cache.blob(&question).await
     }
 
@@ -372,7 +406,7 @@ async fn a_hundred_clients_of_a_cold_blob_cost_one_transfer() {
     for body in bodies {
         assert!(body.await.unwrap() == (bench.blob.to_vec(), true));
     }
-    assert_eq!(bench.origin.asked(), [(0, None)]);
+    assert_eq!(bench.origin.asked(), [FIRST]);
     assert_eq!(bench.open().await.outcome, Outcome::Hit);
     bench.settle().await;
 }
@@ -391,7 +425,7 @@ async fn a_wrong_byte_ends_every_body_short_and_the_next_request_starts_afresh()
     }
     assert!(!bench.is_stored());
     assert_eq!(read(bench.open().await.from(0)).await, (bench.blob.to_vec(), true));
-    assert_eq!(bench.origin.asked(), [(0, None), (0, None)]);
+    assert_eq!(bench.origin.asked(), [FIRST, FIRST]);
     bench.settle().await;
 }
 
@@ -412,7 +446,7 @@ async fn a_transfer_that_never_progresses_fails_after_bounded_attempts() {
     let bench = Bench::new(ScriptedOrigin::new(blob(MIB)).faults([Fault::CutAfter(0); 50]));
     let (bytes, complete) = read(bench.open().await.from(0)).await;
     assert_eq!((bytes.len(), complete), (0, false));
-    assert_eq!(bench.origin.asked().len(), 6);
+    assert_eq!(bench.origin.asked().len(), 8);
     bench.settle().await;
 }
 
@@ -496,7 +530,7 @@ async fn a_leaving_client_does_not_stop_the_fill() {
     let answer = bench.open().await;
     assert!(read(answer.from(0)).await == (bench.blob.to_vec(), true));
     drop(answer);
-    assert_eq!(bench.origin.asked(), [(0, None)]);
+    assert_eq!(bench.origin.asked(), [FIRST]);
     bench.settle().await;
 }
 
@@ -516,7 +550,7 @@ async fn the_tail_of_a_whole_body_waits_for_the_digest_and_an_explicit_range_doe
 }
 
 #[tokio::test]
-async fn whatever_the_disk_does_clients_get_their_bytes_with_one_transfer() {
+async fn whatever_the_disk_does_clients_get_their_bytes_and_each_is_sent_once() {
     let cases = [
         (DiskFault::None, true),
         (DiskFault::ReadOnly, false),
@@ -535,7 +569,9 @@ async fn whatever_the_disk_does_clients_get_their_bytes_with_one_transfer() {
             assert!(body.await.unwrap() == (bench.blob.to_vec(), true), "{fault:?}");
         }
         drop((first, second));
-        assert_eq!(bench.origin.asked(), [(0, None)], "{fault:?}");
+        let rest = (4 * MIB, if is_stored { Some(9 * MIB - 1) } else { bench.origin.asked()[1].1 });
+        assert_eq!(bench.origin.asked(), [FIRST, rest], "{fault:?}");
+        assert_eq!(bench.origin.sent.load(Ordering::SeqCst), 9 * MIB, "{fault:?}");
         let tasks = bench.tasks.clone();
         assert_eq!(tasks.drain(Duration::from_secs(20)).await, 0);
         assert_eq!(bench.is_stored(), is_stored, "{fault:?}");
@@ -555,7 +591,7 @@ async fn on_a_full_disk_a_late_client_gets_a_transfer_of_its_own() {
     let idle = tokio::spawn(read(idle.from(0)));
     assert!(early.await.unwrap() == (bench.blob.to_vec(), true));
     assert!(idle.await.unwrap() == (bench.blob.to_vec(), true));
-    assert_eq!(bench.origin.asked(), [(0, None)]);
+    assert_eq!(bench.origin.asked(), [FIRST, (4 * MIB, None)]);
     let mut first = bench.open().await.from(0);
     let mut taken = 0;
     while taken < 6 * MIB {
@@ -570,7 +606,7 @@ async fn on_a_full_disk_a_late_client_gets_a_transfer_of_its_own() {
 
 #[tokio::test]
 async fn wrong_bytes_are_never_complete_on_a_full_disk_either() {
-    let origin = ScriptedOrigin::new(blob(9 * MIB)).paced().faults([Fault::WrongByteAt(8 * MIB)]);
+    let origin = ScriptedOrigin::new(blob(9 * MIB)).paced().faults([Fault::WrongByteAt(2 * MIB)]);
     let bench = Bench::with_disk(origin, DiskFault::FullBeyond(MIB));
     let answer = bench.open().await;
     let body = tokio::spawn(read(answer.from(0)));
@@ -622,7 +658,7 @@ async fn knowing_a_digest_is_no_right_to_read_it() {
     assert!(bench.ask("foreign/app", bench.digest()).await.is_err());
     assert_eq!(bench.ask("third/app", bench.digest()).await.unwrap().outcome, Outcome::Revalidated);
     assert_eq!(bench.ask("third/app", bench.digest()).await.unwrap().outcome, Outcome::Hit);
-    assert_eq!(bench.origin.asked(), [(0, None)]);
+    assert_eq!(bench.origin.asked(), [FIRST]);
     bench.settle().await;
 }
 

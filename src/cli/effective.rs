@@ -6,7 +6,7 @@
 use std::fmt::{Display, Write};
 use std::time::Duration;
 
-use crate::settings::{Freshness, LogFormat, Proxy, Quantity, Settings, Upstream};
+use crate::settings::{Fills, Freshness, LogFormat, Prefetch, Proxy, Quantity, Settings, Upstream};
 
 /// Returns the file.
 pub(super) fn toml(settings: &Settings) -> String {
@@ -17,7 +17,7 @@ pub(super) fn toml(settings: &Settings) -> String {
     freshness(&mut file, settings.freshness);
     file.key("negative_ttl", duration(settings.freshness.negative_ttl));
     file.section("[fills]");
-    file.key("max", settings.fills.max);
+    fills(&mut file, "max", settings.fills);
     file.section("[log]");
     file.key("level", text(&settings.log.level));
     file.key("format", text(log_format(settings.log.format)));
@@ -68,6 +68,10 @@ fn upstream(file: &mut File, upstream: &Upstream) {
     }
     file.key("insecure", upstream.insecure);
     file.key("connections", upstream.connections);
+    file.key("connections_per_blob", upstream.connections_per_blob);
+    file.key("parallel_from", text(bytes(upstream.parallel_from)));
+    fills(file, "fills", upstream.fills);
+    file.key("prefetch", text(prefetch(upstream.prefetch)));
     file.key("requests", upstream.requests);
     match upstream.rate {
         Some(rate) => file.key("rate", rate),
@@ -78,6 +82,13 @@ fn upstream(file: &mut File, upstream: &Upstream) {
     file.key("idle_timeout", duration(upstream.idle_timeout));
     file.key("proxy", text(proxy(&upstream.proxy)));
     freshness(file, upstream.freshness);
+}
+
+/// Writes the keys of `[fills]`, and those of `[[upstream]]` that mean the same.
+fn fills(file: &mut File, max_key: &str, fills: Fills) {
+    file.key(max_key, fills.max);
+    file.key("unfinished", text(bytes(fills.unfinished)));
+    file.key("unattended", fills.unattended);
 }
 
 /// Writes the keys that `[freshness]` and `[[upstream]]` share.
@@ -149,6 +160,14 @@ fn log_format(format: LogFormat) -> &'static str {
     match format {
         LogFormat::Text => "text",
         LogFormat::Json => "json",
+    }
+}
+
+fn prefetch(prefetch: Prefetch) -> &'static str {
+    match prefetch {
+        Prefetch::Off => "off",
+        Prefetch::Config => "config",
+        Prefetch::Layers => "layers",
     }
 }
 

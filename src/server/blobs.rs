@@ -33,11 +33,18 @@ pub(super) async fn answer(
 ) -> Result<Response<Body>, Problem> {
     let question = routed.question;
     let upstream = routed.server.cache.upstream(&question.upstream).ok_or_else(Problem::unknown_upstream)?;
-    let asked = BlobQuestion { upstream, repository: &question.repository, digest, wants_bytes: !routed.is_head };
+    let request = routed.request.headers();
+    let range = blob_range(request, digest);
+    let asked = BlobQuestion {
+        upstream,
+        repository: &question.repository,
+        digest,
+        wants_bytes: !routed.is_head,
+        first_byte: range.as_ref().and_then(RangeHeader::first_byte).unwrap_or(0),
+    };
     let answered = routed.server.cache.blob(&asked).await;
     exchange.answered(Kind::Blob, answered.as_ref().map_or_else(CacheError::outcome, |answer| answer.outcome));
     let blob = answered.map_err(|error| Problem::of_failure(&error, Asked::Blob))?;
-    let request = routed.request.headers();
     let mut response = if is_not_modified(lines(request, &IF_NONE_MATCH), digest) {
         with_status(StatusCode::NOT_MODIFIED)
     } else if routed.is_head {
@@ -46,7 +53,7 @@ pub(super) async fn answer(
         set_length(response.headers_mut(), blob.size_bytes);
         response
     } else {
-        content(blob_range(request, digest), blob)?
+        content(range, blob)?
     };
     common_headers(response.headers_mut(), digest);
     Ok(response)

@@ -109,6 +109,7 @@ impl Problem {
             | UpstreamError::Tls { .. }
             | UpstreamError::Truncated { .. }
             | UpstreamError::Protocol { .. }
+            | UpstreamError::Range { .. }
             | UpstreamError::TooLarge { .. } => Self::new(StatusCode::BAD_GATEWAY, ErrorCode::Unavailable, message),
         }
     }

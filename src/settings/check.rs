@@ -23,7 +23,7 @@ pub(super) fn check(layers: Layers, sources: &Sources) -> Result<Settings, Vec<P
     let admin = admin(reader.section("admin"));
     let store = store(reader.section("store"), &sources.environment);
     let freshness = freshness(reader.section("freshness"));
-    let fills = Fills { max: reader.section("fills").number("max", &FILLS_MAX_BOUNDS).unwrap_or(FILLS_MAX) };
+    let fills = upstreams::fills(&mut reader.section("fills"), "max", FILLS);
     let log = log(reader.section("log"));
     check_addresses(&mut reader, &server.listen, admin.listen);
 

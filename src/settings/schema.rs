@@ -95,6 +95,22 @@ pub struct Freshness {
 pub struct Fills {
     /// Blobs downloaded at one time at the most; 1 to 10 000. Default: [`FILLS_MAX`].
     pub max: u32,
+    /// Bytes of the blobs that are being downloaded; 1 MiB to 1 PiB. A blob above it is downloaded alone.
+    /// Default: [`UNFINISHED_BYTES`].
+    pub unfinished: u64,
+    /// Downloads that go on though no client waits for them any more; 0 to 10 000, with 0 a download ends with its last client.
+    /// Default: [`UNATTENDED`].
+    pub unattended: u32,
+}
+
+/// `prefetch`: what is downloaded before a client asks for it, when a manifest is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Prefetch {
+    Off,
+    /// The image's config.
+    Config,
+    /// The image's config and its layers.
+    Layers,
 }
 
 /// `[log]`: what is written to stderr.
@@ -137,6 +153,15 @@ pub struct Upstream {
     pub insecure: bool,
     /// Connections at one time at the most; 1 to 1 024. Default: [`UPSTREAM_CONNECTIONS`].
     pub connections: u32,
+    /// Connections for one blob at the most; 1 to 64. Default: [`CONNECTIONS_PER_BLOB`].
+    pub connections_per_blob: u32,
+    /// The smallest blob that is fetched over several connections; 0 bytes to 1 PiB. Default: [`PARALLEL_FROM_BYTES`].
+    pub parallel_from: u64,
+    /// `fills`, `unfinished` and `unattended`: as those of `[fills]`, for this upstream alone.
+    /// Default: [`UPSTREAM_FILLS`], [`UPSTREAM_UNFINISHED_BYTES`], [`UPSTREAM_UNATTENDED`].
+    pub fills: Fills,
+    /// `off`, `config` or `layers`. Default: `config`.
+    pub prefetch: Prefetch,
     /// Requests at one time at the most, waiting ones included; 1 to 10 000. Default: [`UPSTREAM_REQUESTS`].
     pub requests: u32,
     /// Requests per second at the most; 1 to 1 000 000. Default: no limit.
@@ -214,6 +239,20 @@ pub const STALE_IF_ERROR: Duration = Duration::from_secs(7 * DAY);
 pub const NEGATIVE_TTL: Duration = Duration::from_secs(5);
 /// `fills.max`: a fill takes a connection, a file and a few buffers; more of them at once would not be faster.
 pub const FILLS_MAX: u32 = 256;
+/// `fills.unfinished`: more is no use, and would fill a disk with what nobody can be served to the end.
+pub const UNFINISHED_BYTES: u64 = 512 * GIB;
+/// `fills.unattended`: a rollout that was stopped half-way is finished, a scanner that asks and leaves does not fill the disk.
+pub const UNATTENDED: u32 = 64;
+/// `upstream.fills`: half of all, so that a stuck upstream leaves places for the others.
+pub const UPSTREAM_FILLS: u32 = 128;
+/// `upstream.unfinished`: half of all, likewise.
+pub const UPSTREAM_UNFINISHED_BYTES: u64 = 256 * GIB;
+/// `upstream.unattended`: half of all, likewise.
+pub const UPSTREAM_UNATTENDED: u32 = 32;
+/// `upstream.connections_per_blob`: registries' content networks limit each connection; four are a multiple that none minds.
+pub const CONNECTIONS_PER_BLOB: u32 = 4;
+/// `upstream.parallel_from`: a smaller blob is there before further connections have gathered speed.
+pub const PARALLEL_FROM_BYTES: u64 = 32 * MIB;
 /// `log.level`: life cycle and one line for each request.
 pub const LOG_LEVEL: &str = "info";
 /// `upstream.connections`: as many layers as some nodes fetch at once; public registries take it without complaint.
@@ -226,6 +265,12 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 pub const UPSTREAM_HEADER_TIMEOUT: Duration = Duration::from_secs(20);
 /// `upstream.idle_timeout`: a transfer that is silent so long will not go on (P-125).
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// `[fills]` where it says nothing.
+pub(super) const FILLS: Fills = Fills { max: FILLS_MAX, unfinished: UNFINISHED_BYTES, unattended: UNATTENDED };
+/// An upstream's bounds on fills where it says nothing.
+pub(super) const FILLS_OF_UPSTREAM: Fills =
+    Fills { max: UPSTREAM_FILLS, unfinished: UPSTREAM_UNFINISHED_BYTES, unattended: UPSTREAM_UNATTENDED };
 
 pub(super) const DRAIN_TIMEOUT_BOUNDS: RangeInclusive<Duration> = seconds(0, 3600);
 pub(super) const SERVER_HEADER_TIMEOUT_BOUNDS: RangeInclusive<Duration> = seconds(1, 600);
@@ -242,6 +287,10 @@ pub(super) const STALE_IF_ERROR_BOUNDS: RangeInclusive<Duration> = seconds(0, 36
 /// Longer would hide a tag from the one who has just pushed it.
 pub(super) const NEGATIVE_TTL_BOUNDS: RangeInclusive<Duration> = seconds(0, 300);
 pub(super) const FILLS_MAX_BOUNDS: RangeInclusive<u32> = 1..=10_000;
+pub(super) const UNFINISHED_BYTES_BOUNDS: RangeInclusive<u64> = MIB..=1024 * TIB;
+pub(super) const UNATTENDED_BOUNDS: RangeInclusive<u32> = 0..=10_000;
+pub(super) const CONNECTIONS_PER_BLOB_BOUNDS: RangeInclusive<u32> = 1..=64;
+pub(super) const PARALLEL_FROM_BYTES_BOUNDS: RangeInclusive<u64> = 0..=1024 * TIB;
 pub(super) const UPSTREAM_CONNECTIONS_BOUNDS: RangeInclusive<u32> = 1..=1024;
 pub(super) const UPSTREAM_REQUESTS_BOUNDS: RangeInclusive<u32> = 1..=10_000;
 pub(super) const RATE_BOUNDS: RangeInclusive<u32> = 1..=1_000_000;
@@ -270,7 +319,7 @@ pub(super) const SECTIONS: [(&str, &[&str]); 7] = [
     ("admin", &["listen"]),
     ("store", &["path", "capacity", "min_free", "memory", "manifests"]),
     ("freshness", &["tag_ttl", "stale_if_error", "negative_ttl", "offline"]),
-    ("fills", &["max"]),
+    ("fills", &["max", "unfinished", "unattended"]),
     ("log", &["level", "format", "access"]),
     (
         "upstream",
@@ -284,6 +333,12 @@ pub(super) const SECTIONS: [(&str, &[&str]); 7] = [
             "ca",
             "insecure",
             "connections",
+            "connections_per_blob",
+            "parallel_from",
+            "fills",
+            "unfinished",
+            "unattended",
+            "prefetch",
             "requests",
             "rate",
             "connect_timeout",

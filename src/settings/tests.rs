@@ -62,7 +62,7 @@ const WRONG: &[Wrong] = &[
     Wrong {
         name: "a key like no other",
         file: "[fills]\nxyzzy = 1\n",
-        told: &["cachalot.toml:2:1: fills.xyzzy: unknown key; [fills] has max"],
+        told: &["cachalot.toml:2:1: fills.xyzzy: unknown key; [fills] has max, unfinished, unattended"],
     },
     Wrong {
         name: "a misspelt section, and a key without one",
@@ -408,6 +408,8 @@ negative_ttl = "0s"
 offline = false
 [fills]
 max = 16
+unfinished = "100GiB"
+unattended = 0
 [log]
 level = "info,cachalot::upstream=debug"
 format = "json"
@@ -422,6 +424,10 @@ password_file = "PASSWORD"
 ca = "CA"
 insecure = false
 connections = 8
+connections_per_blob = 2
+parallel_from = "64MiB"
+fills = 8
+prefetch = "layers"
 requests = 16
 rate = 50
 connect_timeout = "500ms"
@@ -451,9 +457,12 @@ fn every_key_is_accepted_and_arrives() {
     assert_eq!(settings.server.default_upstream, Some("docker.io".parse().unwrap()));
     assert_eq!(settings.server.drain_timeout, std::time::Duration::from_secs(90));
     assert_eq!(settings.store.memory, 1_000_000_000);
+    assert_eq!(settings.fills, Fills { max: 16, unfinished: 100 << 30, unattended: 0 });
     let upstream = settings.upstreams.last().unwrap();
     assert_eq!(upstream.name.as_str(), "registry.test:5000");
     assert_eq!(upstream.endpoints.len(), 2);
+    assert_eq!((upstream.connections_per_blob, upstream.parallel_from), (2, 64 << 20));
+    assert_eq!((upstream.fills.max, upstream.prefetch), (8, Prefetch::Layers));
     assert_eq!(upstream.ca.len(), 2);
     let credentials = upstream.credentials.as_ref().unwrap();
     assert_eq!((credentials.username.as_str(), credentials.password.expose()), ("bot", "hunter2 "));

@@ -10,7 +10,7 @@ use bytesize::ByteSize;
 use tracing_subscriber::EnvFilter;
 use url::Url;
 
-use super::schema::{LogFormat, Proxy};
+use super::schema::{LogFormat, Prefetch, Proxy};
 use crate::oci::UpstreamName;
 
 /// An amount of disk: so many bytes, or a share of the file system that holds the store.
@@ -151,6 +151,16 @@ pub(super) fn log_format(text: &str) -> Result<LogFormat, String> {
         "text" => Ok(LogFormat::Text),
         "json" => Ok(LogFormat::Json),
         _ => Err(format!("{text:?} is not a format; write \"text\" or \"json\"")),
+    }
+}
+
+/// Reads what is downloaded before it is asked for.
+pub(super) fn prefetch(text: &str) -> Result<Prefetch, String> {
+    match text {
+        "off" => Ok(Prefetch::Off),
+        "config" => Ok(Prefetch::Config),
+        "layers" => Ok(Prefetch::Layers),
+        _ => Err(format!("{text:?} is not known; write \"off\", \"config\" or \"layers\"")),
     }
 }
 

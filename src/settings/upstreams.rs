@@ -257,6 +257,10 @@ fn anonymous(name: &UpstreamName, freshness: Freshness) -> Option<Upstream> {
         ca: Vec::new(),
         insecure: false,
         connections: UPSTREAM_CONNECTIONS,
+        connections_per_blob: CONNECTIONS_PER_BLOB,
+        parallel_from: PARALLEL_FROM_BYTES,
+        fills: FILLS_OF_UPSTREAM,
+        prefetch: Prefetch::Config,
         requests: UPSTREAM_REQUESTS,
         rate: None,
         connect_timeout: CONNECT_TIMEOUT,
@@ -291,6 +295,13 @@ fn read(section: &mut Section<'_>, upstream: &mut Upstream, freshness: Freshness
     }
     upstream.ca = section.text("ca", certificates).unwrap_or_default();
     upstream.connections = section.number("connections", &UPSTREAM_CONNECTIONS_BOUNDS).unwrap_or(UPSTREAM_CONNECTIONS);
+    upstream.connections_per_blob =
+        section.number("connections_per_blob", &CONNECTIONS_PER_BLOB_BOUNDS).unwrap_or(CONNECTIONS_PER_BLOB);
+    upstream.parallel_from = section
+        .measure("parallel_from", |text| units::bytes(text, &PARALLEL_FROM_BYTES_BOUNDS))
+        .unwrap_or(PARALLEL_FROM_BYTES);
+    upstream.fills = fills(section, "fills", FILLS_OF_UPSTREAM);
+    upstream.prefetch = section.text("prefetch", units::prefetch).unwrap_or(Prefetch::Config);
     upstream.requests = section.number("requests", &UPSTREAM_REQUESTS_BOUNDS).unwrap_or(UPSTREAM_REQUESTS);
     upstream.rate = section.number("rate", &RATE_BOUNDS).and_then(NonZeroU32::new);
     upstream.connect_timeout = section.duration("connect_timeout", &ANSWER_TIMEOUT_BOUNDS).unwrap_or(CONNECT_TIMEOUT);
@@ -304,6 +315,17 @@ fn read(section: &mut Section<'_>, upstream: &mut Upstream, freshness: Freshness
         negative_ttl: freshness.negative_ttl,
         offline: section.switch("offline").unwrap_or(freshness.offline),
     };
+}
+
+/// Reads bounds on fills; `max_key` is the key of their count.
+pub(super) fn fills(section: &mut Section<'_>, max_key: &str, default: Fills) -> Fills {
+    Fills {
+        max: section.number(max_key, &FILLS_MAX_BOUNDS).unwrap_or(default.max),
+        unfinished: section
+            .measure("unfinished", |text| units::bytes(text, &UNFINISHED_BYTES_BOUNDS))
+            .unwrap_or(default.unfinished),
+        unattended: section.number("unattended", &UNATTENDED_BOUNDS).unwrap_or(default.unattended),
+    }
 }
 
 fn credentials(section: &mut Section<'_>) -> Option<Credentials> {

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::layout::{self, Layout, seconds};
 use super::ledger::Ledger;
+use super::leftover::{self, Leftover, Leftovers};
 use super::object::{Content, Object};
 use super::partial::DiskPartial;
 use super::recency::{Recency, Victim};
@@ -46,6 +47,7 @@ struct Inner {
     metrics: Arc<Metrics>,
     // A plain mutex: held for list operations only, never over I/O.
     shelves: Mutex<Shelves>,
+    leftovers: Leftovers,
 }
 
 #[derive(Debug, Default)]
@@ -82,9 +84,53 @@ impl Disk {
         })?;
         let ledger = Arc::new(Ledger::open(&layout.ledger())?);
         metrics.storage().capacity(Tier::Disk, options.capacity_bytes.saturating_add(options.metadata_capacity_bytes));
-        let shelves = Mutex::default();
-        let disk = Self(Arc::new(Inner { layout, options, ledger: Arc::clone(&ledger), metrics, shelves }));
+        let (shelves, leftovers) = (Mutex::default(), Leftovers::default());
+        let disk = Self(Arc::new(Inner { layout, options, ledger: Arc::clone(&ledger), metrics, shelves, leftovers }));
+        disk.collect_leftovers()?;
         Ok((disk, ledger))
+    }
+
+    /// Takes over what unfinished fills of an earlier process left.
+    fn collect_leftovers(&self) -> Result<(), StoreError> {
+        let layout = self.layout();
+        let all =
+            leftover::collect(layout).map_err(|error| self.failed(StoreOperation::Open, &layout.partials(), error))?;
+        for found in all {
+            match self.reserve(found.class, found.size_bytes) {
+                Ok(reservation) => {
+                    let leftover::Found { digest, path, class, size_bytes, present } = found;
+                    self.leave(
+                        digest,
+                        Leftover { path, class, size_bytes, present, reservation, since: Instant::now() },
+                    );
+                }
+                Err(_no_room) => self.remove_leftover(&found.path),
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps an unfinished object for the next fill of it.
+    pub(super) fn leave(&self, digest: Digest, left: Leftover) {
+        if let Some(other) = self.0.leftovers.leave(digest, left) {
+            self.remove_leftover(&other.path);
+        }
+    }
+
+    /// Removes what has been left for longer than `age`; true when there was any.
+    fn expire_leftovers(&self, age: Duration) -> bool {
+        let expired = self.0.leftovers.expire(age);
+        for left in &expired {
+            self.remove_leftover(&left.path);
+        }
+        !expired.is_empty()
+    }
+
+    fn remove_leftover(&self, path: &Path) {
+        if let Err(source) = leftover::remove(path) {
+            let error = self.failed(StoreOperation::Delete, path, source);
+            tracing::warn!(error = sentence(&error), "what an unfinished fill left stays on disk");
+        }
     }
 
     /// Learns the sizes and the order of use of what an earlier process stored. Blocks; meant to run beside serving.
@@ -102,6 +148,7 @@ impl Disk {
 
     /// Removes the coldest objects until every budget and `min_free` are kept. Blocks.
     pub fn sweep(&self) {
+        self.expire_leftovers(leftover::AGE_MAX);
         for class in [Class::Layer, Class::Metadata] {
             if let Ok(victims) = self.claim(class, 0) {
                 self.unlink(class, &victims, EvictReason::Capacity);
@@ -138,6 +185,16 @@ impl Disk {
     /// # Errors
     /// `NoRoom` when the budget or the file system cannot hold them even so; then nothing is removed for this budget.
     pub(super) fn reserve(&self, class: Class, bytes: u64) -> Result<Reservation, StoreError> {
+        let reserved = self.try_reserve(class, bytes);
+        // Room is worth more than a head start.
+        if reserved.is_err() && self.expire_leftovers(Duration::ZERO) {
+            self.try_reserve(class, bytes)
+        } else {
+            reserved
+        }
+    }
+
+    fn try_reserve(&self, class: Class, bytes: u64) -> Result<Reservation, StoreError> {
         let victims = self.claim(class, bytes)?;
         let reservation = Reservation { disk: self.clone(), class, bytes };
         self.unlink(class, &victims, EvictReason::Capacity);
@@ -299,6 +356,19 @@ impl BlobStore for Disk {
         Ok(Arc::new(DiskPartial::create(self, digest, class, size_bytes)?))
     }
 
+    fn resume(&self, digest: &Digest) -> Option<Arc<dyn Partial>> {
+        let left = self.0.leftovers.take(digest)?;
+        let path = left.path.clone();
+        match DiskPartial::resume(self, digest, left) {
+            Ok(partial) => Some(Arc::new(partial)),
+            Err(error) => {
+                tracing::warn!(error = sentence(&error), "what an unfinished fill left cannot be used");
+                self.remove_leftover(&path);
+                None
+            }
+        }
+    }
+
     fn discard_corrupt(&self, digest: &Digest) {
         for class in [Class::Layer, Class::Metadata] {
             let victim = self.shelves().of(class).recency.remove(digest);
@@ -328,6 +398,11 @@ impl Reservation {
         let mut shelves = self.disk.shelves();
         let shelf = shelves.of(self.class);
         shelf.reserved_bytes = shelf.reserved_bytes.saturating_sub(bytes);
+    }
+
+    /// Hands over what it holds.
+    pub(super) fn take(&mut self) -> Self {
+        Self { disk: self.disk.clone(), class: self.class, bytes: std::mem::take(&mut self.bytes) }
     }
 
     /// Takes over what `other` holds.

@@ -3,7 +3,8 @@
 //! ```text
 //! <root>/layer/sha256/ab/ab12…      content, by class and digest
 //! <root>/metadata/sha256/ab/ab12…
-//! <root>/partial/ab12….<number>     unfinished content; removed at start
+//! <root>/partial/sha256-ab12….<number>            unfinished content
+//! <root>/partial/sha256-ab12….<number>.present    which of its bytes are there
 //! <root>/ledger.redb                tags and grants
 //! ```
 //!
@@ -43,12 +44,13 @@ pub(super) struct Found {
 }
 
 impl Layout {
-    /// Makes the directories and removes what unfinished fills of an earlier process left.
+    /// Makes the directories.
     pub(super) fn create(root: &Path) -> io::Result<Self> {
         let layout = Self { root: root.to_owned(), next_partial: AtomicU64::new(0) };
         make_directory(&layout.partials())?;
         for entry in fs::read_dir(layout.partials())? {
-            fs::remove_file(entry?.path())?;
+            let number = split_partial(&entry?.path()).map_or(0, |(_, number)| number);
+            layout.next_partial.fetch_max(number.saturating_add(1), Ordering::Relaxed);
         }
         for class in CLASSES {
             for algorithm in ALGORITHMS {
@@ -75,7 +77,7 @@ impl Layout {
     /// Returns a new path for an unfinished object.
     pub(super) fn partial(&self, digest: &Digest) -> PathBuf {
         let number = self.next_partial.fetch_add(1, Ordering::Relaxed);
-        self.partials().join(format!("{}.{number}", digest.encoded()))
+        self.partials().join(format!("{}-{}.{number}", digest.algorithm().as_str(), digest.encoded()))
     }
 
     /// Calls `visit` for every object; what is not named like one is passed over.
@@ -94,7 +96,7 @@ impl Layout {
         Ok(())
     }
 
-    fn partials(&self) -> PathBuf {
+    pub(super) fn partials(&self) -> PathBuf {
         self.root.join("partial")
     }
 
@@ -106,6 +108,11 @@ impl Layout {
 /// Opens an object for reading.
 pub(super) fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).custom_flags(no_follow()).open(path)
+}
+
+/// Opens an unfinished object for reading and writing.
+pub(super) fn open_partial(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).custom_flags(no_follow()).open(path)
 }
 
 /// Makes a new file for reading and writing.
@@ -133,6 +140,14 @@ fn found(class: Class, algorithm: Algorithm, entry: &fs::DirEntry) -> io::Result
     };
     let last_use = metadata.modified().map_or(0, seconds);
     Ok(metadata.is_file().then_some(Found { class, digest, size_bytes: metadata.len(), last_use }))
+}
+
+/// Reads the digest that the unfinished object at `path`, or beside it, is to have, and its number.
+pub(super) fn split_partial(path: &Path) -> Option<(Digest, u64)> {
+    let mut parts = path.file_name()?.to_str()?.split('.');
+    let digest = parts.next()?.replacen('-', ":", 1).parse().ok()?;
+    let number = parts.next()?.parse().ok()?;
+    Some((digest, number))
 }
 
 fn directory(class: Class) -> &'static str {

@@ -92,6 +92,10 @@ impl<S: BlobStore> BlobStore for Memory<S> {
         if object.size_bytes <= SMALL_BLOB_BYTES_MAX { self.load(digest, &object) } else { Some(object) }
     }
 
+    fn resume(&self, digest: &Digest) -> Option<Arc<dyn Partial>> {
+        self.below.resume(digest)
+    }
+
     fn begin(&self, digest: &Digest, class: Class, size_bytes: Option<u64>) -> Result<Arc<dyn Partial>, StoreError> {
         self.below.begin(digest, class, size_bytes)
     }

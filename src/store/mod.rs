@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! begin ──► Partial ──write_at──► … ──commit──► fsync, rename, fsync of the directory ──► visible to `open`
-//!              └── dropped without commit: discarded
+//!              └── dropped without commit: left for the next fill if it was checkpointed, else removed
 //! ```
 //!
 //! A file under its final name is complete and was verified: the file name is the index, and a start needs no scan.
@@ -15,6 +15,7 @@ mod buffers;
 mod disk;
 mod layout;
 mod ledger;
+mod leftover;
 mod memory;
 mod object;
 mod partial;
@@ -48,7 +49,10 @@ pub trait BlobStore: Send + Sync + fmt::Debug {
     /// Returns an object, looking at the disk. A damaged one is dropped and counts as absent: the caller never pays for our disk.
     fn open(&self, digest: &Digest) -> Option<Object>;
 
-    /// Reserves room and starts an unfinished object; dropped without commit it is discarded.
+    /// Returns what an earlier fill of the digest left, in this process or before a crash of it.
+    fn resume(&self, digest: &Digest) -> Option<Arc<dyn Partial>>;
+
+    /// Reserves room and starts an unfinished object.
     ///
     /// With `size_bytes` unknown, room is reserved as the bytes come.
     fn begin(&self, digest: &Digest, class: Class, size_bytes: Option<u64>) -> Result<Arc<dyn Partial>, StoreError>;
@@ -65,9 +69,20 @@ pub trait BlobStore: Send + Sync + fmt::Debug {
 }
 
 /// An object under construction: written at any offset, readable meanwhile, visible to others only after `commit`.
+///
+/// Dropped without commit, it is left for [`BlobStore::resume`] as its last checkpoint says; without one it is removed.
 pub trait Partial: ReadAt {
+    /// Returns the size and the present bytes that it was resumed with; none of them is verified.
+    fn resumed(&self) -> Option<(u64, Present)>;
+
     /// Writes `chunks` one after another from `offset` on.
     fn write_at(&self, offset: u64, chunks: &[Bytes]) -> Result<(), StoreError>;
+
+    /// Records which bytes are present, so that a later fill goes on from there; they have been written before.
+    fn checkpoint(&self, size_bytes: u64, present: &Present) -> Result<(), StoreError>;
+
+    /// Leaves nothing to a later fill: the bytes are wrong.
+    fn discard(&self);
 
     /// Makes the object durable and visible. The caller has verified all `size_bytes` of it.
     fn commit(&self, size_bytes: u64) -> Result<(), StoreError>;

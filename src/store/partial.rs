@@ -1,7 +1,7 @@
 //! An object under construction on disk.
 //!
-//! Ownership is the cleaning up: dropped without commit, the file is removed and its reservation given back.
-//! A follower that still reads after the commit reads the same, now visible, file.
+//! Ownership is the cleaning up: dropped without commit, what was checkpointed is left for the next fill, and everything else is
+//! removed and its reservation given back. A follower that still reads after the commit reads the same, now visible, file.
 
 use std::fs::{self, File};
 use std::io;
@@ -14,8 +14,9 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::disk::{Disk, Reservation};
+use super::leftover::{self, Leftover};
 use super::object::ReadAt;
-use super::{Class, Partial, StoreError, layout};
+use super::{Class, Partial, Present, StoreError, layout};
 use crate::oci::Digest;
 use crate::telemetry::StoreOperation;
 
@@ -31,6 +32,12 @@ pub(super) struct DiskPartial {
     disk: Disk,
     // A plain mutex: held for arithmetic, or for the room-making of one growing fill, always on the blocking pool.
     reservation: Mutex<Reservation>,
+    resumed: Option<(u64, Present)>,
+    /// What the record beside the file says.
+    // A plain mutex: held to replace or take it.
+    recorded: Mutex<Option<(u64, Present)>>,
+    /// Set while a record is being written: one writer at a time, and nobody waits for another's.
+    is_recording: AtomicBool,
     committed: AtomicBool,
 }
 
@@ -43,18 +50,43 @@ impl DiskPartial {
         class: Class,
         size_bytes: Option<u64>,
     ) -> Result<Self, StoreError> {
-        let reservation = Mutex::new(disk.reserve(class, size_bytes.unwrap_or(0))?);
+        let reservation = disk.reserve(class, size_bytes.unwrap_or(0))?;
         let path = disk.layout().partial(digest);
         let file = layout::create_file(&path).map_err(|source| disk.failed(StoreOperation::Open, &path, source))?;
-        Ok(Self {
+        Ok(Self::new(disk, digest, class, file, path, reservation, None))
+    }
+
+    /// Goes on with what was left.
+    ///
+    /// # Errors
+    /// What the disk said.
+    pub(super) fn resume(disk: &Disk, digest: &Digest, left: Leftover) -> Result<Self, StoreError> {
+        let Leftover { path, class, size_bytes, present, reservation, .. } = left;
+        let file = layout::open_partial(&path).map_err(|source| disk.failed(StoreOperation::Open, &path, source))?;
+        Ok(Self::new(disk, digest, class, file, path, reservation, Some((size_bytes, present))))
+    }
+
+    fn new(
+        disk: &Disk,
+        digest: &Digest,
+        class: Class,
+        file: File,
+        path: PathBuf,
+        reservation: Reservation,
+        resumed: Option<(u64, Present)>,
+    ) -> Self {
+        Self {
             digest: *digest,
             class,
             file,
             path,
             disk: disk.clone(),
-            reservation,
+            reservation: Mutex::new(reservation),
+            recorded: Mutex::new(resumed.clone()),
+            resumed,
+            is_recording: AtomicBool::new(false),
             committed: AtomicBool::new(false),
-        })
+        }
     }
 
     /// Reserves more when a fill of unknown size grows past what it holds.
@@ -74,16 +106,25 @@ impl DiskPartial {
         self.reservation.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn recorded(&self) -> MutexGuard<'_, Option<(u64, Present)>> {
+        self.recorded.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn publish(&self) -> io::Result<()> {
         let target = self.disk.layout().object(self.class, &self.digest);
         let directory = target.parent().ok_or(io::ErrorKind::InvalidInput)?;
         layout::make_directory(directory)?;
         fs::rename(&self.path, &target)?;
+        leftover::forget(&self.path);
         File::open(directory)?.sync_all()
     }
 }
 
 impl Partial for DiskPartial {
+    fn resumed(&self) -> Option<(u64, Present)> {
+        self.resumed.clone()
+    }
+
     fn write_at(&self, offset: u64, chunks: &[Bytes]) -> Result<(), StoreError> {
         let len: u64 = chunks.iter().map(|chunk| chunk.len() as u64).sum();
         self.cover(offset.saturating_add(len))?;
@@ -96,6 +137,22 @@ impl Partial for DiskPartial {
         }
         self.disk.operated(StoreOperation::Write, began);
         Ok(())
+    }
+
+    fn checkpoint(&self, size_bytes: u64, present: &Present) -> Result<(), StoreError> {
+        if self.is_recording.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        let written = leftover::record(&self.path, self.class, size_bytes, present);
+        if written.is_ok() {
+            *self.recorded() = Some((size_bytes, present.clone()));
+        }
+        self.is_recording.store(false, Ordering::Release);
+        written.map_err(|source| self.disk.failed(StoreOperation::Write, &self.path, source))
+    }
+
+    fn discard(&self) {
+        *self.recorded() = None;
     }
 
     fn commit(&self, size_bytes: u64) -> Result<(), StoreError> {
@@ -124,9 +181,16 @@ impl ReadAt for DiskPartial {
 
 impl Drop for DiskPartial {
     fn drop(&mut self) {
-        if !self.committed.load(Ordering::Acquire)
-            && let Err(source) = fs::remove_file(&self.path)
-        {
+        if self.committed.load(Ordering::Acquire) {
+            return;
+        }
+        let recorded = self.recorded().take();
+        if let Some((size_bytes, present)) = recorded {
+            let reservation = self.reservation().take();
+            let (path, class) = (self.path.clone(), self.class);
+            let left = Leftover { path, class, size_bytes, present, reservation, since: Instant::now() };
+            self.disk.leave(self.digest, left);
+        } else if let Err(source) = leftover::remove(&self.path) {
             // Nobody waits for the answer: it is counted, and the next start removes the file.
             let _counted = self.disk.failed(StoreOperation::Delete, &self.path, source);
         }

@@ -42,6 +42,11 @@ impl Present {
         self.runs.iter().map(|run| run.end - run.start).sum()
     }
 
+    /// Returns the runs of present bytes, in order.
+    pub fn runs(&self) -> impl Iterator<Item = Range<u64>> + '_ {
+        self.runs.iter().cloned()
+    }
+
     fn run_at_or_after(&self, from: u64) -> Option<&Range<u64>> {
         self.runs.get(self.runs.partition_point(|run| run.end <= from))
     }

@@ -273,7 +273,8 @@ fn token_error(error: UpstreamError) -> UpstreamError {
         | UpstreamError::TimedOut { .. }
         | UpstreamError::Connect { .. }
         | UpstreamError::Tls { .. }
-        | UpstreamError::Truncated { .. } => error,
+        | UpstreamError::Truncated { .. }
+        | UpstreamError::Range { .. } => error,
     }
 }
 

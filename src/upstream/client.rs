@@ -131,7 +131,12 @@ impl Client {
         let (placement, body) = self.exchange.persist(&budget, Pool::Blobs, attempt).await?;
         let observer = Arc::clone(&self.exchange.observer);
         let transfer = Transfer { body, length: placement.length, idle: self.timeouts.idle, observer, permit };
-        Ok(BlobTransfer { start: placement.start, size_bytes: placement.size_bytes, chunks: transfer.chunks() })
+        Ok(BlobTransfer {
+            start: placement.start,
+            size_bytes: placement.size_bytes,
+            is_range: placement.is_range,
+            chunks: transfer.chunks(),
+        })
     }
 
     fn manifest_question<'a>(
@@ -222,6 +227,10 @@ impl Origin for Client {
     ) -> BoxFuture<'a, Result<BlobTransfer, UpstreamError>> {
         Box::pin(self.fetch_blob(repository, digest, start, end))
     }
+
+    fn free_transfers(&self) -> usize {
+        self.exchange.free_transfers()
+    }
 }
 
 fn is_endpoint(url: &Url) -> bool {
@@ -256,10 +265,15 @@ async fn place(
 ) -> Result<(Placement, Incoming), UpstreamError> {
     match response.status() {
         StatusCode::OK | StatusCode::PARTIAL_CONTENT => {}
-        StatusCode::RANGE_NOT_SATISFIABLE => return Err(protocol("range not satisfiable (status 416)")),
+        StatusCode::RANGE_NOT_SATISFIABLE => {
+            return Err(UpstreamError::Range { reason: "not satisfiable (status 416)" });
+        }
         _ => return Err(answer::refusal(response).await),
     }
-    let placement = range::place(asked, response.status(), response.headers()).map_err(protocol)?;
+    let placement = range::place(asked, response.status(), response.headers()).map_err(|reason| match asked {
+        Some(_) => UpstreamError::Range { reason },
+        None => protocol(reason),
+    })?;
     Ok((placement, response.into_body()))
 }
 

@@ -53,6 +53,9 @@ pub enum UpstreamError {
     /// An answer that breaks the protocol: a bad redirect, an encoded body, a range that was not asked for.
     #[error("protocol violation: {reason}")]
     Protocol { reason: String },
+    /// An answer to a request for a range that is not that range; the whole may still be had.
+    #[error("range not honoured: {reason}")]
+    Range { reason: &'static str },
     /// A body above the limit for its kind.
     #[error("body is larger than {limit_bytes} bytes")]
     TooLarge { limit_bytes: usize },
@@ -68,6 +71,25 @@ impl UpstreamError {
             | Self::Denied { .. }
             | Self::RateLimited { .. }
             | Self::Auth { .. }
+            | Self::Protocol { .. }
+            | Self::Range { .. }
+            | Self::TooLarge { .. } => false,
+        }
+    }
+
+    /// Returns true when a request for a range may have failed for its range: the whole may still be given.
+    pub fn may_be_about_the_range(&self) -> bool {
+        match self {
+            Self::Range { .. } => true,
+            Self::Status { status, .. } => matches!(status, 400..=499 | 501),
+            Self::NotFound { .. }
+            | Self::Denied { .. }
+            | Self::RateLimited { .. }
+            | Self::Auth { .. }
+            | Self::TimedOut { .. }
+            | Self::Connect { .. }
+            | Self::Tls { .. }
+            | Self::Truncated { .. }
             | Self::Protocol { .. }
             | Self::TooLarge { .. } => false,
         }
@@ -85,6 +107,7 @@ impl UpstreamError {
             | Self::Tls { .. }
             | Self::Truncated { .. }
             | Self::Protocol { .. }
+            | Self::Range { .. }
             | Self::TooLarge { .. } => true,
         }
     }
@@ -101,7 +124,7 @@ impl UpstreamError {
             Self::Connect { .. } => "connect",
             Self::Tls { .. } => "tls",
             Self::Truncated { .. } => "truncated",
-            Self::Protocol { .. } | Self::TooLarge { .. } => "protocol",
+            Self::Protocol { .. } | Self::Range { .. } | Self::TooLarge { .. } => "protocol",
         }
     }
 }

@@ -53,6 +53,11 @@ impl Exchange {
         self.limits.transfer(budget).await.inspect_err(|error| self.observer.failed(error))
     }
 
+    /// Returns how many turns of blob transfers are free.
+    pub(super) fn free_transfers(&self) -> usize {
+        self.limits.free_transfers()
+    }
+
     /// Waits for the turn of any other question.
     pub(super) async fn request_turn(&self, budget: &Budget) -> Result<Permit, UpstreamError> {
         self.limits.request(budget).await.inspect_err(|error| self.observer.failed(error))

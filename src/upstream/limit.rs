@@ -70,6 +70,11 @@ impl Limits {
         acquire(&self.transfers, budget).await
     }
 
+    /// Returns how many turns of blob transfers are free.
+    pub(super) fn free_transfers(&self) -> usize {
+        self.transfers.available_permits()
+    }
+
     /// Waits for the turn of any other request, first come, first served.
     pub(super) async fn request(&self, budget: &Budget) -> Result<Permit, UpstreamError> {
         acquire(&self.requests, budget).await

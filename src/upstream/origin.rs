@@ -54,6 +54,9 @@ pub trait Origin: Send + Sync + fmt::Debug {
         start: u64,
         end: Option<u64>,
     ) -> BoxFuture<'a, Result<BlobTransfer, UpstreamError>>;
+
+    /// Returns how many blob transfers could start at this moment without waiting for a turn.
+    fn free_transfers(&self) -> usize;
 }
 
 /// What a HEAD of a manifest told; each field is `None` when the upstream left it out.
@@ -86,6 +89,8 @@ pub struct BlobTransfer {
     pub start: u64,
     /// The blob's whole length, when the upstream told it (P-44).
     pub size_bytes: Option<u64>,
+    /// The answer is the range that was asked for (206), not the whole blob.
+    pub is_range: bool,
     /// The bytes. An end before what was announced is an `Err`, never a clean end (P-50).
     pub chunks: Chunks,
 }

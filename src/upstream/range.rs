@@ -15,6 +15,8 @@ pub(super) struct Placement {
     pub(super) length: Option<u64>,
     /// The blob's whole length, when told.
     pub(super) size_bytes: Option<u64>,
+    /// The answer is the range that was asked for, not everything.
+    pub(super) is_range: bool,
 }
 
 /// Checks that an answer to a request for a blob is one, and reads where its bytes stand (P-67, U-64).
@@ -27,7 +29,7 @@ pub(super) fn place(
 ) -> Result<Placement, &'static str> {
     let length = content_length(headers);
     match (status, asked) {
-        (StatusCode::OK, _) => Ok(Placement { start: 0, length, size_bytes: length }),
+        (StatusCode::OK, _) => Ok(Placement { start: 0, length, size_bytes: length, is_range: false }),
         (StatusCode::PARTIAL_CONTENT, None) => Err("a partial answer though everything was asked for"),
         (StatusCode::PARTIAL_CONTENT, Some((first, last))) => {
             let range = text(headers, &header::CONTENT_RANGE).and_then(content_range);
@@ -42,7 +44,7 @@ pub(super) fn place(
             if length.is_some_and(|length| length != count) {
                 return Err("a Content-Length that contradicts the Content-Range");
             }
-            Ok(Placement { start: first, length: Some(count), size_bytes: range.total })
+            Ok(Placement { start: first, length: Some(count), size_bytes: range.total, is_range: true })
         }
         _ => Err("an answer that is not a blob"),
     }
@@ -95,7 +97,7 @@ mod tests {
 
     #[test]
     fn partial_answers_are_taken_only_when_they_are_what_was_asked() {
-        let at = |start, length, size_bytes| Some(Placement { start, length, size_bytes });
+        let at = |start, length, size_bytes| Some((start, length, size_bytes));
         let from_5 = Some((5, None));
         let five_to_9 = Some((5, Some(9)));
         for (asked, status, range, length, expected) in [
@@ -124,6 +126,8 @@ mod tests {
         ] {
             let status = StatusCode::from_u16(status).expect("a status");
             let placed = place(asked, status, &headers(range, length)).ok();
+            assert!(placed.is_none_or(|placed| placed.is_range == (status == StatusCode::PARTIAL_CONTENT)));
+            let placed = placed.map(|placed| (placed.start, placed.length, placed.size_bytes));
             assert_eq!(placed, expected, "{asked:?} {status} {range:?} {length:?}");
         }
     }

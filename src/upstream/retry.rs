@@ -47,6 +47,7 @@ fn may_succeed(error: &UpstreamError) -> bool {
         | UpstreamError::Auth { .. }
         | UpstreamError::Tls { .. }
         | UpstreamError::Protocol { .. }
+        | UpstreamError::Range { .. }
         | UpstreamError::TooLarge { .. } => false,
     }
 }

@@ -114,6 +114,14 @@ impl RangeHeader {
         }
     }
 
+    /// Returns the byte that is asked for first, if it can be told without the size.
+    pub fn first_byte(&self) -> Option<u64> {
+        match self.specs.first()? {
+            RangeSpec::FromTo(start, _) | RangeSpec::From(start) => Some(*start),
+            RangeSpec::Suffix(_) => None,
+        }
+    }
+
     /// Returns true for `bytes=a-`: containerd reads a chunk of it and closes (P-63).
     pub fn is_open_ended(&self) -> bool {
         matches!(self.single(), Some(RangeSpec::From(_)))

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::watch;
 
-use super::readers::Interest;
+use super::readers::{Interest, Reader};
 use super::window::WINDOW_BYTES;
 use super::{Fill, FillError, Phase, Progress};
 use crate::store::{CHUNK_BYTES, read_chunk};
@@ -36,7 +36,7 @@ pub(crate) struct Follower {
     // Held, not read: a client's follower keeps the fill wanted.
     _interest: Option<Interest>,
     progress: watch::Receiver<Progress>,
-    number: u64,
+    place: Arc<Reader>,
     cursor: u64,
     reach: Reach,
 }
@@ -59,6 +59,9 @@ impl Follower {
     /// Follows `fill` from `start` on, for a client.
     pub(crate) fn new(interest: Interest, start: u64, reach: Reach) -> Self {
         let fill = Arc::clone(interest.fill());
+        if start > 0 || matches!(reach, Reach::Until(_)) {
+            fill.readers.scatter();
+        }
         Self::enter(fill, Some(interest), start, reach)
     }
 
@@ -69,8 +72,14 @@ impl Follower {
 
     fn enter(fill: Arc<Fill>, interest: Option<Interest>, cursor: u64, reach: Reach) -> Self {
         let progress = fill.progress.subscribe();
-        let number = fill.readers.enter(cursor);
-        Self { fill, _interest: interest, progress, number, cursor, reach }
+        let end = match reach {
+            Reach::Until(end) => end,
+            Reach::ToEnd => u64::MAX,
+            // What the verifier waits for comes for its own sake.
+            Reach::Unverified => 0,
+        };
+        let place = fill.readers.enter(cursor, end);
+        Self { fill, _interest: interest, progress, place, cursor, reach }
     }
 
     /// Returns the offset of the next byte.
@@ -94,7 +103,7 @@ impl Follower {
                 Step::Outpaced => return Some(Err(FollowError::Outpaced)),
                 Step::Read { limit, from } => return Some(self.read(limit, from).await),
                 Step::Wait => {
-                    self.fill.readers.stands(self.number, self.cursor, true);
+                    self.fill.readers.waits(&self.place);
                     if self.progress.changed().await.is_err() {
                         return Some(Err(FollowError::Fill(Arc::new(FillError::Aborted))));
                     }
@@ -118,7 +127,7 @@ impl Follower {
             }
         };
         self.cursor += bytes.len() as u64;
-        self.fill.readers.stands(self.number, self.cursor, false);
+        self.fill.readers.read(&self.place, self.cursor);
         Ok(bytes)
     }
 
@@ -158,7 +167,7 @@ impl Follower {
 
 impl Drop for Follower {
     fn drop(&mut self) {
-        self.fill.readers.leave(self.number);
+        self.fill.readers.leave(&self.place);
     }
 }
 

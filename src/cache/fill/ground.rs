@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,6 +20,12 @@ use crate::telemetry::sentence;
 /// A reader left behind sees its body end short, and may resume by a range.
 const SLOWEST_READER_PATIENCE: Duration = Duration::from_secs(10);
 
+/// What a crash may cost at the most, beside what is on its way: a small file is written for each so many bytes.
+const CHECKPOINT_BYTES: u64 = 4 * 1024 * 1024;
+
+/// Less than this is not worth going on with.
+const CHECKPOINT_BYTES_MIN: u64 = 1024 * 1024;
+
 /// The ground of one fill.
 #[derive(Debug, Default)]
 pub(super) struct Ground {
@@ -26,6 +33,8 @@ pub(super) struct Ground {
     /// What readers read: the partial, or an object that was there already.
     content: OnceLock<Arc<dyn ReadAt>>,
     window: Window,
+    /// Bytes written since the last checkpoint.
+    unrecorded_bytes: AtomicU64,
 }
 
 /// What became of some bytes.
@@ -73,6 +82,7 @@ impl Fill {
             }
         });
         if first {
+            self.readers.pace();
             tracing::warn!(
                 digest = %self.key.digest, upstream.name = %self.key.upstream, error = sentence(why),
                 "the store does not take a blob; it is streamed to its readers and not cached"
@@ -99,6 +109,9 @@ impl Fill {
             match blocking(move || partial.write_at(offset, &batch)).await {
                 Ok(()) => {
                     self.progress.send_modify(|progress| progress.wrote(offset, len));
+                    if self.ground.unrecorded_bytes.fetch_add(len, Ordering::Relaxed) + len >= CHECKPOINT_BYTES {
+                        self.checkpoint().await;
+                    }
                     return Landed::Yes;
                 }
                 Err(error) => self.spill(&error),
@@ -113,9 +126,27 @@ impl Fill {
         Landed::Yes
     }
 
+    /// Records what the store holds, so that a later fill goes on from there.
+    pub(super) async fn checkpoint(&self) {
+        self.ground.unrecorded_bytes.store(0, Ordering::Relaxed);
+        let (size, present) = {
+            let progress = self.progress.borrow();
+            (progress.size_bytes, progress.on_disk.as_ref().unwrap_or(&progress.present).clone())
+        };
+        let (Some(size), Some(partial)) = (size, self.ground.partial()) else { return };
+        if present.len_bytes() < CHECKPOINT_BYTES_MIN {
+            return;
+        }
+        let partial = Arc::clone(partial);
+        if let Err(error) = blocking(move || partial.checkpoint(size, &present)).await {
+            tracing::debug!(error = sentence(&error), "a fill cannot be resumed after a restart");
+        }
+    }
+
     /// Waits until the window has room; false when no client wants the bytes any more.
     async fn wait_for_window(&self) -> bool {
         let patience = Instant::now() + SLOWEST_READER_PATIENCE;
+        let mut moved = self.readers.watch();
         loop {
             if !self.readers.are_interested() {
                 return false;
@@ -128,7 +159,7 @@ impl Fill {
             if self.ground.window.len_bytes() < WINDOW_BYTES {
                 return true;
             }
-            if timeout_at(patience, self.readers.moved()).await.is_err() {
+            if timeout_at(patience, moved.changed()).await.is_err() {
                 let oldest_kept = self.ground.window.end().saturating_sub(WINDOW_BYTES / 2);
                 self.ground.window.trim(oldest_kept);
             }

@@ -16,13 +16,16 @@
 //!
 //! A failed fill is never reused: the next request starts a fresh one.
 
+mod bounds;
 mod follow;
 mod ground;
 mod inflight;
+mod learned;
 mod readers;
 mod run;
 mod schedule;
 mod transfer;
+mod transfers;
 mod verify;
 mod window;
 
@@ -31,9 +34,13 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
+pub(super) use bounds::Bounds;
+pub use bounds::FillLimits;
 pub(super) use follow::{FollowError, Follower, Reach};
-pub(super) use inflight::{Inflight, Joined};
-pub(super) use run::{FillTask, Permits};
+pub(super) use inflight::{Inflight, Joined, Lead};
+pub(super) use learned::Learned;
+pub(super) use run::FillTask;
+pub use transfers::Parallel;
 
 use crate::oci::{Digest, RepositoryName, UpstreamName};
 use crate::store::{Buffers, Present};
@@ -112,6 +119,13 @@ impl Fill {
             },
             Err(_closed) => Err(Arc::new(FillError::Aborted)),
         }
+    }
+
+    /// Waits until the fill has ended, well or not.
+    pub(super) async fn ended(&self) {
+        let mut progress = self.progress.subscribe();
+        // The sender lives in `self`: the wait cannot fail.
+        let _ended = progress.wait_for(|progress| matches!(progress.phase, Phase::Verified | Phase::Failed(_))).await;
     }
 
     /// Returns true when all bytes are there and match the digest.

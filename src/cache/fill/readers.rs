@@ -6,69 +6,112 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::Notify;
+use tokio::sync::watch;
 
 use super::Fill;
+use super::schedule::Wish;
 
 /// The readers of one fill.
 #[derive(Debug, Default)]
 pub(super) struct Readers {
-    // A plain mutex: held for a map operation only.
+    // A plain mutex: held to come and go, and to look over all readers; reading on takes none.
     slots: Mutex<Slots>,
+    /// Counts waits, so that the longest is known.
+    waits: AtomicU64,
     interested: AtomicUsize,
+    /// Set once a client reads elsewhere than from the first byte to the last.
+    is_scattered: AtomicBool,
+    /// Set when bytes pass through the window: its writer waits for the slowest reader.
+    is_paced: AtomicBool,
     /// Set before the first bytes are dropped from the window: nobody can join from the beginning any more.
     is_closed: AtomicBool,
-    /// Told when a reader begins to wait, moves on or leaves.
-    moved: Notify,
+    /// Told when a reader begins to wait or leaves; when it moves, only if `is_paced`.
+    moved: watch::Sender<()>,
 }
 
 #[derive(Debug, Default)]
 struct Slots {
     next: u64,
-    readers: BTreeMap<u64, Reader>,
+    readers: BTreeMap<u64, Arc<Reader>>,
 }
 
+/// Where one reader stands.
 #[derive(Debug)]
-struct Reader {
-    cursor: u64,
-    is_waiting: bool,
+pub(super) struct Reader {
+    number: u64,
+    cursor: AtomicU64,
+    /// Exclusive; what it will not read is not fetched for it.
+    end: u64,
+    /// The number of its wait; 0 while it does not wait.
+    wait: AtomicU64,
 }
 
 impl Readers {
-    /// Adds a reader at `cursor` and returns its number.
-    pub(super) fn enter(&self, cursor: u64) -> u64 {
+    /// Adds a reader of the bytes from `cursor` to `end`.
+    pub(super) fn enter(&self, cursor: u64, end: u64) -> Arc<Reader> {
         let mut slots = self.slots();
         slots.next += 1;
         let number = slots.next;
-        slots.readers.insert(number, Reader { cursor, is_waiting: false });
-        number
+        let reader = Arc::new(Reader { number, cursor: AtomicU64::new(cursor), end, wait: AtomicU64::new(0) });
+        slots.readers.insert(number, Arc::clone(&reader));
+        reader
     }
 
-    /// Notes where a reader stands, and tells the fill when it waits there.
-    pub(super) fn stands(&self, number: u64, cursor: u64, is_waiting: bool) {
-        if let Some(reader) = self.slots().readers.get_mut(&number) {
-            *reader = Reader { cursor, is_waiting };
+    /// Notes that a reader has read up to `cursor`.
+    pub(super) fn read(&self, reader: &Reader, cursor: u64) {
+        reader.cursor.store(cursor, Ordering::Release);
+        if reader.wait.load(Ordering::Relaxed) != 0 {
+            reader.wait.store(0, Ordering::Release);
         }
-        self.moved.notify_one();
+        if self.is_paced.load(Ordering::Acquire) {
+            self.moved.send_replace(());
+        }
     }
 
-    pub(super) fn leave(&self, number: u64) {
-        self.slots().readers.remove(&number);
-        self.moved.notify_one();
+    /// Notes that a reader waits where it stands, and tells the fill.
+    pub(super) fn waits(&self, reader: &Reader) {
+        if reader.wait.load(Ordering::Relaxed) == 0 {
+            reader.wait.store(self.waits.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Release);
+            self.moved.send_replace(());
+        }
     }
 
-    /// Returns the cursors of the readers that wait, without repeats, in order.
-    pub(super) fn waiting(&self) -> Vec<u64> {
-        let mut cursors: Vec<_> =
-            self.slots().readers.values().filter(|reader| reader.is_waiting).map(|reader| reader.cursor).collect();
-        cursors.sort_unstable();
-        cursors.dedup();
-        cursors
+    pub(super) fn leave(&self, reader: &Reader) {
+        self.slots().readers.remove(&reader.number);
+        self.moved.send_replace(());
+    }
+
+    /// Returns what the readers wish for: who waits longest first, who does not wait last.
+    pub(super) fn wishes(&self) -> Vec<Wish> {
+        let mut readers: Vec<_> = {
+            let slots = self.slots();
+            let standing = slots.readers.values().map(|reader| (reader.wait.load(Ordering::Acquire), reader.wish()));
+            standing.filter(|(_, wish)| wish.cursor < wish.end).collect()
+        };
+        readers.sort_unstable_by_key(|(wait, wish)| (*wait == 0, *wait, wish.cursor));
+        let mut wishes: Vec<_> = readers.into_iter().map(|(_, wish)| wish).collect();
+        wishes.dedup_by_key(|wish| (wish.cursor, wish.is_waiting));
+        wishes
     }
 
     /// Returns the cursor of the reader that is furthest behind.
     pub(super) fn slowest(&self) -> Option<u64> {
-        self.slots().readers.values().map(|reader| reader.cursor).min()
+        self.slots().readers.values().map(|reader| reader.cursor.load(Ordering::Acquire)).min()
+    }
+
+    /// Notes that somebody reads elsewhere than from the first byte to the last.
+    pub(super) fn scatter(&self) {
+        self.is_scattered.store(true, Ordering::Release);
+    }
+
+    /// Returns true once somebody has read elsewhere than from the first byte to the last.
+    pub(super) fn are_scattered(&self) -> bool {
+        self.is_scattered.load(Ordering::Acquire)
+    }
+
+    /// Has every move told from here on.
+    pub(super) fn pace(&self) {
+        self.is_paced.store(true, Ordering::Release);
     }
 
     /// Lets nobody join any more.
@@ -81,13 +124,23 @@ impl Readers {
         self.interested.load(Ordering::Acquire) > 0
     }
 
-    /// Waits until a reader has begun to wait, moved or left.
-    pub(super) async fn moved(&self) {
-        self.moved.notified().await;
+    /// Returns what changes when a reader has begun to wait, moved or left.
+    pub(super) fn watch(&self) -> watch::Receiver<()> {
+        self.moved.subscribe()
     }
 
     fn slots(&self) -> MutexGuard<'_, Slots> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Reader {
+    fn wish(&self) -> Wish {
+        Wish {
+            cursor: self.cursor.load(Ordering::Acquire),
+            end: self.end,
+            is_waiting: self.wait.load(Ordering::Acquire) != 0,
+        }
     }
 }
 
@@ -97,15 +150,16 @@ impl Readers {
 #[derive(Debug)]
 pub(crate) struct Interest {
     fill: Arc<Fill>,
-    /// The number of the place at the first byte; 0 is none.
-    place: AtomicU64,
+    /// The place at the first byte, until the client has begun.
+    // A plain mutex: held to take it out, once.
+    place: Mutex<Option<Arc<Reader>>>,
 }
 
 impl Interest {
     /// Joins `fill`; `None` when its first bytes have passed and are nowhere any more.
     pub(super) fn joining(fill: &Arc<Fill>) -> Option<Self> {
         // The place first, then the look: the fill closes first, then looks at the places.
-        let interest = Self::with_place(Arc::clone(fill), fill.readers.enter(0));
+        let interest = Self::with_place(Arc::clone(fill), Some(fill.readers.enter(0, 0)));
         (!fill.readers.is_closed.load(Ordering::SeqCst)).then_some(interest)
     }
 
@@ -115,21 +169,21 @@ impl Interest {
 
     /// Gives up the place at the first byte: the client's follower has its own.
     pub(crate) fn begun(&self) {
-        let place = self.place.swap(0, Ordering::AcqRel);
-        if place != 0 {
-            self.fill.readers.leave(place);
+        let place = self.place.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(place) = place {
+            self.fill.readers.leave(&place);
         }
     }
 
-    fn with_place(fill: Arc<Fill>, place: u64) -> Self {
+    fn with_place(fill: Arc<Fill>, place: Option<Arc<Reader>>) -> Self {
         fill.readers.interested.fetch_add(1, Ordering::AcqRel);
-        Self { fill, place: AtomicU64::new(place) }
+        Self { fill, place: Mutex::new(place) }
     }
 }
 
 impl Clone for Interest {
     fn clone(&self) -> Self {
-        Self::with_place(Arc::clone(&self.fill), 0)
+        Self::with_place(Arc::clone(&self.fill), None)
     }
 }
 
@@ -137,6 +191,6 @@ impl Drop for Interest {
     fn drop(&mut self) {
         self.begun();
         self.fill.readers.interested.fetch_sub(1, Ordering::AcqRel);
-        self.fill.readers.moved.notify_one();
+        self.fill.readers.moved.send_replace(());
     }
 }

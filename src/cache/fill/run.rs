@@ -1,50 +1,23 @@
 //! The task that runs a fill.
 //!
-//! It owns the transfers and the verifier, resumes what breaks at the missing byte, and commits what was verified. It goes on when
-//! its clients leave, so that the next one finds the blob; only a fill that the store does not take ends with its last reader.
+//! It begins with what an earlier fill left, asks the upstream, keeps transfers going, verifies, and commits. It goes on when its
+//! clients leave, within bounds, so that the next one finds the blob; what it has when it fails is kept for the next fill.
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
-use futures_util::StreamExt;
-use futures_util::future::BoxFuture;
-use futures_util::stream::FuturesUnordered;
-use tokio::sync::Semaphore;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::Instant;
 
+use super::bounds::{self, Bounds, Place};
 use super::inflight::Lead;
-use super::schedule::{self, Fetch, Order, Situation};
-use super::transfer::{Board, Ended, Transfer};
+use super::learned::Learned;
+use super::schedule::{self, Fetch, Order};
+use super::transfers::{Parallel, Transfers};
 use super::verify::{Unverified, verify};
 use super::{Fill, FillError, Phase};
-use crate::store::{BlobStore, Class, Content, Object, StoreError, blocking};
+use crate::store::{BlobStore, Class, Content, Object, Partial, Present, StoreError, blocking};
 use crate::telemetry::{FillEnd, Kind, MismatchSource, Trigger, UpstreamMetrics, sentence};
 use crate::upstream::{BlobTransfer, Origin, UpstreamError};
-
-/// Transfers in a row that may break without bringing a byte before the fill fails.
-const FRUITLESS_MAX: u32 = 5;
-
-/// The pause before the first resumption; doubled each time, with jitter.
-const RESUME_PAUSE: Duration = Duration::from_millis(100);
-
-/// The longest pause before a resumption.
-const RESUME_PAUSE_MAX: Duration = Duration::from_secs(5);
-
-/// How long a new fill waits for a place; it leaves most of the time that a client waits for headers to the upstream (P-124).
-const QUEUE_WAIT: Duration = Duration::from_secs(5);
-
-/// Places for fills under way; cheap to clone.
-#[derive(Debug, Clone)]
-pub(crate) struct Permits(Arc<Semaphore>);
-
-impl Permits {
-    /// Allows at most `fills` at once.
-    pub(crate) fn new(fills: usize) -> Self {
-        Self(Arc::new(Semaphore::new(fills)))
-    }
-}
 
 /// Everything that one fill's task needs.
 #[derive(Debug)]
@@ -53,8 +26,22 @@ pub(crate) struct FillTask {
     pub origin: Arc<dyn Origin>,
     pub store: Arc<dyn BlobStore>,
     pub class: Class,
-    pub permits: Permits,
+    /// The upstream's bounds, then everybody's.
+    pub bounds: [Bounds; 2],
+    pub parallel: Parallel,
+    pub learned: Arc<Learned>,
     pub metrics: Arc<UpstreamMetrics>,
+    pub trigger: Trigger,
+    /// The byte that the first reader wants first.
+    pub from: u64,
+}
+
+/// What the upstream answered first.
+pub(super) struct Opened {
+    /// `None` when an earlier fill left all bytes.
+    pub(super) transfer: Option<(Fetch, BlobTransfer)>,
+    pub(super) size_bytes: Option<u64>,
+    pub(super) honours_ranges: bool,
 }
 
 impl FillTask {
@@ -70,30 +57,32 @@ impl FillTask {
                 self.report(why)
             }
         };
-        self.metrics.fill_ended(Kind::Blob, Trigger::Client, end, began.elapsed());
+        self.metrics.fill_ended(Kind::Blob, self.trigger, end, began.elapsed());
     }
 
-    fn fill(&self) -> &Arc<Fill> {
+    pub(super) fn fill(&self) -> &Arc<Fill> {
         self.lead.fill()
     }
 
     async fn fill_up(&self) -> Result<(), Arc<FillError>> {
-        let waiting = timeout(QUEUE_WAIT, self.permits.0.acquire());
-        let Ok(Ok(_permit)) = waiting.await else { return Err(Arc::new(FillError::Overloaded)) };
+        let _place = bounds::enter(&self.bounds).await.ok_or(FillError::Overloaded)?;
         if let Some(object) = self.look_again().await {
             self.adopt(object);
             return Ok(());
         }
-        let fill = self.fill();
-        let first = self.origin.blob(&fill.repository, &fill.key.digest, 0, None).await;
-        let first = first.map_err(|error| Arc::new(FillError::Upstream(error)))?;
-        self.take_ground(first.size_bytes).await;
-        fill.progress.send_modify(|progress| {
+        let left = self.left_over().await;
+        let first = self.open(left.as_deref()).await.map_err(FillError::Upstream)?;
+        let _bytes =
+            bounds::take_bytes(&self.bounds, first.size_bytes.unwrap_or(0)).await.ok_or(FillError::Overloaded)?;
+        self.take_ground(left, first.size_bytes).await;
+        self.fill().progress.send_modify(|progress| {
             progress.phase = Phase::Streaming;
             progress.size_bytes = first.size_bytes;
         });
-        self.stream(first).await?;
-        fill.progress.send_modify(|progress| progress.phase = Phase::Verified);
+        let streamed = self.stream(first).await;
+        self.keep_or_discard(streamed.as_ref().err()).await;
+        streamed?;
+        self.fill().progress.send_modify(|progress| progress.phase = Phase::Verified);
         self.commit().await;
         Ok(())
     }
@@ -117,7 +106,77 @@ impl FillTask {
         });
     }
 
-    async fn take_ground(&self, size_bytes: Option<u64>) {
+    /// Returns what an earlier fill of the digest left.
+    async fn left_over(&self) -> Option<Arc<dyn Partial>> {
+        let (store, digest) = (Arc::clone(&self.store), self.fill().key.digest);
+        blocking(move || Ok::<_, std::io::Error>(store.resume(&digest))).await.ok()?
+    }
+
+    /// Asks the upstream for the segment that is wanted first; it says whether it has the blob, how long it is, and whether it
+    /// honours ranges.
+    async fn open(&self, left: Option<&dyn Partial>) -> Result<Opened, UpstreamError> {
+        let (size, present) = left.and_then(Partial::resumed).unwrap_or((u64::MAX, Present::default()));
+        let missing = present.first_gap(0);
+        if missing >= size {
+            let head = self.origin.blob_head(&self.fill().repository, &self.fill().key.digest).await?;
+            return Ok(Opened { transfer: None, size_bytes: head.size_bytes.or(Some(size)), honours_ranges: true });
+        }
+        let wanted = present.first_gap(self.from);
+        let from = if wanted < size { wanted } else { missing };
+        let now = Instant::now();
+        if !self.learned.may_honour_ranges(now) {
+            return self.open_whole().await;
+        }
+        let mut fetch = schedule::first(from, missing);
+        let mut answer = self.ask(fetch).await;
+        if from != missing && answer.as_ref().is_err_and(UpstreamError::may_be_about_the_range) {
+            // The client may have asked for bytes beyond the end.
+            fetch = schedule::first(missing, missing);
+            answer = self.ask(fetch).await;
+        }
+        let refused = match answer {
+            Ok(transfer) if !transfer.is_range => {
+                if transfer.size_bytes.is_none_or(|size| fetch.end.is_some_and(|end| size > end)) {
+                    self.learned.refused_a_range(now);
+                }
+                return Ok(Opened::whole(transfer));
+            }
+            Ok(transfer) => match transfer.size_bytes {
+                Some(size) => return Ok(Opened::range(fetch, transfer, size)),
+                // A range of an unknown whole is no help.
+                None => true,
+            },
+            Err(error) if !error.may_be_about_the_range() => return Err(error),
+            Err(_) => true,
+        };
+        let opened = self.open_whole().await?;
+        // An empty blob has no range to give.
+        if refused && opened.size_bytes != Some(0) {
+            self.learned.refused_a_range(now);
+        }
+        Ok(opened)
+    }
+
+    async fn open_whole(&self) -> Result<Opened, UpstreamError> {
+        self.ask(Fetch { order: Order::Sequential, start: 0, end: None }).await.map(Opened::whole)
+    }
+
+    async fn ask(&self, fetch: Fetch) -> Result<BlobTransfer, UpstreamError> {
+        let last = fetch.end.map(|end| end.saturating_sub(1));
+        self.origin.blob(&self.fill().repository, &self.fill().key.digest, fetch.start, last).await
+    }
+
+    /// Goes on with what was left when it is of the same length, or begins anew.
+    async fn take_ground(&self, left: Option<Arc<dyn Partial>>, size_bytes: Option<u64>) {
+        if let Some(left) = left {
+            match left.resumed() {
+                Some((size, present)) if Some(size) == size_bytes => {
+                    self.fill().progress.send_modify(|progress| progress.present = present);
+                    return self.fill().ground.take_partial(left);
+                }
+                Some(_) | None => left.discard(),
+            }
+        }
         let (store, digest, class) = (Arc::clone(&self.store), self.fill().key.digest, self.class);
         match blocking(move || store.begin(&digest, class, size_bytes)).await {
             Ok(partial) => self.fill().ground.take_partial(partial),
@@ -126,28 +185,59 @@ impl FillTask {
     }
 
     /// Keeps transfers going until all bytes are there and verified.
-    async fn stream(&self, first: BlobTransfer) -> Result<(), Arc<FillError>> {
-        let mut transfers = Transfers::new(self);
-        transfers.start(Fetch { order: Order::Sequential, start: 0, end: None }, Some(first));
-        let mut verdict = pin!(verify(Arc::clone(self.fill())));
+    async fn stream(&self, first: Opened) -> Result<(), Arc<FillError>> {
+        let fill = self.fill();
+        let mut moved = fill.readers.watch();
+        let mut transfers = Transfers::begin(self, first);
+        let mut verdict = pin!(verify(Arc::clone(fill)));
+        let mut unattended = None;
         loop {
-            tokio::select! {
-                verdict = &mut verdict => return verdict.map_err(Unverified::into_fill_error),
-                Some(ended) = transfers.running.next() => transfers.ended(ended)?,
-                () = self.fill().readers.moved() => {}
-                () = sleep_until(transfers.not_before), if transfers.is_pausing() => {}
-            }
+            self.attend(&mut unattended)?;
             transfers.schedule();
+            tokio::select! {
+                verdict = &mut verdict => {
+                    transfers.judge();
+                    return verdict.map_err(Unverified::into_fill_error);
+                }
+                changed = transfers.changed() => changed?,
+                // The sender lives in `fill`.
+                _ = moved.changed() => {}
+            }
         }
     }
 
+    /// Lets a fill that nobody follows go on while there is a place for it (P-143). One that the store does not take ends by itself.
+    fn attend(&self, unattended: &mut Option<Place>) -> Result<(), Arc<FillError>> {
+        if self.fill().readers.are_interested() {
+            *unattended = None;
+        } else if unattended.is_none() {
+            *unattended = Some(bounds::go_on_unattended(&self.bounds).ok_or(FillError::Abandoned)?);
+        }
+        Ok(())
+    }
+
+    /// Keeps what a failed fill has, for the next one; wrong bytes are kept by nobody.
+    async fn keep_or_discard(&self, why: Option<&Arc<FillError>>) {
+        let (Some(why), Some(partial)) = (why, self.fill().ground.partial()) else { return };
+        if matches!(**why, FillError::DigestMismatch { .. }) {
+            partial.discard();
+        } else {
+            self.fill().checkpoint().await;
+        }
+    }
+
+    /// Makes the verified bytes an object of the store; what it does not take, it does not keep a part of.
     async fn commit(&self) {
         let fill = self.fill();
         let size = fill.progress.borrow().size_bytes;
-        let (Some(partial), Some(size), false) = (fill.ground.partial(), size, fill.is_spilled()) else { return };
-        let partial = Arc::clone(partial);
-        let committed: Result<(), StoreError> = blocking(move || partial.commit(size)).await;
+        let (Some(partial), Some(size)) = (fill.ground.partial(), size) else { return };
+        if fill.is_spilled() {
+            return partial.discard();
+        }
+        let committing = Arc::clone(partial);
+        let committed: Result<(), StoreError> = blocking(move || committing.commit(size)).await;
         if let Err(error) = committed {
+            partial.discard();
             tracing::warn!(digest = %fill.key.digest, upstream.name = %fill.key.upstream, error = sentence(&error), "a verified blob is not cached");
         }
     }
@@ -176,93 +266,16 @@ impl FillTask {
     }
 }
 
-/// The transfers of one fill and what was learned from those that ended.
-struct Transfers<'a> {
-    task: &'a FillTask,
-    running: FuturesUnordered<BoxFuture<'static, Ended>>,
-    board: Arc<Board>,
-    next_number: AtomicU64,
-    /// The upstream honours ranges, as far as is known.
-    honours_ranges: bool,
-    fruitless: u32,
-    not_before: Instant,
-}
-
-impl<'a> Transfers<'a> {
-    fn new(task: &'a FillTask) -> Self {
-        Self {
-            task,
-            running: FuturesUnordered::new(),
-            board: Arc::default(),
-            next_number: AtomicU64::new(0),
-            honours_ranges: true,
-            fruitless: 0,
-            not_before: Instant::now(),
-        }
+impl Opened {
+    fn whole(transfer: BlobTransfer) -> Self {
+        let size_bytes = transfer.size_bytes;
+        let fetch = Fetch { order: Order::Sequential, start: 0, end: None };
+        Self { transfer: Some((fetch, transfer)), size_bytes, honours_ranges: false }
     }
 
-    fn is_pausing(&self) -> bool {
-        self.not_before > Instant::now()
-    }
-
-    fn start(&self, fetch: Fetch, opened: Option<BlobTransfer>) {
-        let number = self.next_number.fetch_add(1, Ordering::Relaxed);
-        self.board.enter(number, &fetch);
-        let transfer = Transfer {
-            fill: Arc::clone(self.task.fill()),
-            board: Arc::clone(&self.board),
-            origin: Arc::clone(&self.task.origin),
-            metrics: Arc::clone(&self.task.metrics),
-            number,
-            fetch,
-        };
-        self.running.push(Box::pin(transfer.run(opened)));
-    }
-
-    /// Starts what should be under way and is not.
-    fn schedule(&self) {
-        if self.is_pausing() {
-            return;
-        }
-        let fill = self.task.fill();
-        let waiting = fill.readers.waiting();
-        loop {
-            let underway = self.board.list();
-            let fetch = {
-                let progress = fill.progress.borrow();
-                schedule::next(&Situation {
-                    present: &progress.present,
-                    size_bytes: progress.size_bytes,
-                    underway: &underway,
-                    waiting: &waiting,
-                    allows_demand: self.honours_ranges && progress.on_disk.is_none(),
-                })
-            };
-            match fetch {
-                Some(fetch) => self.start(fetch, None),
-                None => return,
-            }
-        }
-    }
-
-    fn ended(&mut self, ended: Ended) -> Result<(), Arc<FillError>> {
-        match ended {
-            Ended::Done => self.fruitless = 0,
-            Ended::RangesIgnored => self.honours_ranges = false,
-            Ended::Refused if self.task.fill().readers.are_interested() => {}
-            Ended::Refused => return Err(Arc::new(FillError::Abandoned)),
-            Ended::Broken { error, progressed } => {
-                self.fruitless = if progressed { 1 } else { self.fruitless + 1 };
-                if !error.is_transient() || self.fruitless > FRUITLESS_MAX {
-                    return Err(Arc::new(FillError::Upstream(error)));
-                }
-                self.task.metrics.retried(error.as_str());
-                let key = &self.task.fill().key;
-                tracing::debug!(digest = %key.digest, upstream.name = %key.upstream, %error, "a transfer broke; resuming");
-                self.not_before = Instant::now() + pause(self.fruitless);
-            }
-        }
-        Ok(())
+    fn range(fetch: Fetch, transfer: BlobTransfer, size: u64) -> Self {
+        let fetch = Fetch { end: fetch.end.map(|end| end.min(size)), ..fetch };
+        Self { transfer: Some((fetch, transfer)), size_bytes: Some(size), honours_ranges: true }
     }
 }
 
@@ -277,12 +290,6 @@ impl Unverified {
             }
         }
     }
-}
-
-/// Full jitter below a doubling bound.
-fn pause(fruitless: u32) -> Duration {
-    let bound = RESUME_PAUSE.saturating_mul(1 << fruitless.saturating_sub(1).min(16)).min(RESUME_PAUSE_MAX);
-    bound.mul_f64(0.5 + fastrand::f64() / 2.0)
 }
 
 /// Counts a fill as under way while it lives.

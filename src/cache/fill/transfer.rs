@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use futures_util::StreamExt;
+use tokio::sync::Notify;
 
 use super::ground::Landed;
 use super::schedule::{Fetch, Order, SEGMENT_BYTES, Underway};
@@ -29,21 +30,51 @@ const SKIP_BYTES: u64 = SEGMENT_BYTES;
 #[derive(Debug, Default)]
 pub(super) struct Board {
     // A plain mutex: held for a map operation.
-    transfers: Mutex<BTreeMap<u64, Underway>>,
+    transfers: Mutex<BTreeMap<u64, Entry>>,
+    /// Told when a transfer comes so close to its end that a successor should be opened.
+    ending: Notify,
+}
+
+#[derive(Debug)]
+struct Entry {
+    underway: Underway,
+    /// The upstream has answered.
+    is_open: bool,
 }
 
 impl Board {
     pub(super) fn list(&self) -> Vec<Underway> {
-        self.transfers().values().copied().collect()
+        self.transfers().values().map(|entry| entry.underway).collect()
     }
 
-    pub(super) fn enter(&self, number: u64, fetch: &Fetch) {
-        self.transfers().insert(number, Underway { order: fetch.order, at: fetch.start, end: fetch.end });
+    /// Returns how many transfers the upstream has not answered yet.
+    pub(super) fn opening(&self) -> usize {
+        self.transfers().values().filter(|entry| !entry.is_open).count()
+    }
+
+    pub(super) fn enter(&self, number: u64, fetch: &Fetch, is_open: bool) {
+        let underway = Underway { order: fetch.order, at: fetch.start, end: fetch.end };
+        self.transfers().insert(number, Entry { underway, is_open });
+    }
+
+    /// Waits until a transfer comes close to its end.
+    pub(super) async fn ending(&self) {
+        self.ending.notified().await;
+    }
+
+    fn opened(&self, number: u64) {
+        if let Some(entry) = self.transfers().get_mut(&number) {
+            entry.is_open = true;
+        }
     }
 
     fn stands(&self, number: u64, at: u64) {
-        if let Some(transfer) = self.transfers().get_mut(&number) {
-            transfer.at = at;
+        if let Some(Entry { underway, .. }) = self.transfers().get_mut(&number) {
+            let was_ending = underway.is_ending();
+            underway.at = at;
+            if underway.is_ending() && !was_ending {
+                self.ending.notify_one();
+            }
         }
     }
 
@@ -51,7 +82,7 @@ impl Board {
         self.transfers().remove(&number);
     }
 
-    fn transfers(&self) -> MutexGuard<'_, BTreeMap<u64, Underway>> {
+    fn transfers(&self) -> MutexGuard<'_, BTreeMap<u64, Entry>> {
         self.transfers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -71,9 +102,9 @@ pub(super) enum Ended {
 
 impl Ended {
     /// A refused range is no reason to give up what the transfer in order may still bring.
-    fn of_demand(self) -> Self {
+    fn of_range(self) -> Self {
         match self {
-            Self::Broken { error, progressed: false } if !error.is_transient() => Self::RangesIgnored,
+            Self::Broken { error, progressed: false } if error.may_be_about_the_range() => Self::RangesIgnored,
             other => other,
         }
     }
@@ -86,6 +117,7 @@ pub(super) struct Transfer {
     pub(super) board: Arc<Board>,
     pub(super) origin: Arc<dyn Origin>,
     pub(super) metrics: Arc<UpstreamMetrics>,
+    pub(super) trigger: Trigger,
     pub(super) number: u64,
     pub(super) fetch: Fetch,
 }
@@ -94,14 +126,15 @@ impl Transfer {
     /// Runs to its end; with `opened`, the upstream has answered already.
     pub(super) async fn run(self, opened: Option<BlobTransfer>) -> Ended {
         let _on_board = OnBoard(&self.board, self.number);
-        match self.fetch.order {
+        let ended = match self.fetch.order {
             Order::Sequential => self.fetch(opened).await,
             // Bytes out of order have nowhere to land once the store does not take them.
             Order::Demand => tokio::select! {
-                ended = self.fetch(opened) => ended.of_demand(),
+                ended = self.fetch(opened) => ended,
                 () = self.fill.spilled() => Ended::Refused,
             },
-        }
+        };
+        if self.fetch.end.is_some() { ended.of_range() } else { ended }
     }
 
     async fn fetch(&self, opened: Option<BlobTransfer>) -> Ended {
@@ -112,7 +145,8 @@ impl Transfer {
                 Err(error) => return Ended::Broken { error, progressed: false },
             },
         };
-        if self.fetch.order == Order::Demand && opened.start != self.fetch.start {
+        self.board.opened(self.number);
+        if self.fetch.end.is_some() && !opened.is_range {
             return Ended::RangesIgnored;
         }
         if let Err(error) = self.agree_on_size(&opened) {
@@ -123,7 +157,18 @@ impl Transfer {
 
     async fn open(&self) -> Result<BlobTransfer, UpstreamError> {
         let last = self.fetch.end.map(|end| end.saturating_sub(1));
-        self.origin.blob(&self.fill.repository, &self.fill.key.digest, self.fetch.start, last).await
+        let answer = self.ask(self.fetch.start, last).await;
+        match answer {
+            // The rest comes with all that is before it, or not at all.
+            Err(error) if last.is_none() && self.fetch.start > 0 && error.may_be_about_the_range() => {
+                self.ask(0, None).await
+            }
+            answer => answer,
+        }
+    }
+
+    async fn ask(&self, start: u64, last: Option<u64>) -> Result<BlobTransfer, UpstreamError> {
+        self.origin.blob(&self.fill.repository, &self.fill.key.digest, start, last).await
     }
 
     /// The length is what the first answer said; a later one that says otherwise is another object (P-67).
@@ -158,7 +203,7 @@ impl Transfer {
                 }
             }
             let received: u64 = chunks.iter().map(|chunk| chunk.len() as u64).sum();
-            self.metrics.fetched(Kind::Blob, Trigger::Client, received);
+            self.metrics.fetched(Kind::Blob, self.trigger, received);
             progressed |= at + received > self.fetch.start && received > 0;
             if let Some(ended) = self.land(&mut at, chunks).await {
                 return ended;

@@ -1,0 +1,231 @@
+//! The transfers of one fill: which to start, and what to make of those that ended.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use tokio::time::{Instant, sleep_until};
+
+use super::learned::{self, Pace};
+use super::run::{FillTask, Opened};
+use super::schedule::{self, Fetch, Mode, Situation};
+use super::transfer::{Board, Ended, Transfer};
+use super::{Fill, FillError};
+use crate::upstream::{BlobTransfer, UpstreamError};
+
+/// Failures without a byte in between before a fill is given up; with the pauses between them, and the client's own attempts, an
+/// upstream may be away for well over ten seconds.
+const FRUITLESS_MAX: u32 = 7;
+
+/// What an error counts that the same request would meet again: another endpoint may still mend it.
+const FRUITLESS_FINAL: u32 = 3;
+
+/// The pause before the first resumption; doubled each time, with jitter.
+const RESUME_PAUSE: Duration = Duration::from_millis(100);
+
+/// The longest pause before a resumption.
+const RESUME_PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// Bytes that come over one connection before further ones are opened: the first bytes come first, and the pace of one is known.
+const ALONE_BYTES: u64 = schedule::SEGMENT_BYTES - schedule::ENDING_BYTES;
+
+/// When a blob is fetched over several connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Parallel {
+    /// Connections for one blob at the most; 1 is one after another.
+    pub connections: usize,
+    /// The smallest blob for which that is done.
+    pub from_bytes: u64,
+}
+
+/// The transfers of one fill.
+pub(super) struct Transfers<'a> {
+    task: &'a FillTask,
+    running: FuturesUnordered<BoxFuture<'static, Ended>>,
+    board: Arc<Board>,
+    next_number: u64,
+    /// The upstream honours ranges, as far as is known.
+    honours_ranges: bool,
+    fruitless: u32,
+    not_before: Instant,
+    began: Instant,
+    /// Bytes that were there before the first transfer.
+    resumed_bytes: u64,
+    /// Set when further connections were opened: when, and what came until then.
+    widened: Option<(Instant, Pace)>,
+}
+
+impl<'a> Transfers<'a> {
+    /// Begins with the transfer that the upstream has answered.
+    pub(super) fn begin(task: &'a FillTask, first: Opened) -> Self {
+        let now = Instant::now();
+        let mut transfers = Self {
+            task,
+            running: FuturesUnordered::new(),
+            board: Arc::default(),
+            next_number: 0,
+            honours_ranges: first.honours_ranges,
+            fruitless: 0,
+            not_before: now,
+            began: now,
+            resumed_bytes: task.fill().progress.borrow().present.len_bytes(),
+            widened: None,
+        };
+        if let Some((fetch, transfer)) = first.transfer {
+            transfers.start(fetch, Some(transfer));
+        }
+        transfers
+    }
+
+    /// Waits until there may be something to start: a transfer ended or is about to, or a pause is over.
+    pub(super) async fn changed(&mut self) -> Result<(), Arc<FillError>> {
+        let (not_before, is_pausing) = (self.not_before, self.is_pausing());
+        tokio::select! {
+            Some(ended) = self.running.next() => self.ended(ended),
+            () = self.board.ending() => Ok(()),
+            () = sleep_until(not_before), if is_pausing => Ok(()),
+        }
+    }
+
+    /// Starts what should be under way and is not.
+    pub(super) fn schedule(&mut self) {
+        if self.is_pausing() {
+            return;
+        }
+        let fill = Arc::clone(self.task.fill());
+        let wishes = fill.readers.wishes();
+        let mode = self.mode(&fill);
+        loop {
+            let underway = self.board.list();
+            let fetch = {
+                let progress = fill.progress.borrow();
+                schedule::next(&Situation {
+                    present: &progress.present,
+                    size_bytes: progress.size_bytes,
+                    underway: &underway,
+                    wishes: &wishes,
+                    mode,
+                    spare: self.task.origin.free_transfers().saturating_sub(self.opening()),
+                })
+            };
+            match fetch {
+                Some(fetch) => self.start(fetch, None),
+                None => return,
+            }
+        }
+    }
+
+    /// Judges, once all bytes are there, whether several connections were worth it.
+    pub(super) fn judge(&self) {
+        let Some((since, alone)) = self.widened else { return };
+        let landed = self.landed();
+        let together = Pace { bytes: landed.saturating_sub(alone.bytes), time: since.elapsed() };
+        if learned::is_no_gain(alone, together) {
+            self.task.learned.does_not_gain(Instant::now());
+        }
+    }
+
+    fn is_pausing(&self) -> bool {
+        self.not_before > Instant::now()
+    }
+
+    /// Returns how many transfers were started and have not been given a connection yet.
+    fn opening(&self) -> usize {
+        self.board.opening()
+    }
+
+    fn mode(&mut self, fill: &Fill) -> Mode {
+        let progress = fill.progress.borrow();
+        let (Some(size), None, true) = (progress.size_bytes, &progress.on_disk, self.honours_ranges) else {
+            return Mode::InOrder;
+        };
+        drop(progress);
+        let lanes_max = self.lanes_max(size);
+        let landed = self.landed();
+        let lanes = if landed < ALONE_BYTES { 1 } else { lanes_max };
+        if lanes > 1 && self.widened.is_none() {
+            self.widened = Some((Instant::now(), Pace { bytes: landed, time: self.began.elapsed() }));
+        }
+        Mode::Anywhere { lanes, lanes_max, is_scattered: fill.readers.are_scattered() }
+    }
+
+    fn lanes_max(&self, size: u64) -> usize {
+        let Parallel { connections, from_bytes } = self.task.parallel;
+        let may_gain = size >= from_bytes && self.task.learned.may_gain(Instant::now());
+        if may_gain { connections.max(1) } else { 1 }
+    }
+
+    /// Returns the bytes that the transfers of this fill have brought.
+    fn landed(&self) -> u64 {
+        self.task.fill().progress.borrow().present.len_bytes().saturating_sub(self.resumed_bytes)
+    }
+
+    fn start(&mut self, fetch: Fetch, opened: Option<BlobTransfer>) {
+        let number = self.next_number;
+        self.next_number += 1;
+        self.board.enter(number, &fetch, opened.is_some());
+        let transfer = Transfer {
+            fill: Arc::clone(self.task.fill()),
+            board: Arc::clone(&self.board),
+            origin: Arc::clone(&self.task.origin),
+            metrics: Arc::clone(&self.task.metrics),
+            trigger: self.task.trigger,
+            number,
+            fetch,
+        };
+        self.running.push(Box::pin(transfer.run(opened)));
+    }
+
+    fn ended(&mut self, ended: Ended) -> Result<(), Arc<FillError>> {
+        match ended {
+            Ended::Done => self.fruitless = 0,
+            Ended::RangesIgnored => {
+                self.honours_ranges = false;
+                self.task.learned.refused_a_range(Instant::now());
+            }
+            Ended::Refused if self.task.fill().readers.are_interested() => {}
+            Ended::Refused => return Err(Arc::new(FillError::Abandoned)),
+            Ended::Broken { error, progressed: false } if self.is_one_too_many(&error) => {
+                self.task.learned.does_not_gain(Instant::now());
+            }
+            Ended::Broken { error, progressed } => return self.broken(error, progressed),
+        }
+        Ok(())
+    }
+
+    /// Returns true when the upstream may have refused a connection only because there are others.
+    fn is_one_too_many(&self, error: &UpstreamError) -> bool {
+        let is_refusal = matches!(
+            error,
+            UpstreamError::RateLimited { .. } | UpstreamError::Denied { .. } | UpstreamError::Status { .. }
+        );
+        is_refusal && !self.running.is_empty()
+    }
+
+    /// Resumes after a pause, or gives up.
+    fn broken(&mut self, error: UpstreamError, progressed: bool) -> Result<(), Arc<FillError>> {
+        if progressed {
+            self.fruitless = 0;
+        }
+        // Transfers that break together are one failure of the upstream.
+        if !self.is_pausing() {
+            self.fruitless += if error.is_transient() { 1 } else { FRUITLESS_FINAL };
+        }
+        if self.fruitless > FRUITLESS_MAX {
+            return Err(Arc::new(FillError::Upstream(error)));
+        }
+        self.task.metrics.retried(error.as_str());
+        let key = &self.task.fill().key;
+        tracing::debug!(digest = %key.digest, upstream.name = %key.upstream, %error, "a transfer broke; resuming");
+        self.not_before = Instant::now() + pause(self.fruitless);
+        Ok(())
+    }
+}
+
+/// Jitter below a doubling bound.
+fn pause(fruitless: u32) -> Duration {
+    let bound = RESUME_PAUSE.saturating_mul(1 << fruitless.saturating_sub(1).min(16)).min(RESUME_PAUSE_MAX);
+    bound.mul_f64(0.5 + fastrand::f64() / 2.0)
+}
