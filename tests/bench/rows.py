@@ -1,0 +1,247 @@
+"""The rows of the benchmark: each is one question, asked of all servers that can answer it, in turn and in one run."""
+
+import hashlib
+import os
+import re
+import signal
+import subprocess
+import time
+
+from servers import MIB, is_right, wait_until
+
+SEGMENT = 4 * MIB
+
+
+class Table:
+    """Lines of text for people and values for machines."""
+
+    HEADINGS = ["row", "Cachalot", "nginx static", "nginx proxy_cache", "docker-registry", "ratio", "to reach"]
+
+    def __init__(self, tell):
+        self.lines, self.values, self.tell = [], [], tell
+
+    def add(self, row, values, ratio=None, reach=None, form="{:.3g}"):
+        """`values` by server; `ratio` is (number, of what); `reach` is what the ratio or the value should be."""
+        names = ["cachalot", "nginx", "proxy_cache", "docker-registry"]
+        cells = [form.format(values[name]) if values.get(name) is not None else "–" for name in names]
+        told = f"{ratio[0]:.2f} × {ratio[1]}" if ratio else "–"
+        self.lines.append([row, *cells, told, reach or "–"])
+        self.values.append({"row": row, "values": values, "ratio": ratio and ratio[0], "of": ratio and ratio[1], "to_reach": reach})
+        self.tell(" | ".join(self.lines[-1]))
+
+    def markdown(self):
+        rows = [self.HEADINGS, ["---"] * len(self.HEADINGS), *self.lines]
+        return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def warm_servers(ground):
+    static = ground.start_static()
+    caches = [ground.start_proxy_cache(ground.free), ground.start_registry(ground.free), ground.start_cachalot(ground.free)]
+    return {server.name: server for server in (static, *caches)}
+
+
+def warm_blobs(ground, table, quick):
+    size = 256 if quick else 1024
+    path, digest = ground.add_blob(size)
+    servers = warm_servers(ground)
+    for server in servers.values():
+        assert ground.load(server.url(path), sha256=digest)["failures"] == 0, server.name
+        ground.load(server.url(path))
+    for clients, limit in ((1, size), (4, size), (64, size // 16)):
+        cost, rate = {}, {}
+        for _ in range(3):
+            for name, server in servers.items():
+                before = server.cpu()
+                seen = ground.load(server.url(path), clients=clients, limit=limit * MIB)
+                assert seen["failures"] == 0, (name, seen)
+                gigabytes = seen["bytes"] / 1e9
+                cost[name] = min(cost.get(name, 1e9), (server.cpu() - before) / gigabytes)
+                rate[name] = max(rate.get(name, 0), gigabytes / seen["wall"])
+        ratio = cost["cachalot"] / cost["nginx"]
+        table.add(f"warm blob, {clients} clients: CPU s/GB", cost, (ratio, "nginx static"), "≤ 1.1")
+        table.add(f"warm blob, {clients} clients: GB/s", rate, (rate["cachalot"] / rate["nginx"], "nginx static"))
+    ground.stop(*servers.values())
+
+
+def warm_manifests(ground, table, quick):
+    seconds = 2 if quick else 5
+    path = ground.add_manifest()
+    servers = warm_servers(ground)
+    # It asks the upstream about each manifest first, which a directory of files answers otherwise than a registry.
+    ground.stop(servers.pop("docker-registry"))
+    logged = ground.start_cachalot(ground.free, access=True)
+    cost, rate = {}, {}
+    for _ in range(2):
+        for name, server in [*servers.items(), ("logged", logged)]:
+            requests, cpu = wrk(server, path, seconds)
+            rate[name] = max(rate.get(name, 0), requests / seconds)
+            cost[name] = min(cost.get(name, 1e9), cpu / requests * 1e6)
+    peer = "nginx proxy_cache"
+    table.add("warm manifest: requests/s", rate, (rate["cachalot"] / rate["proxy_cache"], peer), "≥ 0.9", "{:.0f}")
+    table.add("warm manifest: CPU µs/request", cost, (cost["cachalot"] / cost["proxy_cache"], peer))
+    logged_rate = {"cachalot": rate["logged"]}
+    table.add("the same, access log on: requests/s", logged_rate, (rate["logged"] / rate["proxy_cache"], peer), None, "{:.0f}")
+    ground.stop(*servers.values(), logged)
+
+
+def wrk(server, path, seconds):
+    """Returns how many requests were answered in so many seconds, and the processor time they took."""
+    before = server.cpu()
+    command = ["wrk", "-t1", "-c16", f"-d{seconds}s", server.url(path)]
+    told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert "Non-2xx" not in told, (server.name, told)
+    return int(re.search(r"(\d+) requests in", told).group(1)), server.cpu() - before
+
+
+def cold_herds(ground, table, quick):
+    """Clients on one cold blob behind an upstream that limits each connection."""
+    for clients in (1, 20, 200, 1000):
+        mib = 32 if clients == 1000 or quick else 64
+        direct_path, _ = ground.add_blob(mib)
+        direct = ground.load(f"http://127.0.0.1:{ground.limited}{direct_path}")
+        starts = [ground.start_cachalot, ground.start_proxy_cache, ground.start_registry]
+        wall, first, last_first, sent, failures = {}, {}, {}, {}, {}
+        for start in starts if clients <= 20 else starts[:1]:
+            server = start(ground.limited)
+            path, _ = ground.add_blob(mib)
+            seen = ground.load(server.url(path), clients=clients)
+            if clients <= 20:
+                # Hashing would slow the clients: the bytes are checked in a herd of their own.
+                other, digest = ground.add_blob(mib)
+                seen["failures"] += ground.load(server.url(other), clients=clients, sha256=digest)["failures"]
+            wall[server.name], failures[server.name] = seen["wall"], seen["failures"]
+            first[server.name], last_first[server.name] = seen["first_byte"]["p50"], seen["first_byte"]["p99"]
+            ground.stop(server)
+            sent[server.name] = ground.sent(path) / (mib * MIB)
+        name = f"{clients} cold clients of {mib} MiB"
+        one = "one direct client"
+        table.add(f"{name}: wall s", wall, (wall["cachalot"] / direct["wall"], one), "≤ 0.35" if clients == 20 else None)
+        table.add(f"{name}: bytes sent by the upstream / blob", sent, None, "≤ 1.01", "{:.3f}")
+        ratio = (first["cachalot"] / direct["first_byte"]["p50"], one)
+        milliseconds = {name: 1000 * value for name, value in first.items()}
+        table.add(f"{name}: first byte p50 ms", milliseconds, ratio, "≤ 3" if clients == 20 else None)
+        milliseconds = {name: 1000 * value for name, value in last_first.items()}
+        table.add(f"{name}: first byte p99 ms", milliseconds)
+        table.add(f"{name}: failures", failures, None, "0", "{:.0f}")
+
+
+def cold_range(ground, table, quick):
+    """One KiB deep in a cold blob, then all of it."""
+    mib = 64 if quick else 256
+    at = mib * MIB // 4 * 3
+    deep = {"range": f"{at}-{at + 1023}", "limit": 1024}
+    best = {}
+    for start in (ground.start_cachalot, ground.start_proxy_cache, ground.start_registry):
+        server = start(ground.limited)
+        paths = [ground.add_blob(mib)[0] for _ in range(5)]
+        best[server.name] = min(ground.load(server.url(path), **deep)["wall"] for path in paths)
+        if server.name == "cachalot":
+            path = paths[-1]
+            assert ground.load(server.url(path))["failures"] == 0
+        ground.stop(server)
+    sent = ground.sent(path) / (mib * MIB)
+    upstream = min(ground.load(f"http://127.0.0.1:{ground.limited}{path}", **deep)["wall"] for _ in range(5))
+    milliseconds = {name: 1000 * value for name, value in best.items()}
+    name = f"1 KiB deep in a cold blob of {mib} MiB"
+    table.add(f"{name}: ms", milliseconds, (best["cachalot"] / upstream, "the upstream"), "≤ 3")
+    table.add(f"{name}, then all of it: bytes sent / blob", {"cachalot": sent}, None, "≤ 1.01 and a segment", "{:.3f}")
+
+
+def parallel_ranges(ground, table, quick):
+    """Eight open ranges at once, each read for an eighth and closed: containerd's parallel pull."""
+    mib = 64 if quick else 256
+    path, _ = ground.add_blob(mib)
+    direct = ground.load(f"http://127.0.0.1:{ground.limited}{path}", clients=8, stride=mib * MIB // 8)
+    cachalot = ground.start_cachalot(ground.limited)
+    path, _ = ground.add_blob(mib)
+    seen = ground.load(cachalot.url(path), clients=8, stride=mib * MIB // 8)
+    ground.stop(cachalot)
+    partial = seen["statuses"].get("206", 0) if seen["failures"] == 0 else 0
+    name = f"8 open ranges of a cold blob of {mib} MiB"
+    table.add(f"{name}: wall s", {"cachalot": seen["wall"]}, (seen["wall"] / direct["wall"], "directly"))
+    table.add(f"{name}: right answers with 206", {"cachalot": partial}, None, "8", "{:.0f}")
+    table.add(f"{name}: bytes sent / blob", {"cachalot": ground.sent(path) / (mib * MIB)}, None, "≤ 1.01", "{:.3f}")
+
+
+def many_streams(ground, table, quick):
+    """Resident memory with a thousand slow streams of one cold blob."""
+    mib, streams, seconds = (256 if quick else 1024), 1000, 15
+    path, _ = ground.add_blob(mib)
+    cachalot = ground.start_cachalot(ground.free)
+    wait_until("readiness", lambda: cachalot.metric("cachalot_"))
+    idle = cachalot.resident()
+    seen = ground.load(cachalot.url(path), clients=streams, rate=256 * 1024, seconds=seconds)
+    above = (cachalot.resident("VmHWM") - idle) / MIB
+    assert seen["failures"] == 0, seen
+    ground.stop(cachalot)
+    table.add(f"{streams} streams of one cold blob of {mib} MiB: MiB above idle", {"cachalot": above}, None, "≤ 64", "{:.1f}")
+
+
+def many_objects(ground, table, quick):
+    """Start to first hit with many objects, the memory that they take, and what evicting one costs."""
+    for count in (10_000, 100_000 if quick else 1_000_000):
+        name = f"cachalot-{count}"
+        path, digest = ground.add_blob(1)
+        cachalot = ground.start_cachalot(ground.free, name)
+        assert ground.load(cachalot.url(path), sha256=digest)["failures"] == 0
+        ground.stop(cachalot)
+        fill_store(ground.work / name / "store", count)
+        began = time.monotonic()
+        cachalot = ground.start_cachalot(ground.free, name)
+        wait_until("the first hit", lambda: is_right(cachalot.url(path), digest))
+        first_hit = time.monotonic() - began
+        objects = 'cachalot_store_objects{kind="blob"'
+        wait_until("the scan", lambda: cachalot.metric(objects) >= count, 300)
+        scanned, resident = cachalot.cpu(), cachalot.resident("VmHWM") / MIB
+        ground.stop(cachalot)
+        table.add(f"{count} objects: start to first hit, s", {"cachalot": first_hit}, None, "≤ 1")
+        table.add(f"{count} objects: resident MiB at the most", {"cachalot": resident}, None, "≤ 200", "{:.0f}")
+        # Half of them no longer fit.
+        cachalot = ground.start_cachalot(ground.free, name, capacity=f"{count // 2 * 4}KiB")
+        wait_until("the eviction", lambda: 0 < cachalot.metric(objects) <= count // 2, 600)
+        evicted = cachalot.metric("cachalot_evictions_total")
+        cost = (cachalot.cpu() - scanned) / evicted * 1e6
+        ground.stop(cachalot)
+        table.add(f"{count} objects: CPU µs for each of {evicted:.0f} evicted", {"cachalot": cost})
+
+
+def fill_store(store, count):
+    """Puts so many objects of 4 KiB, all holes, where the store keeps layers."""
+    shelf = store / "layer" / "sha256"
+    for fan in range(256):
+        os.makedirs(shelf / f"{fan:02x}", exist_ok=True)
+    for number in range(count):
+        name = hashlib.sha256(number.to_bytes(8, "big")).hexdigest()
+        file = os.open(shelf / name[:2] / name, os.O_CREAT | os.O_WRONLY, 0o600)
+        os.ftruncate(file, 4096)
+        os.close(file)
+
+
+def killed_half_way(ground, table, quick):
+    """kill -9 at half of a cold blob, a start, and the rest."""
+    mib = 64 if quick else 256
+    path, digest = ground.add_blob(mib)
+    cachalot = ground.start_cachalot(ground.limited, "killed")
+    client = ground.load_beside(cachalot.url(path))
+    fetched = "cachalot_upstream_fetched_bytes_total"
+    wait_until("half of it", lambda: cachalot.metric(fetched) >= mib * MIB // 2, 120)
+    cachalot.stop(signal.SIGKILL)
+    client.wait(60)
+    ground.stop(cachalot)
+    cachalot = ground.start_cachalot(ground.limited, "killed")
+    assert ground.load(cachalot.url(path), sha256=digest)["failures"] == 0
+    ground.stop(cachalot)
+    sent = ground.sent(path) / (mib * MIB)
+    table.add(f"kill -9 at half of {mib} MiB: bytes sent in all / blob", {"cachalot": sent}, None, "≤ 1.1", "{:.3f}")
+
+
+ROWS = {
+    "a": warm_blobs,
+    "b": warm_manifests,
+    "c": cold_herds,
+    "d": cold_range,
+    "e": parallel_ranges,
+    "f": many_streams,
+    "g": many_objects,
+    "h": killed_half_way,
+}

@@ -1,0 +1,251 @@
+"""The servers of the benchmark: started, measured and stopped by their process id; everything listens on the loopback only."""
+
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+
+MIB = 1 << 20
+MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_until(what, ready, seconds=60):
+    """Asks `ready` again and again, for there is nobody who would tell."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        result = ready()
+        if result:
+            return result
+        time.sleep(0.005)
+    raise RuntimeError(f"{what}: not within {seconds} s")
+
+
+class Server:
+    """One running server."""
+
+    def __init__(self, name, port, command, log):
+        self.name, self.port = name, port
+        self.process = subprocess.Popen(command, stdout=log, stderr=log)
+        wait_until(name, self.answers)
+
+    def answers(self):
+        if self.process.poll() is not None:
+            raise RuntimeError(f"{self.name} ended with {self.process.returncode}")
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def url(self, path):
+        return f"http://127.0.0.1:{self.port}{path}"
+
+    def pids(self):
+        pid = self.process.pid
+        children = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return [pid, *map(int, children)]
+
+    def cpu(self):
+        """Seconds of processor time of the threads of the server and its workers so far, to the nanosecond."""
+        threads = (thread for pid in self.pids() for thread in pathlib.Path(f"/proc/{pid}/task").iterdir())
+        return sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads) / 1e9
+
+    def resident(self, key="VmRSS"):
+        """Bytes of resident memory now, or with `VmHWM` at the most so far."""
+        for line in pathlib.Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
+            if line.startswith(key + ":"):
+                return int(line.split()[1]) * 1024
+        raise RuntimeError(f"no {key}")
+
+    def stop(self, how=signal.SIGTERM):
+        if self.process.poll() is None:
+            self.process.send_signal(how)
+            try:
+                self.process.wait(30)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
+
+class Cachalot(Server):
+    """Cachalot in front of one registry, which is its default upstream; the access log is off unless asked for."""
+
+    def __init__(self, binary, directory, upstream, log, access=False, capacity="64GiB"):
+        directory.mkdir(parents=True, exist_ok=True)
+        self.admin = free_port()
+        port = free_port()
+        config = directory / "cachalot.toml"
+        config.write_text(
+            f'[server]\nlisten = ["127.0.0.1:{port}"]\ndefault_upstream = "bench.test"\nbuiltin_upstreams = false\n'
+            f'[admin]\nlisten = "127.0.0.1:{self.admin}"\n'
+            f'[store]\npath = "{directory}/store"\ncapacity = "{capacity}"\nmin_free = "1GiB"\n'
+            f"[log]\naccess = {str(access).lower()}\n"
+            f'[[upstream]]\nname = "bench.test"\nendpoints = ["http://127.0.0.1:{upstream}"]\n'
+        )
+        super().__init__("cachalot", port, [binary, "serve", "--config", config], log)
+
+    def metric(self, prefix):
+        """The sum of the series that begin so."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin}/metrics") as answer:
+            lines = answer.read().decode().splitlines()
+        return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(prefix))
+
+
+class Ground:
+    """The temporary directory, the content that is served, and the servers over it."""
+
+    def __init__(self, work, binary, load, limit):
+        self.work, self.binary, self.load_binary, self.limit = work, binary, load, limit
+        self.log = open(work / "servers.log", "ab")
+        self.running = []
+        self.content = work / "content" / "v2" / "bench" / "app"
+        for kind in ("blobs", "manifests"):
+            (self.content / kind).mkdir(parents=True)
+        self.made = 0
+
+    def add_blob(self, mib):
+        """Makes a blob of so many MiB that no server has seen, and returns its path and digest."""
+        self.made += 1
+        draft = self.work / "draft"
+        hasher = hashlib.sha256()
+        with open(draft, "wb") as file:
+            for _ in range(mib):
+                part = os.urandom(MIB)
+                hasher.update(part)
+                file.write(part)
+        draft.rename(self.content / "blobs" / f"sha256:{hasher.hexdigest()}")
+        return f"/v2/bench/app/blobs/sha256:{hasher.hexdigest()}", hasher.hexdigest()
+
+    def add_manifest(self):
+        config = b"{}"
+        digest = "sha256:" + hashlib.sha256(config).hexdigest()
+        (self.content / "blobs" / digest).write_bytes(config)
+        descriptor = {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": digest, "size": len(config)}
+        layers = [dict(descriptor, mediaType="application/vnd.oci.image.layer.v1.tar+gzip") for _ in range(8)]
+        manifest = {"schemaVersion": 2, "mediaType": MANIFEST_TYPE, "config": descriptor, "layers": layers}
+        text = json.dumps(manifest).encode()
+        name = "sha256:" + hashlib.sha256(text).hexdigest()
+        (self.content / "manifests" / name).write_bytes(text)
+        return f"/v2/bench/app/manifests/{name}"
+
+    def nginx(self, name, servers):
+        """Starts an nginx with one worker and these server blocks; the first port is the one to wait for."""
+        directory = self.work / f"{name}-{self.made}-{free_port()}"
+        directory.mkdir()
+        directory.chmod(0o755)
+        blocks = "\n".join(f"server {{ listen 127.0.0.1:{port}; {body} }}" for port, body in servers)
+        config = directory / "nginx.conf"
+        config.write_text(
+            f"daemon off; user root; worker_processes 1; pid {directory}/pid; error_log {directory}/error.log;\n"
+            "worker_rlimit_nofile 20000; events { worker_connections 8000; }\n"
+            "http {\n"
+            "log_format bytes '$server_port $request_method $uri $status $body_bytes_sent';\n"
+            "access_log off; sendfile on; tcp_nopush on; keepalive_requests 1000000;\n"
+            f"default_type application/octet-stream; client_body_temp_path {directory}/body;\n"
+            f"proxy_temp_path {directory}/proxy; fastcgi_temp_path {directory}/fastcgi;\n"
+            f"uwsgi_temp_path {directory}/uwsgi; scgi_temp_path {directory}/scgi;\n"
+            f"proxy_cache_path {directory}/cache levels=1:2 keys_zone=cache:16m max_size=64g inactive=1h;\n"
+            f"{blocks}\n}}\n"
+        )
+        return self.run(Server(name, servers[0][0], ["nginx", "-c", config, "-e", directory / "error.log"], self.log))
+
+    def registry_body(self, more=""):
+        """A registry of static files; every answer's bytes are logged."""
+        return (
+            f"root {self.work}/content; location = /v2/ {{ return 200; }} "
+            f"location /v2/bench/app/manifests/ {{ default_type {MANIFEST_TYPE}; }} {more}"
+        )
+
+    def start_origin(self):
+        """The upstream of all caches: one port without a limit, one that limits each connection."""
+        self.origin_log = self.work / "origin.log"
+        self.free, self.limited = free_port(), free_port()
+        logged = f"access_log {self.origin_log} bytes;"
+        return self.nginx(
+            "origin",
+            [
+                (self.free, self.registry_body(logged)),
+                (self.limited, self.registry_body(f"{logged} limit_rate {self.limit};")),
+            ],
+        )
+
+    def sent(self, path):
+        """Bytes of bodies that the upstream has sent for a path, once all its requests have ended."""
+        total = 0
+        for line in self.origin_log.read_text().splitlines():
+            _, _, uri, status, count = line.split()
+            if uri == path and status in ("200", "206"):
+                total += int(count)
+        return total
+
+    def start_static(self):
+        return self.nginx("nginx", [(free_port(), self.registry_body())])
+
+    def start_proxy_cache(self, upstream):
+        body = (
+            f"location / {{ proxy_pass http://127.0.0.1:{upstream}; proxy_cache cache; proxy_cache_valid 200 206 1h; "
+            "proxy_cache_lock on; proxy_cache_lock_timeout 1h; proxy_cache_lock_age 1h; proxy_http_version 1.1; "
+            "proxy_max_temp_file_size 0; proxy_set_header Connection ''; }"
+        )
+        return self.nginx("proxy_cache", [(free_port(), body)])
+
+    def start_registry(self, upstream):
+        port, directory = free_port(), self.work / f"registry-{free_port()}"
+        directory.mkdir()
+        config = directory / "config.yml"
+        config.write_text(
+            f"version: 0.1\nlog: {{ level: error, accesslog: {{ disabled: true }} }}\n"
+            f"storage: {{ filesystem: {{ rootdirectory: {directory} }} }}\n"
+            f"http: {{ addr: 127.0.0.1:{port} }}\nproxy: {{ remoteurl: 'http://127.0.0.1:{upstream}' }}\n"
+        )
+        return self.run(Server("docker-registry", port, ["docker-registry", "serve", config], self.log))
+
+    def start_cachalot(self, upstream, name=None, **more):
+        directory = self.work / (name or f"cachalot-{free_port()}")
+        return self.run(Cachalot(self.binary, directory, upstream, self.log, **more))
+
+    def run(self, server):
+        self.running.append(server)
+        return server
+
+    def load(self, url, **options):
+        """Downloads, and returns what the load client saw."""
+        command = [self.load_binary, "--url", url]
+        for key, value in options.items():
+            command += [f"--{key}", str(value)]
+        return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+    def load_beside(self, url, **options):
+        command = [self.load_binary, "--url", url]
+        for key, value in options.items():
+            command += [f"--{key}", str(value)]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+    def stop(self, *servers):
+        for server in servers:
+            server.stop()
+            self.running.remove(server)
+
+    def clean_up(self):
+        for server in self.running:
+            server.stop()
+        shutil.rmtree(self.work, ignore_errors=True)
+
+
+def is_right(url, digest):
+    """True when the answer is 200 and its bytes have the digest."""
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            return hashlib.sha256(answer.read()).hexdigest() == digest
+    except (urllib.error.URLError, ConnectionError, TimeoutError):
+        return False
