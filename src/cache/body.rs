@@ -10,9 +10,9 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 
 use super::fill::{FollowError, Follower, Interest, Reach};
-use super::{Cache, Upstream};
+use super::{Cache, Piece, Upstream};
 use crate::oci::{Digest, RepositoryName};
-use crate::store::{Buffers, Object};
+use crate::store::{Buffers, Content, Object};
 use crate::upstream::{BlobTransfer, UpstreamError};
 
 /// What a body needs beside its source.
@@ -67,6 +67,19 @@ impl BlobBody {
         Self(Kind::Following { follower, reading: Box::new(reading), reach, _followers: followers })
     }
 
+    /// Returns the next piece: file content that is at hand as a range of its file, everything else as [`BlobBody::next`] does.
+    pub async fn next_piece(&mut self) -> Option<Result<Piece, BodyError>> {
+        let piece = match &mut self.0 {
+            Kind::Stored { object, rest, .. } => stored_piece(object, rest).await,
+            Kind::Following { follower, .. } => follower.next_file_piece().await,
+            Kind::Empty | Kind::Direct { .. } | Kind::Failed => None,
+        };
+        match piece {
+            Some(piece) => Some(Ok(piece)),
+            None => self.next().await.map(|next| next.map(Piece::Bytes)),
+        }
+    }
+
     /// Returns the next chunk, or `None` at the end. After an error the body is over: what the client has is visibly incomplete.
     pub async fn next(&mut self) -> Option<Result<Bytes, BodyError>> {
         let result = match &mut self.0 {
@@ -119,6 +132,14 @@ async fn next_stored(object: &Object, buffers: &Buffers, rest: &mut Range<u64>) 
         rest.start += chunk.len() as u64;
     }
     Some(read.map_err(BodyError::Disk))
+}
+
+async fn stored_piece(object: &Object, rest: &mut Range<u64>) -> Option<Piece> {
+    let Content::File(file) = &object.content else { return None };
+    let piece = Piece::of_file(file, rest.clone())?;
+    tokio::task::coop::consume_budget().await;
+    rest.start += piece.len();
+    Some(piece)
 }
 
 async fn next_direct(transfer: &mut BlobTransfer, rest: &mut Range<u64>) -> Option<Result<Bytes, BodyError>> {

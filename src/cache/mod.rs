@@ -13,6 +13,7 @@ mod error;
 mod fill;
 mod flight;
 mod manifest;
+mod piece;
 mod prefetch;
 mod tag;
 
@@ -28,6 +29,7 @@ pub use decide::Policy;
 pub use error::CacheError;
 pub use fill::{FillError, FillLimits, Parallel};
 pub use manifest::{ManifestAnswer, ManifestQuestion};
+pub use piece::{PIECE_BYTES_MAX, Piece};
 pub use prefetch::Prefetch;
 
 use crate::oci::{Digest, Reference, RepositoryName, Tag, UpstreamName};

@@ -296,6 +296,10 @@ impl ReadAt for FaultyPartial {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> std::io::Result<usize> {
         self.partial.read_at(offset, buffer)
     }
+
+    fn as_file(&self) -> Option<&std::fs::File> {
+        None
+    }
 }
 
 /// A cache over one scripted origin.

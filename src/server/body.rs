@@ -10,7 +10,8 @@ use futures_util::stream::{self, BoxStream};
 use http_body::{Frame, SizeHint};
 
 use super::access_log::Exchange;
-use crate::cache::{BlobBody, BodyError};
+use super::socket::Outbox;
+use crate::cache::{BlobBody, BodyError, Piece};
 use crate::telemetry::sentence;
 
 /// The body of an answer.
@@ -19,31 +20,40 @@ pub(super) struct Body {
     /// Bytes that are still to come, when that is known.
     remaining: Option<u64>,
     exchange: Option<Exchange>,
+    /// Where file content is put that the connection sends by itself.
+    outbox: Option<Outbox>,
 }
 
 enum Content {
     Empty,
     Full(Bytes),
+    /// Becomes a stream when it is first asked.
+    Blob(BlobBody),
     Stream(BoxStream<'static, Result<Bytes, BodyError>>),
 }
 
 impl Body {
     pub(super) fn empty() -> Self {
-        Self { content: Content::Empty, remaining: Some(0), exchange: None }
+        Self { content: Content::Empty, remaining: Some(0), exchange: None, outbox: None }
     }
 
     pub(super) fn full(bytes: Bytes) -> Self {
-        Self { remaining: Some(bytes.len() as u64), content: Content::Full(bytes), exchange: None }
+        Self { remaining: Some(bytes.len() as u64), content: Content::Full(bytes), exchange: None, outbox: None }
     }
 
     /// A stream of `len` bytes, or of unknown length.
     pub(super) fn stream(len: Option<u64>, chunks: BoxStream<'static, Result<Bytes, BodyError>>) -> Self {
-        Self { content: Content::Stream(chunks), remaining: len, exchange: None }
+        Self { content: Content::Stream(chunks), remaining: len, exchange: None, outbox: None }
     }
 
     /// A blob's bytes, of which there are `len`.
     pub(super) fn blob(len: Option<u64>, body: BlobBody) -> Self {
-        Self::stream(len, chunks(body))
+        Self { content: Content::Blob(body), remaining: len, exchange: None, outbox: None }
+    }
+
+    /// Lets file content go through the connection's outbox.
+    pub(super) fn through(self, outbox: Outbox) -> Self {
+        Self { outbox: Some(outbox), ..self }
     }
 
     /// Gives the body its account; the account is closed with it.
@@ -62,6 +72,15 @@ impl Body {
                 let bytes = std::mem::take(bytes);
                 self.content = Content::Empty;
                 Poll::Ready((!bytes.is_empty()).then_some(Ok(bytes)))
+            }
+            Content::Blob(_) => {
+                if let Content::Blob(body) = std::mem::replace(&mut self.content, Content::Empty) {
+                    self.content = Content::Stream(match self.outbox.clone() {
+                        Some(outbox) => pieces(body, outbox),
+                        None => chunks(body),
+                    });
+                }
+                self.next(context)
             }
             Content::Stream(chunks) => chunks.poll_next_unpin(context),
         }
@@ -90,6 +109,19 @@ impl Body {
 /// Returns the chunks of a blob's body as a stream.
 pub(super) fn chunks(body: BlobBody) -> BoxStream<'static, Result<Bytes, BodyError>> {
     stream::unfold(body, |mut body| async move { body.next().await.map(|next| (next, body)) }).boxed()
+}
+
+/// Returns the chunks of a blob's body, stand-ins among them for what lies in files.
+fn pieces(body: BlobBody, outbox: Outbox) -> BoxStream<'static, Result<Bytes, BodyError>> {
+    stream::unfold((body, outbox), |(mut body, outbox)| async move {
+        let next = body.next_piece().await?;
+        let chunk = next.map(|piece| match piece {
+            Piece::Bytes(bytes) => bytes,
+            Piece::File { file, range } => outbox.put(file, range),
+        });
+        Some((chunk, (body, outbox)))
+    })
+    .boxed()
 }
 
 impl http_body::Body for Body {

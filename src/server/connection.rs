@@ -14,15 +14,20 @@ use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 use super::limits::{BUFFER_BYTES, HEADERS_MAX};
+use super::socket::{Outbox, Socket};
 use super::{Server, dispatch};
 
 /// Serves `stream` until either side ends it; after `stop` it finishes the request under way and closes.
 pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, server: Arc<Server>, stop: CancellationToken) {
+    let outbox = Outbox::default();
     let service = {
-        let server = Arc::clone(&server);
+        let (server, outbox) = (Arc::clone(&server), outbox.clone());
         service_fn(move |request| {
-            let server = Arc::clone(&server);
-            async move { Ok::<_, Infallible>(dispatch::handle(&server, request, peer).await) }
+            let (server, outbox) = (Arc::clone(&server), outbox.clone());
+            async move {
+                let response = dispatch::handle(&server, request, peer).await;
+                Ok::<_, Infallible>(response.map(|body| body.through(outbox)))
+            }
         })
     };
     let mut connection = pin!(
@@ -31,7 +36,7 @@ pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, server: Arc<Serve
             .header_read_timeout(server.options.header_timeout)
             .max_buf_size(BUFFER_BYTES)
             .max_headers(HEADERS_MAX)
-            .serve_connection(TokioIo::new(stream), service)
+            .serve_connection(TokioIo::new(Socket::new(stream, outbox)), service)
     );
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,

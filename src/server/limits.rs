@@ -5,7 +5,7 @@ use std::time::Duration;
 /// Bytes that a connection may buffer in either direction, and so bytes of a request head at the most (S-33).
 ///
 /// hyper holds at most this plus one chunk for a client that reads slowly: with [`crate::store::CHUNK_BYTES`] it bounds the memory
-/// of a streaming connection at some 128 KiB.
+/// of a streaming connection at some 128 KiB. What is sent from a file takes none of it.
 pub(super) const BUFFER_BYTES: usize = 64 * 1024;
 
 /// How long a client waits for the head of its answer, everything behind it included: clients give up at 30 s (P-124). Work that

@@ -3,6 +3,8 @@
 //! One way through: `listener` accepts → `connection` speaks HTTP → `dispatch` routes and asks the cache →
 //! `manifests` and `blobs` shape the answer → `respond` is the one place that turns errors into HTTP → `body` streams and accounts.
 //!
+//! On a plain connection `socket` sends what lies in files without copying it.
+//!
 //! What is deliberately absent: any decision about freshness or where bytes come from (that is `cache`), and any admin path.
 
 mod access_log;
@@ -16,6 +18,7 @@ mod listener;
 mod manifests;
 mod respond;
 mod routed;
+mod socket;
 
 use std::sync::Arc;
 

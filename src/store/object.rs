@@ -22,6 +22,9 @@ pub trait ReadAt: Send + Sync + fmt::Debug {
 
     /// Reads, waiting for the disk: for the blocking pool only.
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize>;
+
+    /// Returns the file that holds the same bytes at the same offsets, if there is one.
+    fn as_file(&self) -> Option<&File>;
 }
 
 impl ReadAt for File {
@@ -36,6 +39,10 @@ impl ReadAt for File {
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
         FileExt::read_at(self, buffer, offset)
+    }
+
+    fn as_file(&self) -> Option<&File> {
+        Some(self)
     }
 }
 
@@ -121,5 +128,9 @@ impl ReadAt for Bytes {
             to.copy_from_slice(from);
         }
         Ok(len)
+    }
+
+    fn as_file(&self) -> Option<&File> {
+        None
     }
 }

@@ -177,6 +177,10 @@ impl ReadAt for DiskPartial {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
         ReadAt::read_at(&self.file, offset, buffer)
     }
+
+    fn as_file(&self) -> Option<&File> {
+        Some(&self.file)
+    }
 }
 
 impl Drop for DiskPartial {

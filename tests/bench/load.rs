@@ -14,7 +14,7 @@ use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use sha2::{Digest, Sha256};
+use cachalot::oci::{Algorithm, Digest, Hasher};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -33,7 +33,7 @@ struct Plan {
     limit: Option<u64>,
     rate: Option<u64>,
     seconds: Option<u64>,
-    sha256: Option<String>,
+    sha256: Option<Digest>,
 }
 
 /// What one client saw.
@@ -82,7 +82,7 @@ impl Plan {
                 "--limit" => plan.limit = Some(value.parse()?),
                 "--rate" => plan.rate = Some(value.parse()?),
                 "--seconds" => plan.seconds = Some(value.parse()?),
-                "--sha256" => plan.sha256 = Some(value),
+                "--sha256" => plan.sha256 = Some(format!("sha256:{value}").parse()?),
                 _ => return Err(format!("{key} is not known").into()),
             }
         }
@@ -128,7 +128,7 @@ async fn download(plan: &Plan, client: u64) -> Result<Seen, Box<dyn Error>> {
     let limit = plan.limit.or(plan.stride).unwrap_or(u64::MAX).min(length.unwrap_or(u64::MAX));
     let deadline = plan.seconds.map(|seconds| began + Duration::from_secs(seconds));
     let (mut bytes, mut first_byte) = (0_u64, None);
-    let mut hasher = plan.sha256.as_ref().map(|_| Sha256::new());
+    let mut hasher = plan.sha256.map(|_| Hasher::new(Algorithm::Sha256));
     while bytes < limit && deadline.is_none_or(|deadline| Instant::now() < deadline) {
         if filled == 0 {
             filled = stream.read(&mut buffer).await?;
@@ -148,10 +148,7 @@ async fn download(plan: &Plan, client: u64) -> Result<Seen, Box<dyn Error>> {
         }
     }
     let is_whole = deadline.is_some() || bytes >= limit.min(length.unwrap_or(0));
-    let is_verified = hasher.is_none_or(|hasher| {
-        let digest: String = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-        plan.sha256.as_ref() == Some(&digest)
-    });
+    let is_verified = hasher.is_none_or(|hasher| plan.sha256 == Some(hasher.finish()));
     let is_right = matches!(status, 200 | 206) && is_whole && is_verified;
     Ok(Seen {
         status,

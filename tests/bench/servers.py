@@ -33,12 +33,28 @@ def wait_until(what, ready, seconds=60):
     raise RuntimeError(f"{what}: not within {seconds} s")
 
 
+SERVER, CLIENT = 0, 1
+
+
+class Pinning:
+    """Whether the servers share one processor, and the load client has another: costs are steady and comparable only so."""
+
+    wanted = False
+
+
+def pinning(which):
+    processors = sorted(os.sched_getaffinity(0))
+    if not Pinning.wanted or len(processors) < 2:
+        return None
+    return lambda: os.sched_setaffinity(0, {processors[which]})
+
+
 class Server:
     """One running server."""
 
     def __init__(self, name, port, command, log):
         self.name, self.port = name, port
-        self.process = subprocess.Popen(command, stdout=log, stderr=log)
+        self.process = subprocess.Popen(command, stdout=log, stderr=log, preexec_fn=pinning(SERVER))
         wait_until(name, self.answers)
 
     def answers(self):
@@ -223,7 +239,8 @@ class Ground:
         command = [self.load_binary, "--url", url]
         for key, value in options.items():
             command += [f"--{key}", str(value)]
-        return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        done = subprocess.run(command, check=True, capture_output=True, text=True, preexec_fn=pinning(CLIENT))
+        return json.loads(done.stdout)
 
     def load_beside(self, url, **options):
         command = [self.load_binary, "--url", url]

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use super::readers::{Interest, Reader};
 use super::window::WINDOW_BYTES;
 use super::{Fill, FillError, Phase, Progress};
+use crate::cache::Piece;
 use crate::store::{CHUNK_BYTES, read_chunk};
 
 /// Bytes withheld at the end of a body until the digest is known good. Any number would do; one chunk's worth costs nothing.
@@ -110,6 +111,17 @@ impl Follower {
                 }
             }
         }
+    }
+
+    /// Returns the next bytes as a piece of the file that they lie in; `None` when they do not, are not there yet, or are not at
+    /// hand: [`Follower::next`] has them.
+    pub(crate) async fn next_file_piece(&mut self) -> Option<Piece> {
+        let Step::Read { limit, from: Source::Disk } = self.step() else { return None };
+        let piece = Piece::of_file(self.fill.ground.content()?, self.cursor..self.cursor + limit)?;
+        tokio::task::coop::consume_budget().await;
+        self.cursor += piece.len();
+        self.fill.readers.read(&self.place, self.cursor);
+        Some(piece)
     }
 
     /// Returns true when `next` would return without waiting for the fill.
