@@ -17,7 +17,7 @@ use crate::oci::{Digest, Reference, RepositoryName, UpstreamName};
 use crate::store::{BlobStore, Class, Disk, Object, Options, Partial, Present, ReadAt, StoreError};
 use crate::tasks::TaskGroup;
 use crate::telemetry::Metrics;
-use crate::upstream::{BlobHead, BlobTransfer, ManifestAnswer, ManifestHead, Origin, UpstreamError};
+use crate::upstream::{BlobHead, BlobTransfer, EndpointId, ManifestAnswer, ManifestHead, Origin, UpstreamError};
 use crate::wire::{ByteRange, Outcome};
 
 const KIB: u64 = 1024;
@@ -141,7 +141,7 @@ impl ScriptedOrigin {
             }
         });
         let is_range = is_range && size_bytes.is_some();
-        Ok(BlobTransfer { start: from, size_bytes, is_range, chunks: chunks.boxed() })
+        Ok(BlobTransfer { start: from, size_bytes, is_range, endpoint: EndpointId::default(), chunks: chunks.boxed() })
     }
 }
 
@@ -190,6 +190,8 @@ impl Origin for ScriptedOrigin {
     ) -> BoxFuture<'a, Result<BlobTransfer, UpstreamError>> {
         async move { self.transfer(start, end) }.boxed()
     }
+
+    fn distrust(&self, _endpoint: EndpointId) {}
 
     fn free_transfers(&self) -> usize {
         32

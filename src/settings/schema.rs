@@ -137,7 +137,7 @@ pub enum LogFormat {
 pub struct Upstream {
     /// The name that clients give in the path or in `ns`: the registry's host, with its port unless that is 443.
     pub name: UpstreamName,
-    /// URLs of the registry without `/v2/`, at least one; the first one is asked.
+    /// URLs of the registry without `/v2/`, at least one; asked in this order, those in good health first.
     /// Default: `https://<name>`, for docker.io `https://registry-1.docker.io`.
     pub endpoints: Vec<Url>,
     /// Other names for the same upstream. Default: none, for docker.io its other three names.

@@ -85,7 +85,12 @@ pub(super) fn location(response: &Response<Incoming>) -> Option<&str> {
 }
 
 pub(super) fn content_length(headers: &HeaderMap) -> Option<u64> {
-    text(headers, &header::CONTENT_LENGTH)?.parse().ok()
+    number(text(headers, &header::CONTENT_LENGTH)?)
+}
+
+/// Parses digits and nothing else (RFC 9110 §8.6); `u64::from_str` would take a sign.
+pub(super) fn number(text: &str) -> Option<u64> {
+    if text.bytes().all(|byte| byte.is_ascii_digit()) { text.parse().ok() } else { None }
 }
 
 /// Returns the digest that the upstream claims; a malformed one is as good as none.

@@ -14,7 +14,7 @@ use super::exchange::{Exchange, Question};
 use super::limit::Budget;
 use super::observe::{Observer, RequestKind};
 use super::options::{Options, OptionsError, Timeouts};
-use super::origin::{BlobHead, BlobTransfer, ManifestAnswer, ManifestHead, Origin};
+use super::origin::{BlobHead, BlobTransfer, EndpointId, ManifestAnswer, ManifestHead, Origin};
 use super::range::{self, Placement};
 use super::transfer::Transfer;
 use super::transport::Pool;
@@ -27,7 +27,6 @@ use crate::oci::{Digest, Reference, RepositoryName, UpstreamName};
 /// without its asker, except that a connection being opened may end in the pool.
 pub struct Client {
     name: UpstreamName,
-    endpoint: Url,
     timeouts: Timeouts,
     exchange: Exchange,
 }
@@ -41,13 +40,10 @@ impl Client {
         if !options.endpoints.iter().all(is_endpoint) {
             return Err(OptionsError::Endpoint(options.name.clone()));
         }
-        let endpoint = options.endpoints.first().ok_or_else(|| OptionsError::NoEndpoint(options.name.clone()))?;
-        Ok(Self {
-            name: options.name.clone(),
-            endpoint: endpoint.clone(),
-            timeouts: options.timeouts,
-            exchange: Exchange::new(options, observer),
-        })
+        if options.endpoints.is_empty() {
+            return Err(OptionsError::NoEndpoint(options.name.clone()));
+        }
+        Ok(Self { name: options.name.clone(), timeouts: options.timeouts, exchange: Exchange::new(options, observer) })
     }
 
     async fn head_manifest(
@@ -58,9 +54,9 @@ impl Client {
     ) -> Result<ManifestHead, UpstreamError> {
         let budget = Budget::start(self.timeouts.header);
         let _permit = self.exchange.request_turn(&budget).await?;
-        let question = self.manifest_question(Method::HEAD, repository, reference, accept)?;
-        let attempt = async |pool| {
-            let response = self.exchange.attempt(&question, &budget, pool).await?;
+        let question = manifest_question(Method::HEAD, repository, reference, accept)?;
+        let attempt = async |endpoint, pool| {
+            let response = self.exchange.attempt(&question, &budget, endpoint, pool).await?;
             let response = expect_ok(response).await?;
             let headers = response.headers();
             Ok(ManifestHead {
@@ -81,9 +77,9 @@ impl Client {
     ) -> Result<ManifestAnswer, UpstreamError> {
         let budget = Budget::start(self.timeouts.header);
         let _permit = self.exchange.request_turn(&budget).await?;
-        let question = self.manifest_question(Method::GET, repository, reference, accept)?;
-        let attempt = async |pool| {
-            let response = self.exchange.attempt(&question, &budget, pool).await?;
+        let question = manifest_question(Method::GET, repository, reference, accept)?;
+        let attempt = async |endpoint, pool| {
+            let response = self.exchange.attempt(&question, &budget, endpoint, pool).await?;
             let (parts, body) = expect_ok(response).await?.into_parts();
             let bytes = answer::read(body, &parts.headers, limit_bytes).await?;
             let (media_type, digest) = (answer::media_type(&parts.headers), answer::content_digest(&parts.headers));
@@ -96,18 +92,18 @@ impl Client {
     async fn head_blob(&self, repository: &RepositoryName, digest: &Digest) -> Result<BlobHead, UpstreamError> {
         let budget = Budget::start(self.timeouts.header);
         let _permit = self.exchange.request_turn(&budget).await?;
-        let head = self.blob_question(Method::HEAD, repository, digest, None)?;
-        let attempt = async |pool| {
-            let response = expect_ok(self.exchange.attempt(&head, &budget, pool).await?).await?;
+        let head = blob_question(Method::HEAD, repository, digest, None)?;
+        let attempt = async |endpoint, pool| {
+            let response = expect_ok(self.exchange.attempt(&head, &budget, endpoint, pool).await?).await?;
             Ok(BlobHead { size_bytes: answer::content_length(response.headers()) })
         };
         match self.exchange.persist(&budget, Pool::Api, attempt).await {
             Err(UpstreamError::Denied { .. } | UpstreamError::Status { status: 405 | 501, .. }) => {}
             outcome => return outcome,
         }
-        let get = self.blob_question(Method::GET, repository, digest, Some((0, Some(0))))?;
-        let attempt = async |pool| {
-            let response = self.exchange.attempt(&get, &budget, pool).await?;
+        let get = blob_question(Method::GET, repository, digest, Some((0, Some(0))))?;
+        let attempt = async |endpoint, pool| {
+            let response = self.exchange.attempt(&get, &budget, endpoint, pool).await?;
             first_byte(response).await
         };
         self.exchange.persist(&budget, Pool::Blobs, attempt).await
@@ -123,57 +119,27 @@ impl Client {
         let budget = Budget::start(self.timeouts.header);
         let permit = self.exchange.transfer_turn(&budget).await?;
         let asked = (start > 0 || end.is_some()).then_some((start, end));
-        let question = self.blob_question(Method::GET, repository, digest, asked)?;
-        let attempt = async |pool| {
-            let response = self.exchange.attempt(&question, &budget, pool).await?;
-            place(response, asked).await
+        let question = blob_question(Method::GET, repository, digest, asked)?;
+        let attempt = async |endpoint, pool| {
+            let response = self.exchange.attempt(&question, &budget, endpoint, pool).await?;
+            place(response, asked).await.map(|placed| (placed, endpoint))
         };
-        let (placement, body) = self.exchange.persist(&budget, Pool::Blobs, attempt).await?;
+        let ((placement, body), endpoint) = self.exchange.persist(&budget, Pool::Blobs, attempt).await?;
         let observer = Arc::clone(&self.exchange.observer);
-        let transfer = Transfer { body, length: placement.length, idle: self.timeouts.idle, observer, permit };
+        let endpoints = Arc::clone(&self.exchange.endpoints);
+        let broken = move |error: &UpstreamError| {
+            endpoints.failed(endpoint, error);
+            observer.failed(error);
+        };
+        let transfer =
+            Transfer { body, length: placement.length, idle: self.timeouts.idle, broken: Box::new(broken), permit };
         Ok(BlobTransfer {
             start: placement.start,
             size_bytes: placement.size_bytes,
             is_range: placement.is_range,
+            endpoint,
             chunks: transfer.chunks(),
         })
-    }
-
-    fn manifest_question<'a>(
-        &self,
-        method: Method,
-        repository: &'a RepositoryName,
-        reference: &Reference,
-        accept: &str,
-    ) -> Result<Question<'a>, UpstreamError> {
-        let mut headers = HeaderMap::new();
-        headers.insert(header::ACCEPT, header_value(accept)?);
-        let url = self.url(repository, "manifests", reference);
-        Ok(Question { kind: RequestKind::of_manifest(reference), method, url, repository, headers })
-    }
-
-    fn blob_question<'a>(
-        &self,
-        method: Method,
-        repository: &'a RepositoryName,
-        digest: &Digest,
-        range: Option<(u64, Option<u64>)>,
-    ) -> Result<Question<'a>, UpstreamError> {
-        let mut headers = HeaderMap::new();
-        if let Some((start, end)) = range {
-            let end = end.map(|end| end.to_string()).unwrap_or_default();
-            headers.insert(header::RANGE, header_value(&format!("bytes={start}-{end}"))?);
-        }
-        let url = self.url(repository, "blobs", digest);
-        Ok(Question { kind: RequestKind::Blob, method, url, repository, headers })
-    }
-
-    /// Returns `<endpoint>/v2/<repository>/<kind>/<reference>`; the grammars of all parts leave nothing to escape.
-    fn url(&self, repository: &RepositoryName, kind: &str, reference: impl fmt::Display) -> Url {
-        let mut url = self.endpoint.clone();
-        let prefix = self.endpoint.path().trim_end_matches('/');
-        url.set_path(&format!("{prefix}/v2/{repository}/{kind}/{reference}"));
-        url
     }
 }
 
@@ -181,7 +147,7 @@ impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Client")
             .field("name", &self.name)
-            .field("endpoint", &self.endpoint.as_str())
+            .field("endpoints", &format_args!("{}", self.exchange.endpoints))
             .finish_non_exhaustive()
     }
 }
@@ -228,9 +194,40 @@ impl Origin for Client {
         Box::pin(self.fetch_blob(repository, digest, start, end))
     }
 
+    fn distrust(&self, endpoint: EndpointId) {
+        self.exchange.endpoints.distrust(endpoint);
+    }
+
     fn free_transfers(&self) -> usize {
         self.exchange.free_transfers()
     }
+}
+
+fn manifest_question<'a>(
+    method: Method,
+    repository: &'a RepositoryName,
+    reference: &Reference,
+    accept: &str,
+) -> Result<Question<'a>, UpstreamError> {
+    let mut headers = HeaderMap::new();
+    headers.insert(header::ACCEPT, header_value(accept)?);
+    let path = format!("{repository}/manifests/{reference}");
+    Ok(Question { kind: RequestKind::of_manifest(reference), method, path, repository, headers })
+}
+
+fn blob_question<'a>(
+    method: Method,
+    repository: &'a RepositoryName,
+    digest: &Digest,
+    range: Option<(u64, Option<u64>)>,
+) -> Result<Question<'a>, UpstreamError> {
+    let mut headers = HeaderMap::new();
+    if let Some((start, end)) = range {
+        let end = end.map(|end| end.to_string()).unwrap_or_default();
+        headers.insert(header::RANGE, header_value(&format!("bytes={start}-{end}"))?);
+    }
+    let path = format!("{repository}/blobs/{digest}");
+    Ok(Question { kind: RequestKind::Blob, method, path, repository, headers })
 }
 
 fn is_endpoint(url: &Url) -> bool {
@@ -294,22 +291,6 @@ mod tests {
         let mut options = Options::new(name, Url::parse(endpoint).expect("a URL"));
         options.insecure = true; // no need to read roots
         Client::new(&options, Arc::new(()))
-    }
-
-    #[tokio::test]
-    async fn urls_are_made_of_endpoint_repository_and_reference() {
-        let repository: RepositoryName = "library/alpine".parse().expect("a name");
-        let digest = Digest::sha256(b"");
-        for (endpoint, base) in [
-            ("https://a.io", "https://a.io/v2"),
-            ("https://a.io:443/", "https://a.io/v2"),
-            ("http://a.io:5000/prefix", "http://a.io:5000/prefix/v2"),
-            ("http://a.io:5000/some/prefix/", "http://a.io:5000/some/prefix/v2"),
-        ] {
-            let client = client(endpoint).expect("a valid endpoint");
-            let url = client.url(&repository, "blobs", digest);
-            assert_eq!(url.as_str(), format!("{base}/library/alpine/blobs/{digest}"));
-        }
     }
 
     #[test]

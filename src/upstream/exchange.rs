@@ -4,15 +4,17 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use hyper::body::Incoming;
-use tokio::time::{Instant, sleep, timeout_at};
-use url::Url;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::answer;
 use super::auth::{Auth, Place};
+use super::endpoints::Endpoints;
 use super::error::UpstreamError;
+use super::health;
 use super::limit::{Budget, Limits, Permit};
 use super::observe::{Observer, RequestKind};
 use super::options::Options;
+use super::origin::EndpointId;
 use super::redirect::{self, Verdict};
 use super::retry;
 use super::transport::{Pool, Transport};
@@ -23,8 +25,8 @@ use crate::oci::RepositoryName;
 pub(super) struct Question<'a> {
     pub(super) kind: RequestKind,
     pub(super) method: Method,
-    /// At the upstream's endpoint.
-    pub(super) url: Url,
+    /// Beneath `/v2/` of whichever endpoint is asked.
+    pub(super) path: String,
     pub(super) repository: &'a RepositoryName,
     /// `Accept`, `Range`; nothing that may not be seen by a host that a redirect leads to.
     pub(super) headers: HeaderMap,
@@ -35,6 +37,7 @@ pub(super) struct Exchange {
     transport: Transport,
     auth: Auth,
     limits: Limits,
+    pub(super) endpoints: Arc<Endpoints>,
     pub(super) observer: Arc<dyn Observer>,
 }
 
@@ -44,6 +47,7 @@ impl Exchange {
             transport: Transport::new(options, Arc::clone(&observer)),
             auth: Auth::new(options, Arc::clone(&observer)),
             limits: Limits::new(options),
+            endpoints: Arc::new(Endpoints::new(options.endpoints.clone())),
             observer,
         }
     }
@@ -63,7 +67,7 @@ impl Exchange {
         self.limits.request(budget).await.inspect_err(|error| self.observer.failed(error))
     }
 
-    /// Makes attempts until one succeeds, its error is final, or the budget is spent.
+    /// Makes rounds of attempts until one succeeds, its error is final, or the budget is spent.
     ///
     /// After a connection broke, the next attempt goes over HTTP/1.1: some front ends break HTTP/2 streams (U-67).
     ///
@@ -73,7 +77,7 @@ impl Exchange {
         &self,
         budget: &Budget,
         pool: Pool,
-        attempt: impl Fn(Pool) -> F,
+        attempt: impl Fn(EndpointId, Pool) -> F,
     ) -> Result<T, UpstreamError>
     where
         F: Future<Output = Result<T, UpstreamError>>,
@@ -82,7 +86,7 @@ impl Exchange {
             let mut pool = pool;
             let mut number = 1;
             loop {
-                let error = match attempt(pool).await {
+                let error = match self.round(budget, pool, &attempt).await {
                     Ok(answer) => return Ok(answer),
                     Err(error) => error,
                 };
@@ -107,23 +111,70 @@ impl Exchange {
         outcome
     }
 
+    /// Makes one attempt at each endpoint, those in good health first, until one succeeds. While there is another one to ask, none may
+    /// use up the time for it.
+    async fn round<T, F>(
+        &self,
+        budget: &Budget,
+        pool: Pool,
+        attempt: &impl Fn(EndpointId, Pool) -> F,
+    ) -> Result<T, UpstreamError>
+    where
+        F: Future<Output = Result<T, UpstreamError>>,
+    {
+        let order = self.endpoints.order();
+        let mut told = None;
+        for (index, endpoint) in order.iter().enumerate() {
+            let left = u32::try_from(order.len() - index).unwrap_or(u32::MAX);
+            let outcome = if left == 1 {
+                attempt(*endpoint, pool).await
+            } else {
+                let share = budget.share(left);
+                let spent = |_| Err(UpstreamError::TimedOut { limit: "share of the header budget", after: share });
+                timeout(share, attempt(*endpoint, pool)).await.unwrap_or_else(spent)
+            };
+            match outcome {
+                Ok(answer) => {
+                    self.endpoints.succeeded(*endpoint);
+                    return Ok(answer);
+                }
+                Err(error) => {
+                    self.endpoints.failed(*endpoint, &error);
+                    if left > 1 {
+                        self.observer.failed(&error);
+                        self.observer.retried(error.as_str());
+                    }
+                    told = Some(health::more_telling(told, error));
+                }
+            }
+        }
+        Err(told.unwrap_or_else(|| UpstreamError::Protocol { reason: "no endpoint to ask".to_owned() }))
+    }
+
     /// Makes one attempt: returns the answer at the end of the redirects, whatever its status.
     pub(super) async fn attempt(
         &self,
         question: &Question<'_>,
         budget: &Budget,
+        endpoint: EndpointId,
         pool: Pool,
     ) -> Result<Response<Incoming>, UpstreamError> {
         self.limits.pace(budget).await?;
         let began = Instant::now();
-        let response = self.follow(question, pool).await?;
+        let response = self.follow(question, endpoint, pool).await?;
         self.observer.answered(question.kind, response.status().as_u16(), began.elapsed());
         Ok(response)
     }
 
     /// Follows redirects. Their targets are used for this one request and forgotten (U-61).
-    async fn follow(&self, question: &Question<'_>, pool: Pool) -> Result<Response<Incoming>, UpstreamError> {
-        let mut url = question.url.clone();
+    async fn follow(
+        &self,
+        question: &Question<'_>,
+        endpoint: EndpointId,
+        pool: Pool,
+    ) -> Result<Response<Incoming>, UpstreamError> {
+        let url = self.endpoints.url(endpoint, &question.path);
+        let mut url = url.ok_or_else(|| UpstreamError::Protocol { reason: "no such endpoint".to_owned() })?;
         let mut is_upstream = true;
         let mut hops = 0;
         loop {
@@ -180,6 +231,8 @@ mod tests {
     use std::num::NonZeroU32;
     use std::time::Duration;
 
+    use url::Url;
+
     use super::*;
 
     const BUDGET: Duration = Duration::from_secs(20);
@@ -196,7 +249,7 @@ mod tests {
     async fn persist(errors: Vec<UpstreamError>) -> (Result<(), UpstreamError>, Vec<Pool>) {
         let errors = RefCell::new(errors.into_iter());
         let pools = RefCell::new(Vec::new());
-        let attempt = |pool| {
+        let attempt = |_endpoint, pool| {
             pools.borrow_mut().push(pool);
             std::future::ready(errors.borrow_mut().next().map_or(Ok(()), Err))
         };
@@ -228,7 +281,7 @@ mod tests {
         let exchange = exchange(None);
         let began = Instant::now();
         let budget = Budget::start(BUDGET);
-        let outcome: Result<(), _> = exchange.persist(&budget, Pool::Api, |_| std::future::pending()).await;
+        let outcome: Result<(), _> = exchange.persist(&budget, Pool::Api, |_, _| std::future::pending()).await;
         assert!(
             matches!(outcome, Err(UpstreamError::TimedOut { limit: "header budget", after: BUDGET })),
             "{outcome:?}"
@@ -245,11 +298,12 @@ mod tests {
         let question = Question {
             kind: RequestKind::Blob,
             method: Method::GET,
-            url: Url::parse("https://upstream.invalid/").expect("a URL"),
+            path: String::new(),
             repository: &repository,
             headers: HeaderMap::new(),
         };
-        let error = exchange.attempt(&question, &budget, Pool::Api).await.expect_err("once a second");
+        let error =
+            exchange.attempt(&question, &budget, EndpointId::default(), Pool::Api).await.expect_err("once a second");
         assert!(matches!(error, UpstreamError::RateLimited { retry_after: Some(_) }), "{error:?}");
     }
 }

@@ -37,6 +37,11 @@ impl Budget {
         self.began + self.limit
     }
 
+    /// Returns an even share of what is left, for one of `sharers`.
+    pub(super) fn share(&self, sharers: u32) -> Duration {
+        self.limit.saturating_sub(self.elapsed()) / sharers.max(1)
+    }
+
     /// Returns the error of a budget that is spent.
     pub(super) fn spent(&self) -> UpstreamError {
         UpstreamError::TimedOut { limit: "header budget", after: self.limit }

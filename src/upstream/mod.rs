@@ -7,6 +7,7 @@
 //! client    the questions of Origin, as requests; transfer: the bytes of a blob
 //!   └ exchange    one question: attempts, redirects, proofs
 //!       ├ retry, redirect, realm, range    decisions, pure
+//!       ├ endpoints ─ health               who is asked, in which order
 //!       ├ auth ─ token                     what proves us to whom
 //!       ├ limit                            turns, rate, the header budget
 //!       └ transport ─ connect ─ tls        one request over a pooled connection
@@ -20,8 +21,10 @@ mod answer;
 mod auth;
 mod client;
 mod connect;
+mod endpoints;
 mod error;
 mod exchange;
+mod health;
 mod limit;
 mod observe;
 mod options;
@@ -39,4 +42,4 @@ pub use client::Client;
 pub use error::UpstreamError;
 pub use observe::{Observer, RequestKind};
 pub use options::{CONNECTIONS_DEFAULT, Credentials, Options, OptionsError, REQUESTS_DEFAULT, Timeouts};
-pub use origin::{BlobHead, BlobTransfer, Chunks, ManifestAnswer, ManifestHead, Origin};
+pub use origin::{BlobHead, BlobTransfer, Chunks, EndpointId, ManifestAnswer, ManifestHead, Origin};

@@ -21,7 +21,7 @@ pub const REQUESTS_DEFAULT: usize = 64;
 #[derive(Debug, Clone)]
 pub struct Options {
     pub name: UpstreamName,
-    /// Where it is: `http` or `https`, perhaps with a path prefix. The first one is asked.
+    /// Where it is: `http` or `https`, perhaps with a path prefix. Asked in this order, those in good health first.
     pub endpoints: Vec<Url>,
     /// The account to pull with; `None` is anonymous.
     pub credentials: Option<Credentials>,

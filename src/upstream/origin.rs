@@ -55,6 +55,9 @@ pub trait Origin: Send + Sync + fmt::Debug {
         end: Option<u64>,
     ) -> BoxFuture<'a, Result<BlobTransfer, UpstreamError>>;
 
+    /// Notes that `endpoint` sent bytes that do not match their digest: it is asked last for a while.
+    fn distrust(&self, endpoint: EndpointId);
+
     /// Returns how many blob transfers could start at this moment without waiting for a turn.
     fn free_transfers(&self) -> usize;
 }
@@ -83,6 +86,10 @@ pub struct BlobHead {
     pub size_bytes: Option<u64>,
 }
 
+/// Which endpoint of an upstream, by its place in the configuration.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct EndpointId(pub(super) usize);
+
 /// Some bytes of a blob on their way.
 pub struct BlobTransfer {
     /// The offset of the first byte that `chunks` yields.
@@ -91,6 +98,8 @@ pub struct BlobTransfer {
     pub size_bytes: Option<u64>,
     /// The answer is the range that was asked for (206), not the whole blob.
     pub is_range: bool,
+    /// Who sends it.
+    pub endpoint: EndpointId,
     /// The bytes. An end before what was announced is an `Err`, never a clean end (P-50).
     pub chunks: Chunks,
 }

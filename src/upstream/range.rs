@@ -4,7 +4,7 @@
 
 use http::{HeaderMap, StatusCode, header};
 
-use super::answer::{content_length, text};
+use super::answer::{content_length, number, text};
 
 /// Where the bytes of an answer stand in the blob.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,11 +71,6 @@ fn content_range(value: &str) -> Option<ContentRange> {
     // The last possible byte is left out, so that a length always fits.
     let is_valid = first <= last && last < u64::MAX && total.is_none_or(|total| last < total);
     is_valid.then_some(ContentRange { first, last, total })
-}
-
-/// Parses digits and nothing else; `u64::from_str` would take a sign.
-fn number(text: &str) -> Option<u64> {
-    if text.bytes().all(|byte| byte.is_ascii_digit()) { text.parse().ok() } else { None }
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! The bytes of a blob on their way from an upstream, counted against what was announced.
 
 use std::error::Error as StdError;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,7 +13,6 @@ use tokio::time::timeout;
 use super::answer;
 use super::error::UpstreamError;
 use super::limit::Permit;
-use super::observe::Observer;
 use super::origin::Chunks;
 
 /// A body under way, and the turn that it takes up.
@@ -24,7 +22,8 @@ pub(super) struct Transfer<B> {
     pub(super) length: Option<u64>,
     /// How long the next byte may take.
     pub(super) idle: Duration,
-    pub(super) observer: Arc<dyn Observer>,
+    /// Is told when it breaks.
+    pub(super) broken: Box<dyn Fn(&UpstreamError) + Send + Sync>,
     /// Given back at the end, at an error, or when the stream is dropped.
     #[expect(dead_code, reason = "held for its drop")]
     pub(super) permit: Permit,
@@ -49,7 +48,7 @@ where
                     Some((Ok(bytes), Some((transfer, received))))
                 }
                 Err(error) => {
-                    transfer.observer.failed(&error);
+                    (transfer.broken)(&error);
                     Some((Err(error), None))
                 }
             }
@@ -154,7 +153,7 @@ mod tests {
             body: Script { steps: steps.into(), pause: None },
             length,
             idle: IDLE,
-            observer: Arc::new(()),
+            broken: Box::new(|_| {}),
             permit,
         }
         .chunks()

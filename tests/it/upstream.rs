@@ -2,6 +2,7 @@
 
 mod auth;
 mod blobs;
+mod endpoints;
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -196,7 +196,11 @@ impl FillTask {
             transfers.schedule();
             tokio::select! {
                 verdict = &mut verdict => {
-                    transfers.judge();
+                    match &verdict {
+                        Ok(()) => transfers.judge(),
+                        Err(Unverified::Failed(_)) => transfers.distrust_senders(),
+                        Err(Unverified::Moot(_) | Unverified::Unreadable(_)) => {}
+                    }
                     return verdict.map_err(Unverified::into_fill_error);
                 }
                 changed = transfers.changed() => changed?,

@@ -2,7 +2,7 @@
 //!
 //! It writes absent bytes only, never over present ones: what the verifier has hashed stays what it was.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -13,7 +13,7 @@ use super::ground::Landed;
 use super::schedule::{Fetch, Order, SEGMENT_BYTES, Underway};
 use super::{Fill, Phase};
 use crate::telemetry::{Kind, Trigger, UpstreamMetrics};
-use crate::upstream::{BlobTransfer, Origin, UpstreamError};
+use crate::upstream::{BlobTransfer, EndpointId, Origin, UpstreamError};
 
 /// Network reads gathered into one write at the most, when they are there without waiting.
 const GATHER_READS: usize = 64;
@@ -31,6 +31,9 @@ const SKIP_BYTES: u64 = SEGMENT_BYTES;
 pub(super) struct Board {
     // A plain mutex: held for a map operation.
     transfers: Mutex<BTreeMap<u64, Entry>>,
+    /// Who has sent something.
+    // A plain mutex: held to put in one of a few entries.
+    senders: Mutex<BTreeSet<EndpointId>>,
     /// Told when a transfer comes so close to its end that a successor should be opened.
     ending: Notify,
 }
@@ -62,7 +65,13 @@ impl Board {
         self.ending.notified().await;
     }
 
-    fn opened(&self, number: u64) {
+    /// Returns who has sent something.
+    pub(super) fn senders(&self) -> BTreeSet<EndpointId> {
+        self.senders.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn opened(&self, number: u64, sender: EndpointId) {
+        self.senders.lock().unwrap_or_else(PoisonError::into_inner).insert(sender);
         if let Some(entry) = self.transfers().get_mut(&number) {
             entry.is_open = true;
         }
@@ -145,7 +154,7 @@ impl Transfer {
                 Err(error) => return Ended::Broken { error, progressed: false },
             },
         };
-        self.board.opened(self.number);
+        self.board.opened(self.number, opened.endpoint);
         if self.fetch.end.is_some() && !opened.is_range {
             return Ended::RangesIgnored;
         }

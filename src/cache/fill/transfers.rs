@@ -127,6 +127,15 @@ impl<'a> Transfers<'a> {
         }
     }
 
+    /// Tells the upstream that the bytes were wrong, unless some of them were left by an earlier fill.
+    pub(super) fn distrust_senders(&self) {
+        if self.resumed_bytes == 0 {
+            for sender in self.board.senders() {
+                self.task.origin.distrust(sender);
+            }
+        }
+    }
+
     fn is_pausing(&self) -> bool {
         self.not_before > Instant::now()
     }
