@@ -14,7 +14,7 @@ use super::{
     BlobAnswer, BlobBody, BlobQuestion, Cache, FillLimits, Filling, Parallel, Parts, Policy, Prefetch, Upstream,
 };
 use crate::oci::{Digest, Reference, RepositoryName, UpstreamName};
-use crate::store::{BlobStore, Class, Disk, Object, Options, Partial, Present, ReadAt, StoreError};
+use crate::store::{BlobStore, Class, Damage, Disk, Object, Options, Partial, Present, ReadAt, StoreError};
 use crate::tasks::TaskGroup;
 use crate::telemetry::Metrics;
 use crate::upstream::{BlobHead, BlobTransfer, ManifestAnswer, ManifestHead, Origin, UpstreamError};
@@ -252,8 +252,12 @@ impl BlobStore for FaultyStore {
         Some(Arc::new(FaultyPartial { partial, fault: self.fault }))
     }
 
-    fn discard_corrupt(&self, digest: &Digest) {
-        self.disk.discard_corrupt(digest);
+    fn verified(&self, digest: &Digest) {
+        self.disk.verified(digest);
+    }
+
+    fn discard(&self, digest: &Digest, object: &Object, damage: Damage) -> bool {
+        self.disk.discard(digest, object, damage)
     }
 }
 
@@ -690,6 +694,8 @@ fn a_corrupt_object_is_dropped_and_its_grants_with_it() {
     let (upstream, repository) = ("registry.test".parse().unwrap(), "app".parse().unwrap());
     disk.put(&digest, Class::Layer, &bytes).unwrap();
     ledger.grant_blob(&upstream, &repository, &digest);
-    disk.discard_corrupt(&digest);
+    let object = disk.open(&digest).unwrap();
+    assert!(disk.discard(&digest, &object, Damage::Mismatch));
+    assert!(!disk.discard(&digest, &object, Damage::Mismatch), "it is gone already");
     assert!(disk.open(&digest).is_none() && !ledger.holds_blob(&upstream, &repository, &digest));
 }
