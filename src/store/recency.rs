@@ -281,6 +281,67 @@ mod tests {
         assert_eq!((recency.used_bytes(), recency.len()), (0, 0));
     }
 
+    #[test]
+    fn a_node_is_small_enough_for_a_million_of_them() {
+        // Beside it, the table has five bytes for each object, and both may be half empty.
+        assert_eq!(size_of::<Node>(), 104);
+    }
+
+    #[test]
+    fn an_object_is_verified_when_it_is_stored_and_not_when_it_is_found() {
+        let mut recency = Recency::default();
+        recency.insert(digest(1), 10, 100);
+        recency.insert_coldest(digest(2), 20, 3);
+        assert_eq!(recency.opened(digest(1), 10, 200), Opened::Whole(Verified::at(100)));
+        assert_eq!(recency.opened(digest(2), 20, 200), Opened::Whole(Verified::NOT_YET));
+        assert_eq!(recency.opened(digest(3), 30, 200), Opened::Whole(Verified::NOT_YET));
+        assert_eq!(recency.opened(digest(3), 29, 200), Opened::Resized(Verified::NOT_YET));
+        assert!(recency.verified(&digest(2), 300) && !recency.verified(&digest(9), 300));
+        recency.touch(&digest(2), 400);
+        assert_eq!(recency.opened(digest(2), 20, 400), Opened::Whole(Verified::at(300)));
+        assert_eq!((recency.used_bytes(), recency.len()), (60, 3));
+    }
+
+    #[test]
+    fn what_was_verified_since_it_was_opened_is_not_dropped_but_doubted() {
+        let mut recency = Recency::default();
+        recency.insert(digest(1), 10, 100);
+        assert_eq!(recency.remove_damaged(&digest(1), Verified::NOT_YET), None);
+        assert_eq!(recency.known(&digest(1)), Some(Verified::NOT_YET));
+        assert!(recency.remove_damaged(&digest(1), Verified::NOT_YET).is_some());
+        assert_eq!(recency.remove_damaged(&digest(1), Verified::NOT_YET), None);
+    }
+
+    #[test]
+    fn a_look_for_what_is_due_passes_over_the_free_and_the_recently_verified() {
+        let mut recency = Recency::default();
+        for number in [1, 2, 3, 4] {
+            recency.insert_coldest(digest(number), 10, 5);
+        }
+        recency.remove(&digest(1));
+        recency.verified(&digest(2), 100);
+        let all = |before| {
+            let (mut from, mut found) = (0, Vec::new());
+            loop {
+                from = match recency.due(from, 1, before) {
+                    Due::Object { next, digest, .. } => {
+                        found.push(digest.as_bytes()[0]);
+                        next
+                    }
+                    Due::None { next } => next,
+                    Due::End => return found,
+                }
+            }
+        };
+        assert_eq!(all(Verified::at(100)), [3, 4]);
+        assert_eq!(all(Verified::at(101)), [2, 3, 4]);
+        assert_eq!(
+            recency.due(0, 100, Verified::at(100)),
+            Due::Object { next: 3, digest: digest(3), verified: Verified::NOT_YET }
+        );
+        assert_eq!(recency.due(4, 100, Verified::at(100)), Due::End);
+    }
+
     proptest! {
         #[test]
         fn it_behaves_as_a_plain_list(steps in prop::collection::vec((0u8..4, 0u8..8), 0..60)) {

@@ -259,3 +259,169 @@ fn record(disk: &Disk, class: Class, digest: &Digest, verified: Verified, found:
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::store::{BlobStore, Options};
+    use crate::telemetry::Metrics;
+
+    const MIB: u64 = 1024 * 1024;
+    const WEEK: u64 = 7 * 24 * 60 * 60;
+
+    fn disk(root: &Path) -> (Disk, Arc<Metrics>) {
+        let metrics = Arc::new(Metrics::new(&[]).unwrap());
+        let options = Options {
+            root: root.to_owned(),
+            capacity_bytes: 100 * MIB,
+            metadata_capacity_bytes: 100 * MIB,
+            min_free_bytes: 0,
+        };
+        let disk = Disk::open(options, Arc::clone(&metrics)).unwrap().0;
+        disk.scan().unwrap();
+        (disk, metrics)
+    }
+
+    fn put(disk: &Disk, class: Class, seed: u8, len: u64) -> Digest {
+        let bytes = Bytes::from(vec![seed; usize::try_from(len).unwrap()]);
+        let digest = Digest::sha256(&bytes);
+        disk.put(&digest, class, &bytes).unwrap();
+        digest
+    }
+
+    async fn pass_at_once(disk: &Disk) {
+        pass(disk, &mut Pace::new(NonZeroU64::MAX, Instant::now())).await;
+    }
+
+    #[track_caller]
+    fn metric(metrics: &Metrics, series: &str) -> u64 {
+        let text = metrics.encode().unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("no series {series}")).parse().unwrap()
+    }
+
+    fn results(metrics: &Metrics) -> [u64; 4] {
+        ["ok", "corrupt", "unreadable", "missing"]
+            .map(|result| metric(metrics, &format!(r#"cachalot_scrub_objects_total{{result="{result}"}}"#)))
+    }
+
+    #[tokio::test]
+    async fn a_pass_finds_what_rotted_and_drops_nothing_else() {
+        let directory = tempfile::tempdir().unwrap();
+        let (good, flipped, cut, gone, manifest) = {
+            let (disk, _) = disk(directory.path());
+            let [good, flipped, cut, gone] = [1, 2, 3, 4].map(|seed| put(&disk, Class::Layer, seed, 2 * MIB + 5));
+            (good, flipped, cut, gone, put(&disk, Class::Metadata, 5, 700))
+        };
+        let (disk, metrics) = disk(directory.path());
+        let path = |digest| disk.layout().object(Class::Layer, digest);
+        let open = |digest| std::fs::File::options().write(true).open(path(digest)).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&open(&flipped), b"x", MIB + 3).unwrap();
+        open(&cut).set_len(MIB).unwrap();
+        std::fs::remove_file(path(&gone)).unwrap();
+        let fresh = put(&disk, Class::Layer, 6, 10);
+        pass_at_once(&disk).await;
+        assert_eq!(results(&metrics), [2, 2, 0, 1], "what was stored just now is not read");
+        assert_eq!(metric(&metrics, "cachalot_scrub_bytes_total"), 2 * (2 * MIB + 5) + MIB + 700);
+        let mismatches = r#"cachalot_digest_mismatches_total{kind="other",source="disk",upstream="_other"}"#;
+        assert_eq!(metric(&metrics, mismatches), 2);
+        assert!(metric(&metrics, "cachalot_scrub_last_completion_timestamp_seconds") > 0);
+        for digest in [&good, &manifest, &fresh] {
+            assert!(disk.open(digest).unwrap().verified.is_known());
+        }
+        for digest in [&flipped, &cut, &gone] {
+            assert!(disk.open(digest).is_none() && !path(digest).exists());
+        }
+        assert_eq!(disk.list(Class::Layer, |recency| recency.used_bytes()), 2 * MIB + 5 + 10);
+        // Nothing is due any more.
+        pass_at_once(&disk).await;
+        assert_eq!(results(&metrics), [2, 2, 0, 1]);
+    }
+
+    #[tokio::test]
+    async fn a_pass_leaves_the_order_of_use_as_it_is() {
+        let directory = tempfile::tempdir().unwrap();
+        let digests = {
+            let (disk, _) = disk(directory.path());
+            [1, 2, 3].map(|seed| put(&disk, Class::Layer, seed, MIB))
+        };
+        let (disk, _) = disk(directory.path());
+        let by_use = [2, 0, 1].map(|at| digests[at]);
+        for digest in by_use {
+            assert!(disk.open(&digest).is_some());
+        }
+        pass_at_once(&disk).await;
+        let coldest_first = std::iter::from_fn(|| disk.list(Class::Layer, super::super::recency::Recency::pop_coldest));
+        assert!(coldest_first.map(|victim| victim.digest).eq(by_use));
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_read_is_dropped() {
+        let directory = tempfile::tempdir().unwrap();
+        let (disk, metrics) = disk(directory.path());
+        let digest = put(&disk, Class::Layer, 1, MIB);
+        disk.list(Class::Layer, |recency| recency.remove_damaged(&digest, Verified::NOT_YET));
+        // Reading a directory fails.
+        let path = disk.layout().object(Class::Layer, &digest);
+        std::fs::remove_file(&path).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        pass_at_once(&disk).await;
+        assert_eq!(results(&metrics), [0, 0, 1, 0]);
+        assert_eq!(disk.list(Class::Layer, |recency| recency.len()), 0);
+    }
+
+    #[test]
+    fn a_round_goes_through_both_budgets_and_asks_for_what_is_older_than_the_period() {
+        let mut round = Round::default();
+        let now = 10 * WEEK;
+        let (digest, verified) = (Digest::sha256(b"x"), Verified::NOT_YET);
+        let mut asked = Vec::new();
+        let mut next = |answer| {
+            round.next(now, |class, from, before| {
+                asked.push((class, from, before));
+                answer
+            })
+        };
+        assert_eq!(next(Due::None { next: 7 }), Next::Look);
+        let candidate = Candidate { class: Class::Layer, digest, verified };
+        assert_eq!(next(Due::Object { next: 9, digest, verified }), Next::Object(candidate));
+        assert_eq!(next(Due::End), Next::Look);
+        assert_eq!(next(Due::None { next: 3 }), Next::Look);
+        assert_eq!(next(Due::End), Next::Look);
+        assert_eq!(next(Due::End), Next::Done);
+        let before = Verified::at(9 * WEEK);
+        let expected = [(Class::Layer, 0), (Class::Layer, 7), (Class::Layer, 9), (Class::Metadata, 0)];
+        assert!(asked[..4].iter().copied().eq(expected.map(|(class, from)| (class, from, before))));
+    }
+
+    #[test]
+    fn the_pace_keeps_the_rate_and_catches_up_on_no_more_than_a_second() {
+        let began = Instant::now();
+        let at = |millis| began + Duration::from_millis(millis);
+        let mut pace = Pace::new(NonZeroU64::new(16 * MIB).unwrap(), began);
+        // 1 MiB is worth 62.5 ms.
+        assert_eq!(pace.pause(at(0), MIB), Duration::from_micros(62_500));
+        assert_eq!(pace.pause(at(80), MIB), Duration::from_millis(45), "a slow read is caught up on");
+        assert_eq!(pace.pause(at(125), 1024), Duration::ZERO, "too short to be kept");
+        assert!(pace.pause(at(125), MIB) > Duration::from_micros(62_500), "and not forgotten");
+        // A long stall is worth one second, which is sixteen times 1 MiB.
+        let free = (0..30).take_while(|_| pace.pause(at(90_000), MIB).is_zero()).count();
+        assert_eq!(free, 16);
+        assert_eq!(pace.read_bytes(), MIB);
+        let slow = Pace::new(NonZeroU64::new(1000).unwrap(), began);
+        assert_eq!(slow.read_bytes(), READ_BYTES_MIN);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_rate_of_nothing_is_no_scrub() {
+        let directory = tempfile::tempdir().unwrap();
+        let (disk, metrics) = disk(directory.path());
+        scrub(disk, 0).await;
+        assert_eq!(metric(&metrics, "cachalot_scrub_last_completion_timestamp_seconds"), 0);
+    }
+}
