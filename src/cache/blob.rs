@@ -48,7 +48,8 @@ impl BlobAnswer {
         self.read(range.start, Some(range.end.saturating_add(1)))
     }
 
-    /// Returns the bytes from `start` to the end of the blob; on a fill the last ones come once the digest is known good.
+    /// Returns the bytes from `start` to the end of the blob; on a fill the last ones come once the digest is known good, and so they do
+    /// when all of a stored blob is read that was not verified in this process.
     pub fn from(&self, start: u64) -> BlobBody {
         self.read(start, None)
     }

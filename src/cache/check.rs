@@ -2,6 +2,9 @@
 //! is known.
 //!
 //! It is for what an earlier process stored and this one has not read yet. A fill verifies by itself.
+//!
+//! It hashes where it is called. A chunk takes some 30 µs with the processor's SHA instructions and 110 µs without them; handing each
+//! to the blocking pool halves the rate of one body, and batches of them are slower, too, and would have to be kept.
 
 use bytes::{Bytes, BytesMut};
 
