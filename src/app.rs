@@ -19,7 +19,7 @@ use crate::cache::{Cache, Parts};
 use crate::oci::UpstreamName;
 use crate::server::{self, Server};
 use crate::settings::Settings;
-use crate::store::{BlobStore, Disk, Ledger, Memory, StoreError};
+use crate::store::{BlobStore, Disk, Ledger, Memory, StoreError, scrub};
 use crate::tasks::TaskGroup;
 use crate::telemetry::{self, LogError, Metrics};
 use crate::upstream;
@@ -108,7 +108,7 @@ impl App {
             work,
             background: background.clone(),
         };
-        app.keep_house(disk, ledger);
+        app.keep_house(disk, ledger, settings.store.scrub_rate);
         let refresh = Box::new(move || store.refresh_gauges());
         let admin = Arc::new(Admin { metrics: Arc::clone(&metrics), readiness: Arc::clone(&readiness), refresh });
         background.spawn("admin", admin::serve(admin_listener, admin, background.clone(), stop_background));
@@ -144,11 +144,11 @@ impl App {
         tracing::info!(connections.cut = cut, fills.discarded = discarded, "stopped");
     }
 
-    /// Starts what runs beside serving: the scan of what is stored, the sweeper, the ledger's writer.
-    fn keep_house(&self, disk: Disk, ledger: Arc<Ledger>) {
+    /// Starts what runs beside serving: the scan of what is stored, the sweeper, the scrub, the ledger's writer.
+    fn keep_house(&self, disk: Disk, ledger: Arc<Ledger>, scrub_rate: u64) {
         self.background.spawn("ledger", Arc::clone(&ledger).write_behind(self.stop_background.clone()));
         let stop = self.stop_background.clone();
-        self.background.spawn("sweeper", async move {
+        self.background.spawn("housekeeper", async move {
             let scanned = disk.clone();
             let scan = async move {
                 let began = Instant::now();
@@ -164,7 +164,7 @@ impl App {
             };
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = async { scan.await; tokio::join!(sweep(disk), prune(ledger)); } => {}
+                () = async { scan.await; tokio::join!(sweep(disk.clone()), prune(ledger), scrub(disk, scrub_rate)); } => {}
             }
         });
     }

@@ -30,7 +30,7 @@ pub struct BlobAnswer {
     pub size_bytes: Option<u64>,
     pub outcome: Outcome,
     source: Source,
-    reading: Reading,
+    reading: Arc<Reading>,
 }
 
 /// Where the bytes come from.
@@ -48,7 +48,8 @@ impl BlobAnswer {
         self.read(range.start, Some(range.end.saturating_add(1)))
     }
 
-    /// Returns the bytes from `start` to the end of the blob; on a fill the last ones come once the digest is known good.
+    /// Returns the bytes from `start` to the end of the blob; on a fill the last ones come once the digest is known good, and so they do
+    /// when all of a stored blob is read that was not verified in this process.
     pub fn from(&self, start: u64) -> BlobBody {
         self.read(start, None)
     }
@@ -56,13 +57,15 @@ impl BlobAnswer {
     fn read(&self, start: u64, end: Option<u64>) -> BlobBody {
         match &self.source {
             Source::Nowhere => BlobBody::empty(),
-            Source::Stored(object) => {
-                let end = end.unwrap_or(object.size_bytes).min(object.size_bytes);
-                BlobBody::stored(object.clone(), self.reading.cache.0.buffers.clone(), start..end)
-            }
+            Source::Stored(object) => BlobBody::stored(
+                object.clone(),
+                Arc::clone(&self.reading),
+                start,
+                end.map_or(Reach::ToEnd, Reach::Until),
+            ),
             Source::Fill(interest) => {
                 let reach = end.map_or(Reach::ToEnd, Reach::Until);
-                let body = BlobBody::following(interest.clone(), self.reading.clone(), start, reach);
+                let body = BlobBody::following(interest.clone(), Arc::clone(&self.reading), start, reach);
                 interest.begun();
                 body
             }
@@ -143,6 +146,23 @@ impl Cache {
         }
     }
 
+    /// Joins or starts the fill of a blob whose stored bytes, `object`, failed an answer in the middle, at `first_byte`.
+    ///
+    /// `None` when the upstream does not give it, or when it is not as long as the client was told.
+    pub(super) async fn refill(&self, reading: &Reading, object: &Object, first_byte: u64) -> Option<Interest> {
+        let Reading { upstream, repository, digest, .. } = reading;
+        if upstream.policy.offline {
+            return None;
+        }
+        let question = BlobQuestion { upstream, repository, digest, wants_bytes: true, first_byte };
+        let (interest, _) = self.join_fill(&question);
+        let size_bytes = interest.fill().started().await.ok()?;
+        // The client had been let in; the grant went with the object.
+        self.0.ledger.grant_blob(upstream.origin.name(), repository, digest);
+        let is_as_told = size_bytes.map_or(object.verified.is_known(), |size| size == object.size_bytes);
+        is_as_told.then_some(interest)
+    }
+
     /// Starts the task of a fill that was just listed.
     pub(super) fn start_fill(&self, lead: Lead, upstream: &Arc<Upstream>, trigger: Trigger, from: u64) {
         let class = self.class(&lead.fill().key.digest);
@@ -220,7 +240,7 @@ impl Cache {
             repository: question.repository.clone(),
             digest: *question.digest,
         };
-        BlobAnswer { size_bytes, outcome, source, reading }
+        BlobAnswer { size_bytes, outcome, source, reading: Arc::new(reading) }
     }
 
     fn remembered_blob_absence(&self, question: &BlobQuestion<'_>) -> Option<CacheError> {

@@ -9,10 +9,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::StreamExt;
 
+use super::check::{Check, Passed};
 use super::fill::{FollowError, Follower, Interest, Reach};
 use super::{Cache, Piece, Upstream};
 use crate::oci::{Digest, RepositoryName};
-use crate::store::{Buffers, Content, Object};
+use crate::store::{Content, Damage, Object, blocking};
+use crate::telemetry::{self, MismatchSource};
 use crate::upstream::{BlobTransfer, UpstreamError};
 
 /// What a body needs beside its source.
@@ -26,19 +28,24 @@ pub(super) struct Reading {
 
 /// The bytes of a blob, or of a range of it.
 #[derive(Debug)]
-pub struct BlobBody(Kind);
+pub struct BlobBody {
+    kind: Kind,
+    /// Set for a whole blob that was not verified in this process.
+    check: Option<Box<Check>>,
+}
 
 #[derive(Debug)]
 enum Kind {
     Empty,
     Stored {
         object: Object,
-        buffers: Buffers,
+        reading: Arc<Reading>,
         rest: Range<u64>,
+        reach: Reach,
     },
     Following {
         follower: Follower,
-        reading: Box<Reading>,
+        reading: Arc<Reading>,
         reach: Reach,
         // Held, not read: its drop counts the follower out.
         _followers: FollowerGauge,
@@ -54,22 +61,27 @@ enum Kind {
 
 impl BlobBody {
     pub(super) fn empty() -> Self {
-        Self(Kind::Empty)
+        Kind::Empty.into()
     }
 
-    pub(super) fn stored(object: Object, buffers: Buffers, range: Range<u64>) -> Self {
-        Self(Kind::Stored { object, buffers, rest: range })
+    /// Reads a stored object from `start` on. One that was not verified in this process is, if all of it is read.
+    pub(super) fn stored(object: Object, reading: Arc<Reading>, start: u64, reach: Reach) -> Self {
+        let size_bytes = object.size_bytes;
+        let end = if let Reach::Until(end) = reach { end.min(size_bytes) } else { size_bytes };
+        let is_trusted = object.verified.is_known() || start > 0 || end < size_bytes;
+        let check = (!is_trusted).then(|| Box::new(Check::new(reading.digest, size_bytes)));
+        Self { kind: Kind::Stored { object, reading, rest: start..end, reach }, check }
     }
 
-    pub(super) fn following(interest: Interest, reading: Reading, start: u64, reach: Reach) -> Self {
-        let followers = FollowerGauge::raise(&reading);
-        let follower = Follower::new(interest, start, reach);
-        Self(Kind::Following { follower, reading: Box::new(reading), reach, _followers: followers })
+    pub(super) fn following(interest: Interest, reading: Arc<Reading>, start: u64, reach: Reach) -> Self {
+        Kind::following(interest, reading, start, reach).into()
     }
 
     /// Returns the next piece: file content that is at hand as a range of its file, everything else as [`BlobBody::next`] does.
     pub async fn next_piece(&mut self) -> Option<Result<Piece, BodyError>> {
-        let piece = match &mut self.0 {
+        let piece = match &mut self.kind {
+            // What is checked must be seen.
+            _ if self.check.is_some() => None,
             Kind::Stored { object, rest, .. } => stored_piece(object, rest).await,
             Kind::Following { follower, .. } => follower.next_file_piece().await,
             Kind::Empty | Kind::Direct { .. } | Kind::Failed => None,
@@ -82,56 +94,152 @@ impl BlobBody {
 
     /// Returns the next chunk, or `None` at the end. After an error the body is over: what the client has is visibly incomplete.
     pub async fn next(&mut self) -> Option<Result<Bytes, BodyError>> {
-        let result = match &mut self.0 {
-            Kind::Empty | Kind::Failed => None,
-            Kind::Stored { object, buffers, rest } => next_stored(object, buffers, rest).await,
-            Kind::Following { follower, .. } => match follower.next().await {
-                Some(Err(FollowError::Outpaced)) => return self.leave_the_fill().await,
-                other => other.map(|next| next.map_err(BodyError::Follow)),
-            },
-            Kind::Direct { transfer, rest } => next_direct(transfer, rest).await,
-        };
+        let result = if self.check.is_some() { self.next_checked().await } else { self.next_chunk().await };
         if let Some(Err(_)) = &result {
-            self.0 = Kind::Failed;
+            *self = Kind::Failed.into();
         }
         result
     }
 
-    /// Goes on with a transfer of its own where the fill's bytes have passed, for an explicit range.
-    ///
-    /// A body that must be verified to its end cannot: it ends visibly short, and the client resumes it.
-    async fn leave_the_fill(&mut self) -> Option<Result<Bytes, BodyError>> {
-        let Kind::Following { follower, reading, reach: Reach::Until(end), .. } = &self.0 else {
-            self.0 = Kind::Failed;
-            return Some(Err(BodyError::Follow(FollowError::Outpaced)));
-        };
-        let rest = follower.cursor()..*end;
-        let origin = &reading.upstream.origin;
-        let opened = origin.blob(&reading.repository, &reading.digest, rest.start, end.checked_sub(1)).await;
-        match opened {
-            Ok(transfer) => {
-                self.0 = Kind::Direct { transfer, rest };
-                Box::pin(self.next()).await
+    /// Returns the next bytes that the check lets pass.
+    async fn next_checked(&mut self) -> Option<Result<Bytes, BodyError>> {
+        while let Some(next) = self.next_chunk().await {
+            let Ok(chunk) = next else { return Some(next) };
+            let Some(check) = &mut self.check else { return Some(Ok(chunk)) };
+            match check.pass(chunk) {
+                Passed::Some(bytes) => return Some(Ok(bytes)),
+                Passed::Held => {}
+                Passed::Last(bytes) => {
+                    self.verified();
+                    return Some(Ok(bytes));
+                }
+                Passed::Wrong { actual } => return Some(Err(self.drop_rotten(actual).await)),
             }
-            Err(error) => {
-                self.0 = Kind::Failed;
-                Some(Err(BodyError::Upstream(error)))
+        }
+        None
+    }
+
+    async fn next_chunk(&mut self) -> Option<Result<Bytes, BodyError>> {
+        loop {
+            let failed = match &mut self.kind {
+                Kind::Empty | Kind::Failed => return None,
+                Kind::Stored { object, reading, rest, .. } => match next_stored(object, reading, rest).await {
+                    Some(Err(error)) => Box::pin(self.leave_the_store(error)).await,
+                    other => return other.map(|next| next.map_err(BodyError::Disk)),
+                },
+                Kind::Following { follower, .. } => match follower.next().await {
+                    Some(Err(FollowError::Outpaced)) => Box::pin(self.leave_the_fill()).await,
+                    other => return other.map(|next| next.map_err(BodyError::Follow)),
+                },
+                Kind::Direct { transfer, rest } => return next_direct(transfer, rest).await,
+            };
+            if let Err(error) = failed {
+                return Some(Err(error));
             }
         }
     }
+
+    /// Goes on with the upstream's bytes where the stored ones cannot be read, without the client noticing.
+    async fn leave_the_store(&mut self, error: io::Error) -> Result<(), BodyError> {
+        let kind = std::mem::replace(&mut self.kind, Kind::Failed);
+        let Kind::Stored { object, reading, rest, reach } = kind else { return Err(BodyError::Disk(error)) };
+        drop_unreadable(&reading, &object, &error).await;
+        let Some(interest) = reading.cache.refill(&reading, &object, rest.start).await else {
+            return Err(BodyError::Disk(error));
+        };
+        self.kind = Kind::following(interest, reading, rest.start, reach);
+        Ok(())
+    }
+
+    /// Goes on with a transfer of its own where the fill's bytes have passed, for an explicit range, or a body that is checked.
+    ///
+    /// A body that the fill must verify to its end cannot: it ends visibly short, and the client resumes it.
+    async fn leave_the_fill(&mut self) -> Result<(), BodyError> {
+        let outpaced = Err(BodyError::Follow(FollowError::Outpaced));
+        let Kind::Following { follower, reading, reach, .. } = &self.kind else { return outpaced };
+        let end = match (reach, &self.check) {
+            (Reach::Until(end), _) => *end,
+            (_, Some(check)) => check.size_bytes(),
+            (_, None) => return outpaced,
+        };
+        let rest = follower.cursor()..end;
+        let origin = &reading.upstream.origin;
+        let opened = origin.blob(&reading.repository, &reading.digest, rest.start, end.checked_sub(1)).await;
+        let transfer = opened.map_err(BodyError::Upstream)?;
+        self.kind = Kind::Direct { transfer, rest };
+        Ok(())
+    }
+
+    /// Ends the check: all bytes are good. If all came from the store, nobody needs to check them again.
+    fn verified(&mut self) {
+        self.check = None;
+        if let Kind::Stored { reading, .. } = &self.kind {
+            reading.cache.0.store.verified(&reading.digest);
+        }
+    }
+
+    /// Drops a stored object that does not match its digest.
+    async fn drop_rotten(&mut self, actual: Digest) -> BodyError {
+        // Otherwise it was dropped when it could not be read to its end.
+        if let Kind::Stored { object, reading, .. } = &self.kind {
+            let (object, reading) = (object.clone(), Arc::clone(reading));
+            let dropped = blocking(move || {
+                let Reading { cache, upstream, digest, .. } = &*reading;
+                if cache.0.store.discard(digest, &object, Damage::Mismatch) {
+                    tracing::error!(%digest, %actual, "a stored blob does not match its digest and is dropped");
+                    upstream.metrics.mismatch(telemetry::Kind::Blob, MismatchSource::Disk);
+                }
+                Ok::<_, io::Error>(())
+            });
+            if let Err(error) = dropped.await {
+                tracing::warn!(%error, "a damaged object is not dropped");
+            }
+        }
+        BodyError::Rotten { actual }
+    }
 }
 
-async fn next_stored(object: &Object, buffers: &Buffers, rest: &mut Range<u64>) -> Option<Result<Bytes, BodyError>> {
+impl Kind {
+    fn following(interest: Interest, reading: Arc<Reading>, start: u64, reach: Reach) -> Self {
+        let followers = FollowerGauge::raise(&reading);
+        let follower = Follower::new(interest, start, reach);
+        Self::Following { follower, reading, reach, _followers: followers }
+    }
+}
+
+impl From<Kind> for BlobBody {
+    fn from(kind: Kind) -> Self {
+        Self { kind, check: None }
+    }
+}
+
+async fn next_stored(object: &Object, reading: &Reading, rest: &mut Range<u64>) -> Option<io::Result<Bytes>> {
     if rest.is_empty() {
         return None;
     }
     // Reads from the page cache never wait: without this, one fast client keeps a worker for itself.
     tokio::task::coop::consume_budget().await;
-    let read = object.read(buffers, rest.start, rest.end - rest.start).await;
+    let read = object.read(&reading.cache.0.buffers, rest.start, rest.end - rest.start).await;
     if let Ok(chunk) = &read {
         rest.start += chunk.len() as u64;
     }
-    Some(read.map_err(BodyError::Disk))
+    Some(read)
+}
+
+/// Drops a stored object that cannot be read, if the error is about the object.
+async fn drop_unreadable(reading: &Arc<Reading>, object: &Object, error: &io::Error) {
+    tracing::warn!(digest = %reading.digest, %error, "a stored blob cannot be read; going on from the upstream");
+    let Some(damage) = Damage::of(error) else { return };
+    let (reading, object) = (Arc::clone(reading), object.clone());
+    let dropped = blocking(move || {
+        if reading.cache.0.store.discard(&reading.digest, &object, damage) {
+            tracing::error!(digest = %reading.digest, "a stored blob cannot be read and is dropped");
+        }
+        Ok::<_, io::Error>(())
+    });
+    if let Err(error) = dropped.await {
+        tracing::warn!(%error, "a damaged object is not dropped");
+    }
 }
 
 async fn stored_piece(object: &Object, rest: &mut Range<u64>) -> Option<Piece> {
@@ -173,6 +281,8 @@ pub enum BodyError {
     Follow(#[source] FollowError),
     #[error("the store cannot be read")]
     Disk(#[source] io::Error),
+    #[error("the stored bytes have digest {actual}")]
+    Rotten { actual: Digest },
     #[error("the upstream failed")]
     Upstream(#[source] UpstreamError),
 }

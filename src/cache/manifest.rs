@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::{Cache, CacheError, Place, Upstream};
 use crate::oci::{Digest, Manifest, ManifestKind, MediaType, Reference, RepositoryName};
-use crate::store::{Class, GrantKind, blocking};
+use crate::store::{Class, Damage, GrantKind, blocking};
 use crate::telemetry::{Kind, MismatchSource, StaleReason, Trigger, sentence};
 use crate::upstream::{ManifestAnswer as Received, UpstreamError};
 use crate::wire::{Accept, Outcome};
@@ -214,13 +214,21 @@ impl Cache {
             else {
                 return Ok(None);
             };
-            let bytes = object.read_all()?;
+            let bytes = match object.read_all() {
+                Ok(bytes) => bytes,
+                Err(error) => {
+                    Damage::of(&error).map(|damage| store.discard(&digest, &object, damage));
+                    return Err(error);
+                }
+            };
             if Digest::of(digest.algorithm(), &bytes) == digest {
+                store.verified(&digest);
                 return Ok(Some(bytes));
             }
-            tracing::warn!(%digest, "a stored manifest does not match its digest and is dropped");
-            metrics.mismatch(Kind::ManifestDigest, MismatchSource::Disk);
-            store.discard_corrupt(&digest);
+            if store.discard(&digest, &object, Damage::Mismatch) {
+                tracing::error!(%digest, "a stored manifest does not match its digest and is dropped");
+                metrics.mismatch(Kind::ManifestDigest, MismatchSource::Disk);
+            }
             Ok::<_, std::io::Error>(None)
         };
         match blocking(load).await {

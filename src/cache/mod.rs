@@ -8,6 +8,7 @@
 
 mod blob;
 mod body;
+mod check;
 mod decide;
 mod error;
 mod fill;

@@ -1,7 +1,9 @@
 //! The cache over a scripted origin and a store with faults: no sockets.
 
+mod rot;
+
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -14,7 +16,9 @@ use super::{
     BlobAnswer, BlobBody, BlobQuestion, Cache, FillLimits, Filling, Parallel, Parts, Policy, Prefetch, Upstream,
 };
 use crate::oci::{Digest, Reference, RepositoryName, UpstreamName};
-use crate::store::{BlobStore, Class, Disk, Object, Options, Partial, Present, ReadAt, StoreError};
+use crate::store::{
+    BlobStore, Class, Content, Damage, Disk, Ledger, Object, Options, Partial, Present, ReadAt, StoreError,
+};
 use crate::tasks::TaskGroup;
 use crate::telemetry::Metrics;
 use crate::upstream::{BlobHead, BlobTransfer, EndpointId, ManifestAnswer, ManifestHead, Origin, UpstreamError};
@@ -210,12 +214,50 @@ enum DiskFault {
     CrashBeforeRename,
     /// Every write takes a while.
     Slow,
+    /// Reads of stored objects that reach this offset fail with EIO.
+    ReadFails {
+        at: u64,
+    },
 }
 
 #[derive(Debug)]
 struct FaultyStore {
     disk: Disk,
     fault: DiskFault,
+    /// What could not be read was dropped: what comes in its place is on sound blocks.
+    replaced: AtomicBool,
+}
+
+#[derive(Debug)]
+struct FaultyFile {
+    file: Arc<dyn ReadAt>,
+    fails_at: u64,
+}
+
+impl FaultyFile {
+    fn check(&self, offset: u64, buffer: &[u8]) -> std::io::Result<usize> {
+        let readable = self.fails_at.saturating_sub(offset);
+        if readable == 0 {
+            return Err(rustix::io::Errno::IO.into());
+        }
+        Ok(buffer.len().min(usize::try_from(readable).unwrap()))
+    }
+}
+
+impl ReadAt for FaultyFile {
+    fn read_now(&self, offset: u64, buffer: &mut [u8]) -> std::io::Result<Option<usize>> {
+        let len = self.check(offset, buffer)?;
+        self.file.read_now(offset, &mut buffer[..len])
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let len = self.check(offset, buffer)?;
+        self.file.read_at(offset, &mut buffer[..len])
+    }
+
+    fn as_file(&self) -> Option<&std::fs::File> {
+        None
+    }
 }
 
 #[derive(Debug)]
@@ -238,7 +280,13 @@ impl BlobStore for FaultyStore {
     }
 
     fn open(&self, digest: &Digest) -> Option<Object> {
-        self.disk.open(digest)
+        let mut object = self.disk.open(digest)?;
+        if let (DiskFault::ReadFails { at }, Content::File(file)) = (self.fault, &object.content)
+            && !self.replaced.load(Ordering::SeqCst)
+        {
+            object.content = Content::File(Arc::new(FaultyFile { file: Arc::clone(file), fails_at: at }));
+        }
+        Some(object)
     }
 
     fn begin(&self, digest: &Digest, class: Class, size_bytes: Option<u64>) -> Result<Arc<dyn Partial>, StoreError> {
@@ -254,8 +302,14 @@ impl BlobStore for FaultyStore {
         Some(Arc::new(FaultyPartial { partial, fault: self.fault }))
     }
 
-    fn discard_corrupt(&self, digest: &Digest) {
-        self.disk.discard_corrupt(digest);
+    fn verified(&self, digest: &Digest) {
+        self.disk.verified(digest);
+    }
+
+    fn discard(&self, digest: &Digest, object: &Object, damage: Damage) -> bool {
+        let is_dropped = self.disk.discard(digest, object, damage);
+        self.replaced.fetch_or(is_dropped, Ordering::SeqCst);
+        is_dropped
     }
 }
 
@@ -265,7 +319,11 @@ impl Partial for FaultyPartial {
         match self.fault {
             DiskFault::FullBeyond(limit) if end > limit => return Err(disk_error(std::io::ErrorKind::StorageFull)),
             DiskFault::Slow => std::thread::sleep(Duration::from_millis(5)),
-            DiskFault::None | DiskFault::ReadOnly | DiskFault::FullBeyond(_) | DiskFault::CrashBeforeRename => {}
+            DiskFault::None
+            | DiskFault::ReadOnly
+            | DiskFault::FullBeyond(_)
+            | DiskFault::CrashBeforeRename
+            | DiskFault::ReadFails { .. } => {}
         }
         self.partial.write_at(offset, chunks)
     }
@@ -311,6 +369,8 @@ struct Bench {
     disk: Disk,
     tasks: TaskGroup,
     blob: Bytes,
+    metrics: Arc<Metrics>,
+    ledger: Arc<Ledger>,
     directory: tempfile::TempDir,
 }
 
@@ -320,7 +380,10 @@ impl Bench {
     }
 
     fn with_disk(origin: ScriptedOrigin, fault: DiskFault) -> Self {
-        let directory = tempfile::tempdir().unwrap();
+        Self::over(tempfile::tempdir().unwrap(), Arc::new(origin), fault, false)
+    }
+
+    fn over(directory: tempfile::TempDir, origin: Arc<ScriptedOrigin>, fault: DiskFault, offline: bool) -> Self {
         let metrics = Arc::new(Metrics::new(std::slice::from_ref(&origin.name)).unwrap());
         let options = Options {
             root: directory.path().to_owned(),
@@ -330,19 +393,31 @@ impl Bench {
         };
         let (disk, ledger) = Disk::open(options, Arc::clone(&metrics)).unwrap();
         let tasks = TaskGroup::new();
-        let (blob, origin) = (origin.blob.clone(), Arc::new(origin));
+        let blob = origin.blob.clone();
         let policy = Policy {
             tag_ttl: Duration::from_secs(10),
             stale_if_error: Duration::from_hours(1),
             negative_ttl: Duration::ZERO,
-            offline: false,
+            offline,
         };
         let filling = Filling { limits: LIMITS, parallel: PARALLEL, prefetch: Prefetch::Off };
         let upstream =
             Upstream::new(Arc::clone(&origin) as Arc<dyn Origin>, policy, filling, metrics.upstream(&origin.name));
-        let store = Arc::new(FaultyStore { disk: disk.clone(), fault });
+        let store = Arc::new(FaultyStore { disk: disk.clone(), fault, replaced: AtomicBool::new(false) });
+        let kept = Arc::clone(&ledger);
         let cache = Cache::new(Parts { store, ledger, upstreams: vec![upstream], tasks: tasks.clone(), fills: LIMITS });
-        Self { cache, origin, disk, tasks, blob, directory }
+        Self { cache, origin, disk, tasks, blob, metrics, ledger: kept, directory }
+    }
+
+    /// Ends this process, so to speak, and begins the next one over the same store.
+    async fn restart(self, fault: DiskFault, offline: bool) -> Self {
+        let Self { cache, origin, disk, tasks, ledger, directory, .. } = self;
+        assert_eq!(tasks.drain(Duration::from_secs(20)).await, 0, "a task hangs");
+        ledger.flush().unwrap();
+        drop((cache, disk, ledger));
+        let bench = Self::over(directory, origin, fault, offline);
+        bench.disk.scan().unwrap();
+        bench
     }
 
     fn digest(&self) -> Digest {
@@ -692,6 +767,8 @@ fn a_corrupt_object_is_dropped_and_its_grants_with_it() {
     let (upstream, repository) = ("registry.test".parse().unwrap(), "app".parse().unwrap());
     disk.put(&digest, Class::Layer, &bytes).unwrap();
     ledger.grant_blob(&upstream, &repository, &digest);
-    disk.discard_corrupt(&digest);
+    let object = disk.open(&digest).unwrap();
+    assert!(disk.discard(&digest, &object, Damage::Mismatch));
+    assert!(!disk.discard(&digest, &object, Damage::Mismatch), "it is gone already");
     assert!(disk.open(&digest).is_none() && !ledger.holds_blob(&upstream, &repository, &digest));
 }

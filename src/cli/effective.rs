@@ -51,6 +51,7 @@ fn store(file: &mut File, settings: &Settings) {
     file.key("min_free", text(quantity(store.min_free)));
     file.key("memory", text(bytes(store.memory)));
     file.key("manifests", text(bytes(store.manifests)));
+    file.key("scrub_rate", text(bytes(store.scrub_rate)));
 }
 
 fn upstream(file: &mut File, upstream: &Upstream) {

@@ -121,6 +121,7 @@ fn store(mut section: Section<'_>, environment: &[(String, String)]) -> Store {
         manifests: section
             .measure("manifests", |text| units::bytes(text, &MANIFESTS_BYTES_BOUNDS))
             .unwrap_or(MANIFESTS_BYTES),
+        scrub_rate: section.measure("scrub_rate", |text| units::bytes(text, &SCRUB_RATE_BOUNDS)).unwrap_or(SCRUB_RATE),
     };
     if let Quantity::Bytes(capacity) = store.capacity
         && capacity <= store.manifests

@@ -74,6 +74,8 @@ pub struct Store {
     /// Bytes on disk for manifests and image configs, a budget that layers cannot take from them; 1 MiB to 1 TiB.
     /// Default: [`MANIFESTS_BYTES`].
     pub manifests: u64,
+    /// Bytes per second that are read again in the background to find rot; 0 to 1 TiB, 0 for none. Default: [`SCRUB_RATE`].
+    pub scrub_rate: u64,
 }
 
 /// `[freshness]`: how old an answer may be. An upstream may override all but `negative_ttl`.
@@ -231,6 +233,8 @@ pub const MIN_FREE: Quantity = Quantity::Bytes(5 * GIB);
 pub const MEMORY_BYTES: u64 = 256 * MIB;
 /// `store.manifests`: about a hundred thousand manifests and configs of 10 KiB.
 pub const MANIFESTS_BYTES: u64 = GIB;
+/// `store.scrub_rate`: a tenth of what a slow disk reads; a terabyte takes less than a day.
+pub const SCRUB_RATE: u64 = 16 * MIB;
 /// `freshness.tag_ttl`: a pushed tag is seen soon; a herd of nodes still asks the upstream once.
 pub const TAG_TTL: Duration = Duration::from_secs(10);
 /// `freshness.stale_if_error`: an outage over a long weekend.
@@ -282,6 +286,7 @@ pub(super) const MIN_FREE_BYTES_BOUNDS: RangeInclusive<u64> = 0..=1024 * TIB;
 pub(super) const MIN_FREE_PERCENT_BOUNDS: RangeInclusive<u8> = 0..=99;
 pub(super) const MEMORY_BYTES_BOUNDS: RangeInclusive<u64> = 0..=TIB;
 pub(super) const MANIFESTS_BYTES_BOUNDS: RangeInclusive<u64> = MIB..=TIB;
+pub(super) const SCRUB_RATE_BOUNDS: RangeInclusive<u64> = 0..=TIB;
 pub(super) const TAG_TTL_BOUNDS: RangeInclusive<Duration> = seconds(0, 30 * DAY);
 pub(super) const STALE_IF_ERROR_BOUNDS: RangeInclusive<Duration> = seconds(0, 365 * DAY);
 /// Longer would hide a tag from the one who has just pushed it.
@@ -317,7 +322,7 @@ pub(super) const SECTIONS: [(&str, &[&str]); 7] = [
         ],
     ),
     ("admin", &["listen"]),
-    ("store", &["path", "capacity", "min_free", "memory", "manifests"]),
+    ("store", &["path", "capacity", "min_free", "memory", "manifests", "scrub_rate"]),
     ("freshness", &["tag_ttl", "stale_if_error", "negative_ttl", "offline"]),
     ("fills", &["max", "unfinished", "unattended"]),
     ("log", &["level", "format", "access"]),

@@ -401,6 +401,7 @@ capacity = "100GiB"
 min_free = "5%"
 memory = "1GB"
 manifests = "2GiB"
+scrub_rate = "0"
 [freshness]
 tag_ttl = "1min"
 stale_if_error = "1d"

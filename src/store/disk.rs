@@ -5,18 +5,19 @@
 //! The order of use is exact in memory; on disk it is the modification time, written when it is older than [`RECENCY_GRAIN`],
 //! so that a restart knows the order to that grain. A start serves at once; the scan that learns sizes and order runs beside it.
 
+use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use super::layout::{self, Layout, seconds};
+use super::layout::{self, CLASSES, Layout, seconds};
 use super::ledger::Ledger;
 use super::leftover::{self, Leftover, Leftovers};
 use super::object::{Content, Object};
 use super::partial::DiskPartial;
-use super::recency::{Recency, Victim};
-use super::{BlobStore, Class, Partial, StoreError};
+use super::recency::{Opened, Recency, Victim};
+use super::{BlobStore, Class, Damage, Partial, StoreError, Verified};
 use crate::oci::Digest;
 use crate::telemetry::{EvictReason, Kind, Metrics, StoreErrorReason, StoreOperation, Tier, sentence};
 
@@ -60,6 +61,8 @@ struct Shelves {
 struct Shelf {
     recency: Recency,
     reserved_bytes: u64,
+    /// Damaged objects that cannot be removed from a disk that takes no writes: absent until they are replaced.
+    condemned: HashSet<Digest>,
 }
 
 impl Shelves {
@@ -204,7 +207,21 @@ impl Disk {
 
     /// Enters a committed object, the hottest of its budget.
     pub(super) fn committed(&self, class: Class, digest: Digest, size_bytes: u64) {
-        self.shelves().of(class).recency.insert(digest, size_bytes, seconds(SystemTime::now()));
+        let now = seconds(SystemTime::now());
+        let (other_class, other) = {
+            let mut shelves = self.shelves();
+            shelves.of(class).recency.insert(digest, size_bytes, now);
+            shelves.of(class).condemned.remove(&digest);
+            let other_class = class.other();
+            (other_class, shelves.of(other_class).recency.remove(&digest))
+        };
+        if let Some(other) = other {
+            // It could not be opened, or else it had not been fetched anew.
+            let path = self.0.layout.object(other_class, &other.digest);
+            if let Err(source) = std::fs::remove_file(&path) {
+                let _counted = self.failed(StoreOperation::Delete, &path, source);
+            }
+        }
         self.refresh_gauges();
     }
 
@@ -270,21 +287,46 @@ impl Disk {
     fn unlink(&self, class: Class, victims: &[Victim], reason: EvictReason) {
         let now = seconds(SystemTime::now());
         for victim in victims {
-            let path = self.0.layout.object(class, &victim.digest);
-            let began = Instant::now();
-            if let Err(source) = std::fs::remove_file(&path)
-                && source.kind() != io::ErrorKind::NotFound
-            {
-                let error = self.failed(StoreOperation::Delete, &path, source);
-                tracing::warn!(error = sentence(&error), "an evicted object stays on disk");
-                continue;
+            if self.unlink_one(class, victim, reason) {
+                let idle = Duration::from_secs(now.saturating_sub(victim.last_use));
+                self.0.metrics.storage().victim_idle(Tier::Disk, idle);
             }
-            self.operated(StoreOperation::Delete, began);
-            self.0.ledger.forget(&victim.digest);
-            let storage = self.0.metrics.storage();
-            storage.evicted(Tier::Disk, reason, victim.size_bytes);
-            storage.victim_idle(Tier::Disk, Duration::from_secs(now.saturating_sub(victim.last_use)));
         }
+    }
+
+    /// Removes an object that is off the list, and its grants; false when its file stays.
+    pub(super) fn unlink_one(&self, class: Class, victim: &Victim, reason: EvictReason) -> bool {
+        let path = self.0.layout.object(class, &victim.digest);
+        let began = Instant::now();
+        if let Err(source) = std::fs::remove_file(&path)
+            && source.kind() != io::ErrorKind::NotFound
+        {
+            let error = self.failed(StoreOperation::Delete, &path, source);
+            tracing::warn!(error = sentence(&error), "a removed object stays on disk");
+            return false;
+        }
+        self.operated(StoreOperation::Delete, began);
+        self.0.ledger.forget(&victim.digest);
+        self.0.metrics.storage().evicted(Tier::Disk, reason, victim.size_bytes);
+        true
+    }
+
+    /// Looks into the list of one budget, or changes it.
+    pub(super) fn list<T>(&self, class: Class, work: impl FnOnce(&mut Recency) -> T) -> T {
+        work(&mut self.shelves().of(class).recency)
+    }
+
+    /// Lets an object count as absent although its file cannot be removed.
+    pub(super) fn condemn(&self, class: Class, digest: &Digest) {
+        self.shelves().of(class).condemned.insert(*digest);
+    }
+
+    pub(super) fn ledger(&self) -> &Ledger {
+        &self.0.ledger
+    }
+
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.0.metrics
     }
 
     /// Returns the bytes free for us, and the size of the file system.
@@ -297,15 +339,36 @@ impl Disk {
     }
 
     fn open_in(&self, class: Class, digest: &Digest) -> io::Result<Object> {
+        let known = {
+            let mut shelves = self.shelves();
+            let shelf = shelves.of(class);
+            if shelf.condemned.contains(digest) {
+                return Err(io::ErrorKind::NotFound.into());
+            }
+            shelf.recency.known(digest)
+        };
         let file = layout::open(&self.0.layout.object(class, digest))?;
         let metadata = file.metadata()?;
         let now = SystemTime::now();
+        let size_bytes = metadata.len();
+        let verified = match self.list(class, |recency| recency.opened(*digest, size_bytes, seconds(now))) {
+            // Verified since the look before the file was opened: perhaps another file, fetched anew.
+            Opened::Whole(verified) if known == Some(verified) => verified,
+            Opened::Whole(_) => Verified::NOT_YET,
+            Opened::Resized(verified) if known == Some(verified) => {
+                return Err(self.discard_resized(class, digest, verified, size_bytes));
+            }
+            Opened::Resized(_) => return Err(io::ErrorKind::NotFound.into()),
+        };
+        // What a crash of the machine leaves most often.
+        if size_bytes == 0 && Digest::of(digest.algorithm(), b"") != *digest {
+            return Err(self.discard_resized(class, digest, verified, size_bytes));
+        }
         if metadata.modified().is_ok_and(|used| now.duration_since(used).is_ok_and(|age| age > RECENCY_GRAIN)) {
             // Only the order after a restart depends on it: on a read-only disk it stays as it was.
             let _kept_as_it_was = file.set_modified(now);
         }
-        self.shelves().of(class).recency.insert(*digest, metadata.len(), seconds(now));
-        Ok(Object { size_bytes: metadata.len(), content: Content::File(Arc::new(file)) })
+        Ok(Object { size_bytes, content: Content::File(Arc::new(file)), verified })
     }
 }
 
@@ -336,7 +399,7 @@ impl BlobStore for Disk {
 
     fn open(&self, digest: &Digest) -> Option<Object> {
         let began = Instant::now();
-        for class in [Class::Layer, Class::Metadata] {
+        for class in CLASSES {
             match self.open_in(class, digest) {
                 Ok(object) => {
                     self.operated(StoreOperation::Open, began);
@@ -369,13 +432,15 @@ impl BlobStore for Disk {
         }
     }
 
-    fn discard_corrupt(&self, digest: &Digest) {
-        for class in [Class::Layer, Class::Metadata] {
-            let victim = self.shelves().of(class).recency.remove(digest);
-            if let Some(victim) = victim {
-                self.unlink(class, &[victim], EvictReason::Corrupt);
-            }
-        }
+    fn verified(&self, digest: &Digest) {
+        let now = seconds(SystemTime::now());
+        let mut shelves = self.shelves();
+        // In the order in which `open` looks.
+        let _listed = shelves.layers.recency.verified(digest, now) || shelves.metadata.recency.verified(digest, now);
+    }
+
+    fn discard(&self, digest: &Digest, object: &Object, damage: Damage) -> bool {
+        CLASSES.iter().any(|class| self.discard_in(*class, digest, object.verified, damage))
     }
 }
 

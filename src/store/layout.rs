@@ -23,7 +23,8 @@ use rustix::fs::OFlags;
 use super::Class;
 use crate::oci::{Algorithm, Digest};
 
-const CLASSES: [Class; 2] = [Class::Layer, Class::Metadata];
+/// In the order in which an object is looked for.
+pub(super) const CLASSES: [Class; 2] = [Class::Layer, Class::Metadata];
 const ALGORITHMS: [Algorithm; 2] = [Algorithm::Sha256, Algorithm::Sha512];
 
 /// The paths of one store.

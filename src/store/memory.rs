@@ -8,7 +8,7 @@ use bytes::Bytes;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
-use super::{BlobStore, Class, Object, Partial, StoreError};
+use super::{BlobStore, Class, Damage, Object, Partial, StoreError};
 use crate::oci::Digest;
 use crate::telemetry::{Kind, MemoryLookup, Metrics, MismatchSource, Tier};
 
@@ -56,17 +56,22 @@ impl<S: BlobStore> Memory<S> {
         let bytes = match object.read_all() {
             Ok(bytes) => bytes,
             Err(error) => {
-                tracing::warn!(%digest, %error, "a stored object cannot be read and is dropped");
-                self.below.discard_corrupt(digest);
+                if let Some(damage) = Damage::of(&error)
+                    && self.below.discard(digest, object, damage)
+                {
+                    tracing::error!(%digest, %error, "a stored object cannot be read and is dropped");
+                }
                 return None;
             }
         };
         if Digest::of(digest.algorithm(), &bytes) != *digest {
-            tracing::warn!(%digest, "a stored object does not match its digest and is dropped");
-            self.metrics.stored_mismatch(MismatchSource::Disk);
-            self.below.discard_corrupt(digest);
+            if self.below.discard(digest, object, Damage::Mismatch) {
+                tracing::error!(%digest, "a stored object does not match its digest and is dropped");
+                self.metrics.stored_mismatch(MismatchSource::Disk);
+            }
             return None;
         }
+        self.below.verified(digest);
         self.objects.insert(*digest, bytes.clone());
         Some(Object::in_memory(bytes))
     }
@@ -111,8 +116,11 @@ impl<S: BlobStore> BlobStore for Memory<S> {
         self.below.put(digest, class, bytes)
     }
 
-    fn discard_corrupt(&self, digest: &Digest) {
-        self.objects.invalidate(digest);
-        self.below.discard_corrupt(digest);
+    fn verified(&self, digest: &Digest) {
+        self.below.verified(digest);
+    }
+
+    fn discard(&self, digest: &Digest, object: &Object, damage: Damage) -> bool {
+        self.below.discard(digest, object, damage)
     }
 }

@@ -10,8 +10,12 @@
 //! ```
 //!
 //! A file under its final name is complete and was verified: the file name is the index, and a start needs no scan.
+//!
+//! Disks rot all the same. Each process reads what an earlier one stored with care: [`Object::verified`] tells whether its bytes were
+//! seen to match in this process, and [`scrub`] reads everything again in the background.
 
 mod buffers;
+mod damage;
 mod disk;
 mod layout;
 mod ledger;
@@ -21,6 +25,7 @@ mod object;
 mod partial;
 mod present;
 mod recency;
+mod scrub;
 
 use std::fmt;
 use std::io;
@@ -29,11 +34,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 pub use buffers::{Buffers, CHUNK_BYTES};
+pub use damage::Damage;
 pub use disk::{Disk, Options, prepare};
 pub use ledger::{Grant, GrantKind, Ledger, TagEntry};
 pub use memory::Memory;
-pub use object::{Content, Object, ReadAt, read_chunk};
+pub use object::{Content, Object, ReadAt, Verified, read_chunk};
 pub use present::Present;
+pub use scrub::scrub;
 
 use crate::oci::Digest;
 use crate::telemetry::StoreOperation;
@@ -64,8 +71,12 @@ pub trait BlobStore: Send + Sync + fmt::Debug {
         partial.commit(bytes.len() as u64)
     }
 
-    /// Drops an object that was found damaged.
-    fn discard_corrupt(&self, digest: &Digest);
+    /// Notes that all bytes of a stored object were read just now and match its digest.
+    fn verified(&self, digest: &Digest);
+
+    /// Drops a stored object that was found damaged when `object`, which was opened here, was read; false when what is stored is not
+    /// that object any more. Then it stays, and is read with care again.
+    fn discard(&self, digest: &Digest, object: &Object, damage: Damage) -> bool;
 }
 
 /// An object under construction: written at any offset, readable meanwhile, visible to others only after `commit`.
@@ -95,6 +106,15 @@ pub enum Class {
     Metadata,
     /// Everything else.
     Layer,
+}
+
+impl Class {
+    fn other(self) -> Self {
+        match self {
+            Self::Metadata => Self::Layer,
+            Self::Layer => Self::Metadata,
+        }
+    }
 }
 
 /// Why the store could not keep something. Never a reason to fail a client.

@@ -1,12 +1,14 @@
 //! Which objects a budget holds, in the exact order of their last use: the list that eviction takes from.
 //!
 //! Pure: time is an argument. Touching, inserting, removing and taking the coldest cost O(1) each.
-//! A digest is kept once, in its node; the table keeps node numbers only.
+//! A digest is kept once, in its node; the table keeps node numbers only. A node also tells when its object was last verified, and
+//! so the list is what a scrub walks along ([`Recency::due`]).
 
 use std::hash::{BuildHasher, RandomState};
 
 use hashbrown::HashTable;
 
+use super::object::Verified;
 use crate::oci::Digest;
 
 /// The objects of one budget, coldest first.
@@ -30,6 +32,8 @@ struct Node {
     last_use: u64,
     colder: Option<u32>,
     hotter: Option<u32>,
+    /// [`Verified::LATEST`] for a node that is free: never due.
+    verified: Verified,
 }
 
 /// An object that left the list.
@@ -39,6 +43,32 @@ pub(super) struct Victim {
     pub size_bytes: u64,
     /// Seconds since the epoch.
     pub last_use: u64,
+}
+
+/// What the list knows of an object that was found on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Opened {
+    /// As large as it should be, as far as is known.
+    Whole(Verified),
+    /// Not as large as it was when it was stored or scanned.
+    Resized(Verified),
+}
+
+/// What a look for objects to verify brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Due {
+    /// This one; go on at `next`.
+    Object { next: usize, digest: Digest, verified: Verified },
+    /// None so far; go on at `next`.
+    None { next: usize },
+    /// None, and the list is at its end.
+    End,
+}
+
+impl Node {
+    fn new(digest: Digest, size_bytes: u64, last_use: u64, verified: Verified) -> Self {
+        Self { digest, size_bytes, last_use, colder: None, hotter: None, verified }
+    }
 }
 
 impl Recency {
@@ -51,33 +81,80 @@ impl Recency {
         self.table.len()
     }
 
-    /// Makes the object the hottest, adding it when it is new.
+    /// Adds an object that was verified just now as the hottest, in place of whatever had its digest.
     pub(super) fn insert(&mut self, digest: Digest, size_bytes: u64, now: u64) {
         self.remove(&digest);
-        let number = self.place(Node { digest, size_bytes, last_use: now, colder: self.hottest, hotter: None });
-        match self.hottest.replace(number) {
-            Some(old) => self.node_mut(old).hotter = Some(number),
-            None => self.coldest = Some(number),
+        self.insert_hottest(Node::new(digest, size_bytes, now, Verified::at(now)));
+    }
+
+    /// Makes an object that was found on disk with `size_bytes` the hottest, adding it when it is new.
+    pub(super) fn opened(&mut self, digest: Digest, size_bytes: u64, now: u64) -> Opened {
+        let Some(number) = self.find(&digest) else {
+            self.insert_hottest(Node::new(digest, size_bytes, now, Verified::NOT_YET));
+            return Opened::Whole(Verified::NOT_YET);
+        };
+        let (known_bytes, verified) = (self.node(number).size_bytes, self.node(number).verified);
+        if known_bytes != size_bytes {
+            return Opened::Resized(verified);
         }
+        self.make_hottest(number, now);
+        Opened::Whole(verified)
+    }
+
+    /// Returns when a known object was last verified.
+    pub(super) fn known(&self, digest: &Digest) -> Option<Verified> {
+        self.find(digest).map(|number| self.node(number).verified)
     }
 
     /// Adds an object found on disk as the coldest; one that is known already is left where it is.
     pub(super) fn insert_coldest(&mut self, digest: Digest, size_bytes: u64, last_use: u64) {
-        if self.find(&digest).is_some() {
-            return;
-        }
-        let number = self.place(Node { digest, size_bytes, last_use, colder: None, hotter: self.coldest });
-        match self.coldest.replace(number) {
-            Some(old) => self.node_mut(old).colder = Some(number),
-            None => self.hottest = Some(number),
+        if self.find(&digest).is_none() {
+            let number = self.place(Node::new(digest, size_bytes, last_use, Verified::NOT_YET));
+            self.attach_coldest(number);
         }
     }
 
     /// Makes a known object the hottest; an unknown one is ignored.
     pub(super) fn touch(&mut self, digest: &Digest, now: u64) {
-        if let Some(victim) = self.remove(digest) {
-            self.insert(victim.digest, victim.size_bytes, now);
+        if let Some(number) = self.find(digest) {
+            self.make_hottest(number, now);
         }
+    }
+
+    /// Notes that all bytes of the object matched its digest just now; false when it is not listed.
+    pub(super) fn verified(&mut self, digest: &Digest, now: u64) -> bool {
+        let number = self.find(digest);
+        if let Some(number) = number {
+            self.node_mut(number).verified = Verified::at(now);
+        }
+        number.is_some()
+    }
+
+    /// Removes an object whose bytes were found damaged by a reader who opened it when it was `verified` so.
+    ///
+    /// When it has been verified since, the bytes may be other ones, fetched anew: then the object stays, and is to be verified again.
+    pub(super) fn remove_damaged(&mut self, digest: &Digest, verified: Verified) -> Option<Victim> {
+        let number = self.find(digest)?;
+        let node = self.node_mut(number);
+        if node.verified == verified {
+            return self.remove(digest);
+        }
+        node.verified = Verified::NOT_YET;
+        None
+    }
+
+    /// Returns the first object from node number `from` on that was last verified before `before`, looking at no more than `looks`
+    /// nodes.
+    ///
+    /// After a scan the nodes stand in the order of use, the hottest first; those of objects that came later follow.
+    pub(super) fn due(&self, from: usize, looks: usize, before: Verified) -> Due {
+        for (number, node) in self.nodes.iter().enumerate().skip(from).take(looks) {
+            if node.verified < before {
+                return Due::Object { next: number + 1, digest: node.digest, verified: node.verified };
+            }
+        }
+        let next = from.saturating_add(looks);
+        if next < self.nodes.len() { Due::None { next } } else { Due::End }
     }
 
     pub(super) fn remove(&mut self, digest: &Digest) -> Option<Victim> {
@@ -86,7 +163,52 @@ impl Recency {
         if let Ok(entry) = self.table.find_entry(hash, |other| *other == number) {
             entry.remove();
         }
-        let Node { size_bytes, last_use, colder, hotter, .. } = *self.node_mut(number);
+        self.detach(number);
+        let node = self.node_mut(number);
+        let (size_bytes, last_use) = (node.size_bytes, node.last_use);
+        node.verified = Verified::LATEST;
+        self.free.push(number);
+        self.used_bytes -= size_bytes;
+        Some(Victim { digest: *digest, size_bytes, last_use })
+    }
+
+    /// Takes the coldest object out of the list.
+    pub(super) fn pop_coldest(&mut self) -> Option<Victim> {
+        let digest = self.node(self.coldest?).digest;
+        self.remove(&digest)
+    }
+
+    fn insert_hottest(&mut self, node: Node) {
+        let number = self.place(node);
+        self.attach_hottest(number);
+    }
+
+    fn attach_coldest(&mut self, number: u32) {
+        self.node_mut(number).hotter = self.coldest;
+        match self.coldest.replace(number) {
+            Some(old) => self.node_mut(old).colder = Some(number),
+            None => self.hottest = Some(number),
+        }
+    }
+
+    fn make_hottest(&mut self, number: u32, now: u64) {
+        self.detach(number);
+        self.node_mut(number).last_use = now;
+        self.attach_hottest(number);
+    }
+
+    fn attach_hottest(&mut self, number: u32) {
+        let colder = self.hottest;
+        let node = self.node_mut(number);
+        (node.colder, node.hotter) = (colder, None);
+        match self.hottest.replace(number) {
+            Some(old) => self.node_mut(old).hotter = Some(number),
+            None => self.coldest = Some(number),
+        }
+    }
+
+    fn detach(&mut self, number: u32) {
+        let Node { colder, hotter, .. } = *self.node(number);
         match colder {
             Some(colder) => self.node_mut(colder).hotter = hotter,
             None => self.coldest = hotter,
@@ -95,15 +217,6 @@ impl Recency {
             Some(hotter) => self.node_mut(hotter).colder = colder,
             None => self.hottest = colder,
         }
-        self.free.push(number);
-        self.used_bytes -= size_bytes;
-        Some(Victim { digest: *digest, size_bytes, last_use })
-    }
-
-    /// Takes the coldest object out of the list.
-    pub(super) fn pop_coldest(&mut self) -> Option<Victim> {
-        let digest = self.node_mut(self.coldest?).digest;
-        self.remove(&digest)
     }
 
     fn find(&self, digest: &Digest) -> Option<u32> {
@@ -125,6 +238,11 @@ impl Recency {
         let rehash = |number: &u32| nodes.get(*number as usize).map_or(0, |node| hasher.hash_one(node.digest));
         table.insert_unique(hash, number, rehash);
         number
+    }
+
+    #[expect(clippy::indexing_slicing, reason = "numbers come from `place` and are never out of range")]
+    fn node(&self, number: u32) -> &Node {
+        &self.nodes[number as usize]
     }
 
     #[expect(clippy::indexing_slicing, reason = "numbers come from `place` and are never out of range")]
@@ -161,6 +279,67 @@ mod tests {
         assert_eq!((recency.used_bytes(), recency.len()), (32, 5));
         assert_eq!(drain(&mut recency), [5, 4, 2, 3, 1]);
         assert_eq!((recency.used_bytes(), recency.len()), (0, 0));
+    }
+
+    #[test]
+    fn a_node_is_small_enough_for_a_million_of_them() {
+        // Beside it, the table has five bytes for each object, and both may be half empty.
+        assert_eq!(size_of::<Node>(), 104);
+    }
+
+    #[test]
+    fn an_object_is_verified_when_it_is_stored_and_not_when_it_is_found() {
+        let mut recency = Recency::default();
+        recency.insert(digest(1), 10, 100);
+        recency.insert_coldest(digest(2), 20, 3);
+        assert_eq!(recency.opened(digest(1), 10, 200), Opened::Whole(Verified::at(100)));
+        assert_eq!(recency.opened(digest(2), 20, 200), Opened::Whole(Verified::NOT_YET));
+        assert_eq!(recency.opened(digest(3), 30, 200), Opened::Whole(Verified::NOT_YET));
+        assert_eq!(recency.opened(digest(3), 29, 200), Opened::Resized(Verified::NOT_YET));
+        assert!(recency.verified(&digest(2), 300) && !recency.verified(&digest(9), 300));
+        recency.touch(&digest(2), 400);
+        assert_eq!(recency.opened(digest(2), 20, 400), Opened::Whole(Verified::at(300)));
+        assert_eq!((recency.used_bytes(), recency.len()), (60, 3));
+    }
+
+    #[test]
+    fn what_was_verified_since_it_was_opened_is_not_dropped_but_doubted() {
+        let mut recency = Recency::default();
+        recency.insert(digest(1), 10, 100);
+        assert_eq!(recency.remove_damaged(&digest(1), Verified::NOT_YET), None);
+        assert_eq!(recency.known(&digest(1)), Some(Verified::NOT_YET));
+        assert!(recency.remove_damaged(&digest(1), Verified::NOT_YET).is_some());
+        assert_eq!(recency.remove_damaged(&digest(1), Verified::NOT_YET), None);
+    }
+
+    #[test]
+    fn a_look_for_what_is_due_passes_over_the_free_and_the_recently_verified() {
+        let mut recency = Recency::default();
+        for number in [1, 2, 3, 4] {
+            recency.insert_coldest(digest(number), 10, 5);
+        }
+        recency.remove(&digest(1));
+        recency.verified(&digest(2), 100);
+        let all = |before| {
+            let (mut from, mut found) = (0, Vec::new());
+            loop {
+                from = match recency.due(from, 1, before) {
+                    Due::Object { next, digest, .. } => {
+                        found.push(digest.as_bytes()[0]);
+                        next
+                    }
+                    Due::None { next } => next,
+                    Due::End => return found,
+                }
+            }
+        };
+        assert_eq!(all(Verified::at(100)), [3, 4]);
+        assert_eq!(all(Verified::at(101)), [2, 3, 4]);
+        assert_eq!(
+            recency.due(0, 100, Verified::at(100)),
+            Due::Object { next: 3, digest: digest(3), verified: Verified::NOT_YET }
+        );
+        assert_eq!(recency.due(4, 100, Verified::at(100)), Due::End);
     }
 
     proptest! {

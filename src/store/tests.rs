@@ -1,14 +1,14 @@
 //! What every store must do, run against each tier; and what the disk alone must do.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
-use super::{BlobStore, Class, Disk, Ledger, Memory, Options, StoreError};
+use super::{BlobStore, Class, Damage, Disk, Ledger, Memory, Options, StoreError, Verified};
 use crate::oci::Digest;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, StoreErrorReason};
 
 const KIB: u64 = 1024;
 
@@ -171,6 +171,114 @@ fn a_small_object_that_rotted_is_dropped_when_it_is_read() {
     let store = Memory::over(below, 64 * KIB, Arc::new(Metrics::new(&[]).unwrap()));
     assert!(!holds(&store, &digest));
     assert!(put(&store, 1, KIB) == digest && holds(&store, &digest));
+}
+
+fn layer(disk: &Disk, digest: &Digest) -> PathBuf {
+    disk.layout().object(Class::Layer, digest)
+}
+
+fn used_bytes(disk: &Disk) -> [u64; 2] {
+    [Class::Layer, Class::Metadata].map(|class| disk.list(class, |recency| recency.used_bytes()))
+}
+
+#[test]
+fn each_process_trusts_what_it_has_verified_itself() {
+    each(|store, root| {
+        let digest = put(store, 1, 80 * KIB);
+        assert!(store.open(&digest).unwrap().verified.is_known());
+        assert!(root.exists());
+    });
+    let directory = tempfile::tempdir().unwrap();
+    let digest = put(&disk(options(directory.path())).0, 1, 80 * KIB);
+    for is_scanned in [false, true] {
+        let (disk, _) = disk(options(directory.path()));
+        if is_scanned {
+            disk.scan().unwrap();
+        }
+        assert_eq!(disk.open(&digest).unwrap().verified, Verified::NOT_YET);
+        disk.verified(&digest);
+        assert!(disk.open(&digest).unwrap().verified.is_known());
+    }
+}
+
+#[test]
+fn a_file_that_changed_its_size_is_dropped_when_it_is_opened() {
+    for len in [0, KIB, 81 * KIB] {
+        let directory = tempfile::tempdir().unwrap();
+        let (disk, ledger) = disk(options(directory.path()));
+        let (upstream, repository) = ("registry.test".parse().unwrap(), "app".parse().unwrap());
+        let digest = put(&disk, 1, 80 * KIB);
+        ledger.grant_blob(&upstream, &repository, &digest);
+        let path = layer(&disk, &digest);
+        std::fs::File::options().write(true).open(&path).unwrap().set_len(len).unwrap();
+        assert!(!holds(&disk, &digest) && !path.exists(), "{len}");
+        assert_eq!(used_bytes(&disk), [0, 0], "{len}");
+        assert!(!ledger.holds_blob(&upstream, &repository, &digest));
+        put(&disk, 1, 80 * KIB);
+        assert!(holds(&disk, &digest));
+    }
+}
+
+#[test]
+fn an_empty_file_is_an_object_only_under_the_digest_of_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let (empty, full) = {
+        let (disk, _) = disk(options(directory.path()));
+        let full = put(&disk, 1, 80 * KIB);
+        std::fs::write(layer(&disk, &full), b"").unwrap();
+        (put(&disk, 1, 0), full)
+    };
+    let (disk, _) = disk(options(directory.path()));
+    disk.scan().unwrap();
+    assert!(holds(&disk, &empty) && !holds(&disk, &full));
+    assert!(!layer(&disk, &full).exists());
+}
+
+#[test]
+fn a_file_that_cannot_be_opened_is_replaced_whatever_it_is_charged_to() {
+    for class in [Class::Layer, Class::Metadata] {
+        let directory = tempfile::tempdir().unwrap();
+        let (disk, _) = disk(options(directory.path()));
+        let (digest, bytes) = content(1, KIB);
+        disk.put(&digest, class, &bytes).unwrap();
+        let path = disk.layout().object(class, &digest);
+        std::fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink("/", &path).unwrap();
+        assert!(!holds(&disk, &digest), "a link is not followed, and so cannot be opened");
+        disk.put(&digest, Class::Layer, &bytes).unwrap();
+        assert_eq!(disk.open(&digest).unwrap().read_all().unwrap(), bytes);
+        assert_eq!(used_bytes(&disk), [KIB, 0], "{class:?}");
+        assert_eq!(path.symlink_metadata().is_ok(), class == Class::Layer, "what it replaced is gone");
+    }
+}
+
+#[test]
+fn a_damaged_object_that_cannot_be_removed_is_absent_until_it_is_replaced() {
+    let directory = tempfile::tempdir().unwrap();
+    let (disk, _) = disk(options(directory.path()));
+    let digest = put(&disk, 1, KIB);
+    let object = disk.open(&digest).unwrap();
+    // Removing a directory as if it were a file fails as removing from a read-only disk does.
+    let path = layer(&disk, &digest);
+    std::fs::remove_file(&path).unwrap();
+    std::fs::create_dir(&path).unwrap();
+    assert!(disk.discard(&digest, &object, Damage::Unreadable(StoreErrorReason::Eio)));
+    std::fs::remove_dir(&path).unwrap();
+    std::fs::write(&path, b"still rotten").unwrap();
+    assert!(!holds(&disk, &digest));
+    put(&disk, 1, KIB);
+    assert!(holds(&disk, &digest));
+    assert_eq!(used_bytes(&disk), [KIB, 0]);
+}
+
+#[test]
+fn errors_about_memory_are_not_errors_about_the_object() {
+    let raw = |errno: rustix::io::Errno| std::io::Error::from(errno);
+    assert_eq!(Damage::of(&raw(rustix::io::Errno::IO)), Some(Damage::Unreadable(StoreErrorReason::Eio)));
+    let short = std::io::ErrorKind::UnexpectedEof.into();
+    assert_eq!(Damage::of(&short), Some(Damage::Unreadable(StoreErrorReason::Corrupt)));
+    assert_eq!(Damage::of(&raw(rustix::io::Errno::NOMEM)), None);
+    assert_eq!(Damage::of(&std::io::Error::other("a task was stopped")), None);
 }
 
 #[test]

@@ -75,7 +75,16 @@ labels! {
     MismatchSource { Upstream = "upstream", Disk = "disk", Memory = "memory" }
 
     /// Why an object was removed.
-    EvictReason { Capacity = "capacity", MinFree = "min_free", Manual = "manual", Corrupt = "corrupt" }
+    EvictReason {
+        Capacity = "capacity",
+        MinFree = "min_free",
+        Manual = "manual",
+        Corrupt = "corrupt",
+        Unreadable = "unreadable",
+    }
+
+    /// What reading a stored object again brought.
+    Scrubbed { Ok = "ok", Corrupt = "corrupt", Unreadable = "unreadable", Missing = "missing" }
 
     /// What was done to the disk.
     StoreOperation {

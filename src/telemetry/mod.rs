@@ -7,8 +7,8 @@ mod secret;
 mod sentence;
 
 pub use labels::{
-    EvictReason, FillEnd, Handler, Kind, MemoryLookup, MismatchSource, Revalidation, StaleReason, StoreErrorReason,
-    StoreOperation, Tier, Trigger,
+    EvictReason, FillEnd, Handler, Kind, MemoryLookup, MismatchSource, Revalidation, Scrubbed, StaleReason,
+    StoreErrorReason, StoreOperation, Tier, Trigger,
 };
 pub use logs::{Format, LogError, init};
 pub use metrics::{HttpMetrics, InFlight, Metrics, StorageMetrics, UpstreamMetrics};

@@ -10,4 +10,5 @@ mod ranges;
 mod readme;
 mod registry;
 mod requests;
+mod rot;
 mod upstream;

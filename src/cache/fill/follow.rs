@@ -17,7 +17,7 @@ use crate::cache::Piece;
 use crate::store::{CHUNK_BYTES, read_chunk};
 
 /// Bytes withheld at the end of a body until the digest is known good. Any number would do; one chunk's worth costs nothing.
-pub(super) const WITHHELD_BYTES: u64 = 16 * 1024;
+pub(crate) const WITHHELD_BYTES: u64 = 16 * 1024;
 
 /// Which bytes of a fill a reader wants, and whether its tail waits for the verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

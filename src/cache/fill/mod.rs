@@ -36,7 +36,7 @@ use tokio::sync::watch;
 
 pub(super) use bounds::Bounds;
 pub use bounds::FillLimits;
-pub(super) use follow::{FollowError, Follower, Reach};
+pub(super) use follow::{FollowError, Follower, Reach, WITHHELD_BYTES};
 pub(super) use inflight::{Inflight, Joined, Lead};
 pub(super) use learned::Learned;
 pub(super) use run::FillTask;

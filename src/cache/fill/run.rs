@@ -87,10 +87,11 @@ impl FillTask {
         Ok(())
     }
 
-    /// The blob may have been committed between the caller's look and the start of this fill.
+    /// The blob may have been committed between the caller's look and the start of this fill; only then it needs no other look.
     async fn look_again(&self) -> Option<Object> {
         let (store, digest) = (Arc::clone(&self.store), self.fill().key.digest);
-        blocking(move || Ok::<_, std::io::Error>(store.peek(&digest).or_else(|| store.open(&digest)))).await.ok()?
+        let look = move || Ok::<_, std::io::Error>(store.peek(&digest).or_else(|| store.open(&digest)));
+        blocking(look).await.ok()?.filter(|object| object.verified.is_known())
     }
 
     fn adopt(&self, object: Object) {

@@ -17,6 +17,10 @@ impl<'a> Families<'a> {
         self.register(IntCounterVec::new(options(name, help), labels)?)
     }
 
+    pub(super) fn counter(&self, name: &str, help: &str) -> prometheus::Result<IntCounter> {
+        self.register(IntCounter::with_opts(options(name, help))?)
+    }
+
     pub(super) fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntGaugeVec> {
         self.register(IntGaugeVec::new(options(name, help), labels)?)
     }

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use prometheus::{HistogramVec, IntCounterVec, IntGauge, IntGaugeVec};
+use prometheus::{HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 use super::families::{Families, Grid, words};
-use crate::telemetry::labels::{EvictReason, Kind, MemoryLookup, StoreErrorReason, StoreOperation, Tier};
+use crate::telemetry::labels::{EvictReason, Kind, MemoryLookup, Scrubbed, StoreErrorReason, StoreOperation, Tier};
 
 /// Seconds; from the page cache to a disk in trouble.
 const OPERATION_BUCKETS: &[f64] = &[0.0001, 0.0005, 0.002, 0.01, 0.05, 0.2, 1.0, 5.0];
@@ -24,6 +24,9 @@ pub struct StorageMetrics {
     evicted_bytes: IntCounterVec,
     victim_idle: IntGaugeVec,
     memory_lookups: Grid,
+    scrubbed: IntCounterVec,
+    scrubbed_bytes: IntCounter,
+    scrub_completed: IntGauge,
 }
 
 impl StorageMetrics {
@@ -61,6 +64,16 @@ impl StorageMetrics {
             memory_lookups: Grid::new(words!(Kind), words!(MemoryLookup), |kind, result| {
                 lookups.with_label_values(&[kind, result])
             }),
+            scrubbed: families.counters(
+                "scrub_objects_total",
+                "Stored objects that were read again in the background to verify them.",
+                &["result"],
+            )?,
+            scrubbed_bytes: families.counter("scrub_bytes_total", "Bytes read for that.")?,
+            scrub_completed: families.gauge(
+                "scrub_last_completion_timestamp_seconds",
+                "When every stored object was last known to have been verified lately; 0 before the first time.",
+            )?,
         };
         metrics.begin_at_zero();
         Ok(metrics)
@@ -104,7 +117,24 @@ impl StorageMetrics {
         self.memory_lookups.add(kind as usize, result as usize, 1);
     }
 
+    pub fn scrubbed(&self, result: Scrubbed) {
+        self.scrubbed.with_label_values(&[result.as_str()]).inc();
+    }
+
+    pub fn scrubbed_bytes(&self, bytes: u64) {
+        self.scrubbed_bytes.inc_by(bytes);
+    }
+
+    /// Notes that a scrub has come to its end at `now`, in seconds since the epoch.
+    pub fn scrub_completed(&self, now: u64) {
+        self.scrub_completed.set(gauge(now));
+    }
+
     fn begin_at_zero(&self) {
+        for result in Scrubbed::ALL {
+            self.scrubbed.with_label_values(&[result.as_str()]);
+        }
+
         for tier in Tier::ALL {
             self.used(*tier, 0);
             self.capacity(*tier, 0);

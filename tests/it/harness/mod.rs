@@ -50,10 +50,13 @@ impl Cachalot {
 
     /// Stops, and starts again over the same store.
     pub(crate) async fn restart(self, registry: &Registry, more: More<'_>) -> Self {
-        let Self { app, directory } = self;
-        app.drain(HANG_LIMIT).await;
-        let app = App::start(&settings(directory.path(), &registry.url(), more)).await.unwrap();
-        Self { app, directory }
+        self.stop().await.start(registry, more).await
+    }
+
+    /// Stops, and keeps the store.
+    pub(crate) async fn stop(self) -> Stopped {
+        self.app.drain(HANG_LIMIT).await;
+        Stopped { directory: self.directory }
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -108,6 +111,19 @@ impl Cachalot {
         tokio::time::timeout(HANG_LIMIT, app.drain(HANG_LIMIT)).await.expect("draining ends");
         let left: Vec<_> = std::fs::read_dir(directory.path().join("partial")).unwrap().collect();
         assert!(left.is_empty(), "partials are left behind: {left:?}");
+    }
+}
+
+/// A Cachalot that was stopped.
+pub(crate) struct Stopped {
+    directory: TempDir,
+}
+
+impl Stopped {
+    /// Starts again over the same store.
+    pub(crate) async fn start(self, registry: &Registry, more: More<'_>) -> Cachalot {
+        let app = App::start(&settings(self.directory.path(), &registry.url(), more)).await.unwrap();
+        Cachalot { app, directory: self.directory }
     }
 }
 
