@@ -225,6 +225,9 @@ impl Cache {
         if let Some(object) = self.0.store.peek(digest) {
             return Some(object);
         }
+        if self.0.store.is_absent(digest) {
+            return None;
+        }
         let (store, digest) = (self.store(), *digest);
         blocking(move || Ok::<_, std::io::Error>(store.open(&digest))).await.ok()?
     }

@@ -275,6 +275,10 @@ impl BlobStore for FaultyStore {
         self.disk.peek(digest)
     }
 
+    fn is_absent(&self, digest: &Digest) -> bool {
+        self.disk.is_absent(digest)
+    }
+
     fn touch(&self, digest: &Digest) {
         self.disk.touch(digest);
     }

@@ -8,6 +8,7 @@
 use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -49,6 +50,8 @@ struct Inner {
     // A plain mutex: held for list operations only, never over I/O.
     shelves: Mutex<Shelves>,
     leftovers: Leftovers,
+    /// The lists are complete: what they do not hold is not there.
+    is_scanned: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -88,7 +91,15 @@ impl Disk {
         let ledger = Arc::new(Ledger::open(&layout.ledger())?);
         metrics.storage().capacity(Tier::Disk, options.capacity_bytes.saturating_add(options.metadata_capacity_bytes));
         let (shelves, leftovers) = (Mutex::default(), Leftovers::default());
-        let disk = Self(Arc::new(Inner { layout, options, ledger: Arc::clone(&ledger), metrics, shelves, leftovers }));
+        let disk = Self(Arc::new(Inner {
+            layout,
+            options,
+            ledger: Arc::clone(&ledger),
+            metrics,
+            shelves,
+            leftovers,
+            is_scanned: AtomicBool::new(false),
+        }));
         disk.collect_leftovers()?;
         Ok((disk, ledger))
     }
@@ -145,6 +156,7 @@ impl Disk {
             let mut shelves = self.shelves();
             shelves.of(found.class).recency.insert_coldest(found.digest, found.size_bytes, found.last_use);
         }
+        self.0.is_scanned.store(true, Ordering::Release);
         self.refresh_gauges();
         Ok(())
     }
@@ -388,6 +400,12 @@ fn space_at(path: &Path) -> io::Result<(u64, u64)> {
 impl BlobStore for Disk {
     fn peek(&self, _digest: &Digest) -> Option<Object> {
         None
+    }
+
+    fn is_absent(&self, digest: &Digest) -> bool {
+        self.0.is_scanned.load(Ordering::Acquire)
+            && !self.0.leftovers.holds(digest)
+            && CLASSES.iter().all(|class| self.list(*class, |recency| recency.known(digest).is_none()))
     }
 
     fn touch(&self, digest: &Digest) {

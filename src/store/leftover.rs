@@ -61,6 +61,10 @@ impl Leftovers {
         self.by_digest().remove(digest)
     }
 
+    pub(super) fn holds(&self, digest: &Digest) -> bool {
+        self.by_digest().contains_key(digest)
+    }
+
     /// Takes out what has lain for longer than `age`.
     pub(super) fn expire(&self, age: Duration) -> Vec<Leftover> {
         self.by_digest().extract_if(|_, left| left.since.elapsed() >= age).map(|(_, left)| left).collect()

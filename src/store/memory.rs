@@ -88,6 +88,10 @@ impl<S: BlobStore> BlobStore for Memory<S> {
         Some(Object::in_memory(bytes))
     }
 
+    fn is_absent(&self, digest: &Digest) -> bool {
+        !self.objects.contains_key(digest) && self.below.is_absent(digest)
+    }
+
     fn touch(&self, digest: &Digest) {
         self.below.touch(digest);
     }

@@ -50,6 +50,9 @@ pub trait BlobStore: Send + Sync + fmt::Debug {
     /// Returns an object that is at hand without any I/O.
     fn peek(&self, digest: &Digest) -> Option<Object>;
 
+    /// Returns true when it is known without any I/O that there is nothing of the digest, not even what an unfinished fill left.
+    fn is_absent(&self, digest: &Digest) -> bool;
+
     /// Notes a use of an object that a tier above answered, so that it does not grow cold below.
     fn touch(&self, digest: &Digest);
 

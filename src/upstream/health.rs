@@ -43,10 +43,9 @@ impl Health {
     pub(super) fn failed(&mut self, error: &UpstreamError, now: Instant) {
         let pause = match error {
             // It lives, and says no.
-            UpstreamError::NotFound { .. }
-            | UpstreamError::Denied { .. }
-            | UpstreamError::Range { .. }
-            | UpstreamError::TooLarge { .. } => return self.succeeded(),
+            UpstreamError::NotFound { .. } | UpstreamError::Denied { .. } | UpstreamError::TooLarge { .. } => {
+                return self.succeeded();
+            }
             UpstreamError::Status { status, .. } if *status < 500 && *status != 408 => return self.succeeded(),
             UpstreamError::RateLimited { retry_after } => retry_after.unwrap_or(PAUSE_FIRST).min(PAUSE_MAX),
             UpstreamError::Status { .. }
@@ -55,7 +54,8 @@ impl Health {
             | UpstreamError::Connect { .. }
             | UpstreamError::Tls { .. }
             | UpstreamError::Truncated { .. }
-            | UpstreamError::Protocol { .. } => {
+            | UpstreamError::Protocol { .. }
+            | UpstreamError::Range { .. } => {
                 PAUSE_FIRST.saturating_mul(2_u32.saturating_pow(self.failures)).min(PAUSE_MAX)
             }
         };

@@ -66,11 +66,11 @@ impl FillTask {
 
     async fn fill_up(&self) -> Result<(), Arc<FillError>> {
         let _place = bounds::enter(&self.bounds).await.ok_or(FillError::Overloaded)?;
-        if let Some(object) = self.look_again().await {
+        let (object, left) = self.look().await;
+        if let Some(object) = object {
             self.adopt(object);
             return Ok(());
         }
-        let left = self.left_over().await;
         let first = self.open(left.as_deref()).await.map_err(FillError::Upstream)?;
         let _bytes =
             bounds::take_bytes(&self.bounds, first.size_bytes.unwrap_or(0)).await.ok_or(FillError::Overloaded)?;
@@ -87,11 +87,19 @@ impl FillTask {
         Ok(())
     }
 
-    /// The blob may have been committed between the caller's look and the start of this fill; only then it needs no other look.
-    async fn look_again(&self) -> Option<Object> {
+    /// Looks for the blob, which may have been committed between the caller's look and the start of this fill, and for what an
+    /// earlier fill left of it.
+    async fn look(&self) -> (Option<Object>, Option<Arc<dyn Partial>>) {
         let (store, digest) = (Arc::clone(&self.store), self.fill().key.digest);
-        let look = move || Ok::<_, std::io::Error>(store.peek(&digest).or_else(|| store.open(&digest)));
-        blocking(look).await.ok()?.filter(|object| object.verified.is_known())
+        if store.is_absent(&digest) {
+            return (None, None);
+        }
+        let look = move || {
+            let object = store.peek(&digest).or_else(|| store.open(&digest));
+            let left = if object.is_none() { store.resume(&digest) } else { None };
+            Ok::<_, std::io::Error>((object, left))
+        };
+        blocking(look).await.unwrap_or_default()
     }
 
     fn adopt(&self, object: Object) {
@@ -105,12 +113,6 @@ impl FillTask {
             progress.size_bytes = Some(object.size_bytes);
             progress.phase = Phase::Verified;
         });
-    }
-
-    /// Returns what an earlier fill of the digest left.
-    async fn left_over(&self) -> Option<Arc<dyn Partial>> {
-        let (store, digest) = (Arc::clone(&self.store), self.fill().key.digest);
-        blocking(move || Ok::<_, std::io::Error>(store.resume(&digest))).await.ok()?
     }
 
     /// Asks the upstream for the segment that is wanted first; it says whether it has the blob, how long it is, and whether it

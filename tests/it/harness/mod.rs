@@ -48,6 +48,13 @@ impl Cachalot {
         Self { app, directory }
     }
 
+    /// Starts in front of several endpoints of one upstream.
+    pub(crate) async fn over_endpoints(urls: &[String], more: More<'_>) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let app = App::start(&settings(directory.path(), &urls.join("\", \""), more)).await.unwrap();
+        Self { app, directory }
+    }
+
     /// Stops, and starts again over the same store.
     pub(crate) async fn restart(self, registry: &Registry, more: More<'_>) -> Self {
         self.stop().await.start(registry, more).await
