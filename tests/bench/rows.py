@@ -202,14 +202,14 @@ def many_objects(ground, table, quick):
         cachalot = ground.start_cachalot(ground.free, name)
         wait_until("the first hit", lambda: is_right(cachalot.url(path), digest))
         first_hit = time.monotonic() - began
-        objects = 'cachalot_store_objects{kind="blob"'
+        objects = 'cachalot_storage_objects{kind="blob",tier="disk"}'
         wait_until("the scan", lambda: cachalot.metric(objects) >= count, 300)
         scanned, resident = cachalot.cpu(), cachalot.resident("VmHWM") / MIB
         ground.stop(cachalot)
         table.add(f"{count} objects: start to first hit, s", {"cachalot": first_hit}, None, "≤ 1")
         table.add(f"{count} objects: resident MiB at the most", {"cachalot": resident}, None, "≤ 200", "{:.0f}")
         # Half of them no longer fit.
-        cachalot = ground.start_cachalot(ground.free, name, capacity=f"{count // 2 * 4}KiB")
+        cachalot = ground.start_cachalot(ground.free, name, capacity=f"{count // 2 * 4 + 4096}KiB")
         wait_until("the eviction", lambda: 0 < cachalot.metric(objects) <= count // 2, 600)
         evicted = cachalot.metric("cachalot_evictions_total")
         cost = (cachalot.cpu() - scanned) / evicted * 1e6

@@ -104,7 +104,7 @@ class Cachalot(Server):
         config.write_text(
             f'[server]\nlisten = ["127.0.0.1:{port}"]\ndefault_upstream = "bench.test"\nbuiltin_upstreams = false\n'
             f'[admin]\nlisten = "127.0.0.1:{self.admin}"\n'
-            f'[store]\npath = "{directory}/store"\ncapacity = "{capacity}"\nmin_free = "1GiB"\n'
+            f'[store]\npath = "{directory}/store"\ncapacity = "{capacity}"\nmanifests = "4MiB"\nmin_free = "1GiB"\n'
             f"[log]\naccess = {str(access).lower()}\n"
             f'[[upstream]]\nname = "bench.test"\nendpoints = ["http://127.0.0.1:{upstream}"]\n'
         )

@@ -159,7 +159,8 @@ pub(crate) fn settings(directory: &Path, upstream: &str, more: More<'_>) -> Sett
     Settings::load(&sources).unwrap_or_else(|problems| panic!("{problems}"))
 }
 
-fn configuration(store: &Path, upstream: &str, more: More<'_>) -> String {
+/// Returns the text of the configuration that [`settings`] are read from.
+pub(crate) fn configuration(store: &Path, upstream: &str, more: More<'_>) -> String {
     let More { store: store_lines, upstream: upstream_lines, sections } = more;
     format!(
         r#"
