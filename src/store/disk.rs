@@ -25,6 +25,9 @@ use crate::telemetry::{EvictReason, Kind, Metrics, StoreErrorReason, StoreOperat
 /// How old the recorded time of use may grow before a hit writes it anew: one metadata write per object and minute at most.
 const RECENCY_GRAIN: Duration = Duration::from_mins(1);
 
+/// Found objects that are listed between two releases of their memory: some 3 MiB.
+const SCAN_RELEASE: usize = 32 * 1024;
+
 /// What the disk tier may use.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -151,10 +154,17 @@ impl Disk {
     pub fn scan(&self) -> io::Result<()> {
         let mut all = Vec::new();
         self.0.layout.scan(|found| all.push(found))?;
-        all.sort_unstable_by_key(|found| std::cmp::Reverse(found.last_use));
-        for found in all {
-            let mut shelves = self.shelves();
-            shelves.of(found.class).recency.insert_coldest(found.digest, found.size_bytes, found.last_use);
+        all.sort_unstable_by_key(|found| found.last_use);
+        for class in CLASSES {
+            let count = all.iter().filter(|found| found.class == class).count();
+            self.list(class, |recency| recency.reserve(count));
+        }
+        // The hottest first; what has been listed is given back, or else everything would be in memory twice.
+        while let Some(layout::Found { class, digest, size_bytes, last_use }) = all.pop() {
+            self.list(class, |recency| recency.insert_coldest(digest, size_bytes, last_use));
+            if all.len() % SCAN_RELEASE == 0 {
+                all.shrink_to_fit();
+            }
         }
         self.0.is_scanned.store(true, Ordering::Release);
         self.refresh_gauges();

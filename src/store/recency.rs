@@ -106,6 +106,11 @@ impl Recency {
         self.find(digest).map(|number| self.node(number).verified)
     }
 
+    /// Makes room for so many further objects, and no more: a list that doubles as it grows needs thrice its memory for a moment.
+    pub(super) fn reserve(&mut self, count: usize) {
+        self.nodes.reserve_exact(count);
+    }
+
     /// Adds an object found on disk as the coldest; one that is known already is left where it is.
     pub(super) fn insert_coldest(&mut self, digest: Digest, size_bytes: u64, last_use: u64) {
         if self.find(&digest).is_none() {

@@ -83,7 +83,7 @@ async fn after_any_kill_no_byte_is_wrong_and_few_are_fetched_again() {
     let config = directory.path().join("crash.toml");
     let lines = harness::configuration(directory.path(), &registry.url(), harness::More::default());
     std::fs::write(&config, lines).unwrap();
-    let blobs: Vec<_> = (0..u64::from(rounds.div_ceil(3)) + 1).map(|seed| Content::generated(seed, SIZE)).collect();
+    let blobs: Vec<_> = (0..=u64::from(rounds.div_ceil(3))).map(|seed| Content::generated(seed, SIZE)).collect();
     let paths: Vec<_> =
         blobs.iter().map(|blob| format!("/v2/app/blobs/{}", registry.with_blob(blob.clone()))).collect();
 
