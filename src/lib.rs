@@ -49,8 +49,10 @@
 //!
 //! # Invariants
 //!
-//! * **One fill per (upstream, digest).** `cache::fill::Inflight` is the only way to one. The disk may slow it; a client may not, and a
-//!   client may not stop it.
+//! * **One fill per (upstream, digest).** `cache::fill::Inflight` is the only way to one. The disk may slow it; a client may not. When its
+//!   last client leaves it goes on, as long as there are places for such fills; what it has when it ends early is kept for the next.
+//! * **No byte is asked for twice.** `cache::fill::schedule` decides what is fetched next, purely: pieces end where present bytes or
+//!   other pieces begin.
 //! * **No last byte before the digest is known good.** Bodies that run to a blob's end have their tail withheld until then. Hashing
 //!   happens in the fill; in a response only for a whole blob that an earlier process stored and this one has not read yet.
 //! * **Every ending is explicit.** A fill is verified or failed with a reason; a task that vanishes fails it. Silence is never success.
@@ -60,7 +62,7 @@
 //!   the upstream only.
 //! * **The disk never decides.** What it refuses is streamed through memory to those who asked; a client never gets an error for it.
 //! * **Memory per connection is bounded**: one chunk of [`store::CHUNK_BYTES`] on its way and as much in hyper's buffer, however
-//!   large the blob and however slow the client.
+//!   large the blob and however slow the client; what lies in a file is sent from there and takes none.
 //! * **A request never dials what it names.** `ns`, path prefix and `Host` are keys into a closed table ([`oci::Table`]).
 //! * **No lock is held across an await, and none over I/O.**
 //! * What is absent on purpose: nothing decompresses or parses layers; nothing re-encodes a manifest; nothing below [`app`] knows the
@@ -79,12 +81,15 @@
 //! # Walkthrough: a blob that two clients want
 //!
 //! 1. The first client finds neither a stored object nor a fill; it leads: a fill is listed and its task spawned. The task looks once
-//!    more at the store (the blob may have been committed a moment ago), asks the upstream, reserves room, and begins a partial.
+//!    more at the store (the blob may have been committed a moment ago, or an earlier fill have left a part), asks the upstream for the
+//!    segment that the client wants first, reserves room, and begins a partial. A `206` tells the length, and that ranges work.
 //! 2. The upstream says yes: the phase becomes *streaming*, the grant is recorded, and the client's headers go out with the length.
-//! 3. Bytes land in the partial and are published. The client's follower reads them from the page cache and sends them on.
+//! 3. Bytes land in the partial and are published. The client's follower finds them in the page cache and sends them on. A large blob is
+//!    fetched over several connections once the first bytes are there, in pieces that shrink towards its end.
 //! 4. The second client finds the fill and follows it from byte 0: what is there comes at disk speed, the rest as it lands. If it wants a
 //!    range far ahead, its waiting cursor makes the scheduler fetch that segment at once by a ranged request.
-//! 5. The connection to the upstream breaks. The task asks for the first missing byte on; no client notices.
+//! 5. A connection to the upstream breaks. The task asks for what is missing, at another endpoint if there is one; no client notices.
+//!    The process is killed: the record beside the partial tells the next one what is there, and the fill goes on from it.
 //! 6. The verifier, one more reader, has hashed all bytes: they match. The phase becomes *verified*, the withheld tails go out, the partial
 //!    is made durable and renamed, and the fill leaves the list. Had they not matched, both bodies would have ended short, visibly, the
 //!    partial would be gone, and the next request would start afresh.
@@ -98,7 +103,7 @@
 //! # Walkthrough: SIGTERM in the middle of a fill
 //!
 //! [`app::App::drain`]: `/readyz` turns 503, listeners stop, each connection finishes its request and closes, fills finish, all within
-//! `drain_timeout`; what remains is cut, and a partial that is cut is removed. The ledger is written last.
+//! `drain_timeout`; what remains is cut, and what it had is left for the next start. The ledger is written last.
 
 pub mod admin;
 pub mod app;

@@ -110,7 +110,10 @@ def cold_herds(ground, table, quick):
     for clients in (1, 20, 200, 1000):
         mib = 32 if clients == 1000 or quick else 64
         direct_path, _ = ground.add_blob(mib)
-        direct = ground.load(f"http://127.0.0.1:{ground.limited}{direct_path}")
+        direct_url = f"http://127.0.0.1:{ground.limited}{direct_path}"
+        direct = ground.load(direct_url)
+        # As many at once, only to their first bytes: what the load client itself takes is the same.
+        direct_herd = ground.load(direct_url, clients=clients, limit=64 * 1024)
         starts = [ground.start_cachalot, ground.start_proxy_cache, ground.start_registry]
         wall, first, last_first, sent, failures = {}, {}, {}, {}, {}
         for start in starts if clients <= 20 else starts[:1]:
@@ -129,11 +132,12 @@ def cold_herds(ground, table, quick):
         one = "one direct client"
         table.add(f"{name}: wall s", wall, (wall["cachalot"] / direct["wall"], one), "≤ 0.35" if clients == 20 else None)
         table.add(f"{name}: bytes sent by the upstream / blob", sent, None, "≤ 1.01", "{:.3f}")
-        ratio = (first["cachalot"] / direct["first_byte"]["p50"], one)
+        ratio = (first["cachalot"] / direct_herd["first_byte"]["p50"], "as many direct clients")
         milliseconds = {name: 1000 * value for name, value in first.items()}
         table.add(f"{name}: first byte p50 ms", milliseconds, ratio, "≤ 3" if clients == 20 else None)
         milliseconds = {name: 1000 * value for name, value in last_first.items()}
-        table.add(f"{name}: first byte p99 ms", milliseconds)
+        ratio = (last_first["cachalot"] / direct_herd["first_byte"]["p99"], "as many direct clients")
+        table.add(f"{name}: first byte p99 ms", milliseconds, ratio)
         table.add(f"{name}: failures", failures, None, "0", "{:.0f}")
 
 
@@ -145,7 +149,8 @@ def cold_range(ground, table, quick):
     best = {}
     for start in (ground.start_cachalot, ground.start_proxy_cache, ground.start_registry):
         server = start(ground.limited)
-        paths = [ground.add_blob(mib)[0] for _ in range(5)]
+        # One that fetches the prefix first takes its time.
+        paths = [ground.add_blob(mib)[0] for _ in range(1 if server.name == "proxy_cache" else 5)]
         best[server.name] = min(ground.load(server.url(path), **deep)["wall"] for path in paths)
         if server.name == "cachalot":
             path = paths[-1]

@@ -8,7 +8,7 @@ use crate::registry::{Content, Fault, KIB, MIB, Match, Registry};
 enum Seen {
     /// The whole blob, as if nothing had happened.
     Whole,
-    /// A body that ends before its announced end.
+    /// A body that ends before its announced end, or an error in its place.
     Short,
     /// An error before any byte.
     Error(u16),
@@ -63,7 +63,8 @@ async fn each_fault_shows_as_the_table_says_and_the_next_client_gets_the_blob() 
         let first = cachalot.get(&path).await;
         match case.seen {
             Seen::Whole => assert!(first.status == 200 && first.is_complete && first.body == content.bytes(), "{what}"),
-            Seen::Short => assert!(first.status == 200 && !first.is_complete, "{what}: {}", first.status),
+            // A small wrong body may be known to be wrong before the head is sent.
+            Seen::Short => assert!(first.status == 502 || first.status == 200 && !first.is_complete, "{what}"),
             Seen::Error(status) => assert_eq!(first.status, status, "{what}"),
         }
         assert_eq!(registry.gets("/blobs/").len(), case.requests, "{what}");

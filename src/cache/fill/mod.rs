@@ -11,10 +11,11 @@
 //!
 //! * [`Fill`] is what everybody shares: progress, the ground that bytes land on, the readers.
 //! * [`Follower`] reads a range of it. The tail of a body that runs to the blob's end is withheld until the digest is known good.
-//! * `run` is the task: it schedules transfers, resumes broken ones, verifies in order, and commits.
+//! * `run` is the task: it asks the upstream, keeps `transfers` going as `schedule` decides, verifies in order, and commits.
+//! * `bounds` is how many there may be; `learned` is what they remember of their upstream.
 //! * [`Inflight`] finds the fill of a digest, so that nothing is fetched twice.
 //!
-//! A failed fill is never reused: the next request starts a fresh one.
+//! A failed fill is never reused: the next request starts a fresh one, which goes on with the bytes that the store has kept of it.
 
 mod bounds;
 mod follow;

@@ -217,8 +217,17 @@ impl FillTask {
     fn attend(&self, unattended: &mut Option<Place>) -> Result<(), Arc<FillError>> {
         if self.fill().readers.are_interested() {
             *unattended = None;
-        } else if unattended.is_none() {
-            *unattended = Some(bounds::go_on_unattended(&self.bounds).ok_or(FillError::Abandoned)?);
+            return Ok(());
+        }
+        if unattended.is_none() {
+            *unattended = bounds::go_on_unattended(&self.bounds);
+        }
+        if unattended.is_none() {
+            // Nobody joins from here on; who has joined since the look is served.
+            self.lead.delist();
+            if !self.fill().readers.are_interested() {
+                return Err(Arc::new(FillError::Abandoned));
+            }
         }
         Ok(())
     }

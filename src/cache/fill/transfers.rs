@@ -28,6 +28,9 @@ const RESUME_PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause before a resumption.
 const RESUME_PAUSE_MAX: Duration = Duration::from_secs(5);
 
+/// The pause before a further connection, after the upstream has refused one beside others.
+const REFUSED_PAUSE: Duration = Duration::from_secs(1);
+
 /// Bytes that come over one connection before further ones are opened: the first bytes come first, and the pace of one is known.
 const ALONE_BYTES: u64 = schedule::SEGMENT_BYTES - schedule::ENDING_BYTES;
 
@@ -198,6 +201,7 @@ impl<'a> Transfers<'a> {
             Ended::Refused => return Err(Arc::new(FillError::Abandoned)),
             Ended::Broken { error, progressed: false } if self.is_one_too_many(&error) => {
                 self.task.learned.does_not_gain(Instant::now());
+                self.not_before = Instant::now() + REFUSED_PAUSE;
             }
             Ended::Broken { error, progressed } => return self.broken(error, progressed),
         }
