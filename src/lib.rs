@@ -57,7 +57,7 @@
 //!   happens in the fill; in a response only for a whole blob that an earlier process stored and this one has not read yet.
 //! * **Every ending is explicit.** A fill is verified or failed with a reason; a task that vanishes fails it. Silence is never success.
 //! * **A file under its final name is complete and was verified.** Temporary file, fsync, rename, fsync of the directory.
-//!   Disks rot: each process reads it once more, in a response or by [`store::scrub`], and drops what does not match any more.
+//!   Disks rot: each process reads it once more, in a response or by [`store::scrub()`], and drops what does not match any more.
 //! * **Knowing a digest is no right to read it.** Bytes are shared; grants are per (upstream, repository, kind, digest), and given by
 //!   the upstream only.
 //! * **The disk never decides.** What it refuses is streamed through memory to those who asked; a client never gets an error for it.

@@ -12,7 +12,7 @@
 //! A file under its final name is complete and was verified: the file name is the index, and a start needs no scan.
 //!
 //! Disks rot all the same. Each process reads what an earlier one stored with care: [`Object::verified`] tells whether its bytes were
-//! seen to match in this process, and [`scrub`] reads everything again in the background.
+//! seen to match in this process, and [`scrub()`] reads everything again in the background.
 
 mod buffers;
 mod damage;
