@@ -16,9 +16,12 @@ use std::time::{Duration, Instant};
 
 use cachalot::oci::{Algorithm, Digest, Hasher};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 const BUFFER_BYTES: usize = 128 * 1024;
+
+/// What the kernel keeps for a client that reads slowly.
+const SLOW_BUFFER_BYTES: u32 = 64 * 1024;
 
 /// A response head above this is not one that we want to read.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
@@ -121,7 +124,7 @@ async fn run(plan: Plan) {
 
 async fn download(plan: &Plan, client: u64) -> Result<Seen, Box<dyn Error>> {
     let began = Instant::now();
-    let mut stream = TcpStream::connect(&plan.authority).await?;
+    let mut stream = connect(plan).await?;
     stream.write_all(plan.request(client).as_bytes()).await?;
     let mut buffer = vec![0; BUFFER_BYTES];
     let (status, length, mut filled) = head(&mut stream, &mut buffer).await?;
@@ -157,6 +160,15 @@ async fn download(plan: &Plan, client: u64) -> Result<Seen, Box<dyn Error>> {
         whole: began.elapsed(),
         is_right,
     })
+}
+
+/// Connects; a slow client has a small buffer, or the kernel would read ahead for it by megabytes.
+async fn connect(plan: &Plan) -> Result<TcpStream, Box<dyn Error>> {
+    let socket = TcpSocket::new_v4()?;
+    if plan.rate.is_some() {
+        socket.set_recv_buffer_size(SLOW_BUFFER_BYTES)?;
+    }
+    Ok(socket.connect(plan.authority.parse()?).await?)
 }
 
 /// Reads the head: the status, the length of the body, and how many bytes of the body are in the buffer already, at its start.
