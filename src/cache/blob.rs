@@ -159,7 +159,7 @@ impl Cache {
         let size_bytes = interest.fill().started().await.ok()?;
         // The client had been let in; the grant went with the object.
         self.0.ledger.grant_blob(upstream.origin.name(), repository, digest);
-        let is_as_told = size_bytes.map_or(object.verified.is_known(), |size| size == object.size_bytes);
+        let is_as_told = size_bytes.map_or(object.mark.is_verified(), |size| size == object.size_bytes);
         is_as_told.then_some(interest)
     }
 

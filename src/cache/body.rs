@@ -11,14 +11,14 @@ use futures_util::StreamExt;
 
 use super::check::{Check, Passed};
 use super::fill::{FollowError, Follower, Interest, Reach};
-use super::{Cache, Piece, Upstream};
+use super::{Cache, Piece, Rescue, Upstream};
 use crate::oci::{Digest, RepositoryName};
 use crate::store::{Content, Damage, Object, blocking};
 use crate::telemetry::{self, MismatchSource};
 use crate::upstream::{BlobTransfer, UpstreamError};
 
 /// What a body needs beside its source.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Reading {
     pub(super) cache: Cache,
     pub(super) upstream: Arc<Upstream>,
@@ -67,8 +67,11 @@ impl BlobBody {
     /// Reads a stored object from `start` on. One that was not verified in this process is, if all of it is read.
     pub(super) fn stored(object: Object, reading: Arc<Reading>, start: u64, reach: Reach) -> Self {
         let size_bytes = object.size_bytes;
-        let end = if let Reach::Until(end) = reach { end.min(size_bytes) } else { size_bytes };
-        let is_trusted = object.verified.is_known() || start > 0 || end < size_bytes;
+        let end = match reach {
+            Reach::Until(end) | Reach::Vetted(end) => end.min(size_bytes),
+            Reach::ToEnd | Reach::Unverified => size_bytes,
+        };
+        let is_trusted = object.mark.is_verified() || start > 0 || end < size_bytes;
         let check = (!is_trusted).then(|| Box::new(Check::new(reading.digest, size_bytes)));
         Self { kind: Kind::Stored { object, reading, rest: start..end, reach }, check }
     }
@@ -82,7 +85,7 @@ impl BlobBody {
         let piece = match &mut self.kind {
             // What is checked must be seen.
             _ if self.check.is_some() => None,
-            Kind::Stored { object, rest, .. } => stored_piece(object, rest).await,
+            Kind::Stored { object, reading, rest, reach } => stored_piece(object, reading, rest, *reach).await,
             Kind::Following { follower, .. } => follower.next_file_piece().await,
             Kind::Empty | Kind::Direct { .. } | Kind::Failed => None,
         };
@@ -173,8 +176,8 @@ impl BlobBody {
     /// Ends the check: all bytes are good. If all came from the store, nobody needs to check them again.
     fn verified(&mut self) {
         self.check = None;
-        if let Kind::Stored { reading, .. } = &self.kind {
-            reading.cache.0.store.verified(&reading.digest);
+        if let Kind::Stored { object, reading, .. } = &self.kind {
+            reading.cache.0.store.verified(&reading.digest, object);
         }
     }
 
@@ -242,9 +245,9 @@ async fn drop_unreadable(reading: &Arc<Reading>, object: &Object, error: &io::Er
     }
 }
 
-async fn stored_piece(object: &Object, rest: &mut Range<u64>) -> Option<Piece> {
+async fn stored_piece(object: &Object, reading: &Arc<Reading>, rest: &mut Range<u64>, reach: Reach) -> Option<Piece> {
     let Content::File(file) = &object.content else { return None };
-    let piece = Piece::of_file(file, rest.clone())?;
+    let piece = Piece::of_file(file, rest.clone(), || Some(Rescue::new(object, reading, reach)))?;
     tokio::task::coop::consume_budget().await;
     rest.start += piece.len();
     Some(piece)

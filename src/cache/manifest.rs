@@ -222,7 +222,7 @@ impl Cache {
                 }
             };
             if Digest::of(digest.algorithm(), &bytes) == digest {
-                store.verified(&digest);
+                store.verified(&digest, &object);
                 return Ok(Some(bytes));
             }
             if store.discard(&digest, &object, Damage::Mismatch) {

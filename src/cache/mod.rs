@@ -30,7 +30,7 @@ pub use decide::Policy;
 pub use error::CacheError;
 pub use fill::{FillError, FillLimits, Parallel};
 pub use manifest::{ManifestAnswer, ManifestQuestion};
-pub use piece::{PIECE_BYTES_MAX, Piece};
+pub use piece::{PIECE_BYTES_MAX, Piece, Rescue};
 pub use prefetch::Prefetch;
 
 use crate::oci::{Digest, Reference, RepositoryName, Tag, UpstreamName};

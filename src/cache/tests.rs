@@ -13,7 +13,7 @@ use futures_util::{FutureExt, StreamExt, stream};
 use tokio::sync::{Semaphore, watch};
 
 use super::{
-    BlobAnswer, BlobBody, BlobQuestion, Cache, FillLimits, Filling, Parallel, Parts, Policy, Prefetch, Upstream,
+    BlobAnswer, BlobBody, BlobQuestion, Cache, FillLimits, Filling, Parallel, Parts, Piece, Policy, Prefetch, Upstream,
 };
 use crate::oci::{Digest, Reference, RepositoryName, UpstreamName};
 use crate::store::{
@@ -214,6 +214,8 @@ enum DiskFault {
     CrashBeforeRename,
     /// Every write takes a while.
     Slow,
+    /// The first stored object that is opened counts as absent.
+    OpenFailsOnce,
     /// Reads of stored objects that reach this offset fail with EIO.
     ReadFails {
         at: u64,
@@ -224,7 +226,7 @@ enum DiskFault {
 struct FaultyStore {
     disk: Disk,
     fault: DiskFault,
-    /// What could not be read was dropped: what comes in its place is on sound blocks.
+    /// The fault has happened to what was stored: what comes in its place is on sound blocks.
     replaced: AtomicBool,
 }
 
@@ -284,6 +286,9 @@ impl BlobStore for FaultyStore {
     }
 
     fn open(&self, digest: &Digest) -> Option<Object> {
+        if self.fault == DiskFault::OpenFailsOnce && !self.replaced.swap(true, Ordering::SeqCst) {
+            return None;
+        }
         let mut object = self.disk.open(digest)?;
         if let (DiskFault::ReadFails { at }, Content::File(file)) = (self.fault, &object.content)
             && !self.replaced.load(Ordering::SeqCst)
@@ -306,8 +311,8 @@ impl BlobStore for FaultyStore {
         Some(Arc::new(FaultyPartial { partial, fault: self.fault }))
     }
 
-    fn verified(&self, digest: &Digest) {
-        self.disk.verified(digest);
+    fn verified(&self, digest: &Digest, object: &Object) {
+        self.disk.verified(digest, object);
     }
 
     fn discard(&self, digest: &Digest, object: &Object, damage: Damage) -> bool {
@@ -327,6 +332,7 @@ impl Partial for FaultyPartial {
             | DiskFault::ReadOnly
             | DiskFault::FullBeyond(_)
             | DiskFault::CrashBeforeRename
+            | DiskFault::OpenFailsOnce
             | DiskFault::ReadFails { .. } => {}
         }
         self.partial.write_at(offset, chunks)

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -10,7 +11,7 @@ use futures_util::stream::{self, BoxStream};
 use http_body::{Frame, SizeHint};
 
 use super::access_log::Exchange;
-use super::socket::Outbox;
+use super::socket::{Outbox, Rescue};
 use crate::cache::{BlobBody, BodyError, Piece};
 use crate::telemetry::sentence;
 
@@ -117,7 +118,10 @@ fn pieces(body: BlobBody, outbox: Outbox) -> BoxStream<'static, Result<Bytes, Bo
         let next = body.next_piece().await?;
         let chunk = next.map(|piece| match piece {
             Piece::Bytes(bytes) => bytes,
-            Piece::File { file, range } => outbox.put(file, range),
+            Piece::File { file, range, rescue } => {
+                let rescue = rescue.map(|rescue| Arc::new(move |range| chunks(rescue.clone().body(range))) as Rescue);
+                outbox.put(file, range, rescue)
+            }
         });
         Some((chunk, (body, outbox)))
     })

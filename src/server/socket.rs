@@ -21,21 +21,25 @@
 //! Memory-mapped files would save one of the two copies, but a bad sector would end the process (SIGBUS).
 //!
 //! `sendfile` waits for the disk. The cache hands out ranges whose ends are in the page cache, and reads the others through its
-//! buffers, off the runtime.
+//! buffers, off the runtime. A disk that fails nevertheless is not noticed by the client where a [`Rescue`] stands behind the
+//! range.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
 use rustix::io::Errno;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
-use crate::cache::PIECE_BYTES_MAX;
+use crate::cache::{BodyError, PIECE_BYTES_MAX};
 use crate::store::ReadAt;
 
 /// What stands in for file content; its bytes are never sent.
@@ -44,6 +48,9 @@ static STAND_IN: [u8; PIECE_BYTES_MAX] = [0; PIECE_BYTES_MAX];
 /// Bytes sent at once by copying, where the file system does not know `sendfile`.
 const COPY_BYTES: usize = 16 * 1024;
 
+/// Gives the bytes of a range of a file that cannot be read from there.
+pub(super) type Rescue = Arc<dyn Fn(Range<u64>) -> BoxStream<'static, Result<Bytes, BodyError>> + Send + Sync>;
+
 /// The file content that waits to be sent on one connection, in order; cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Outbox {
@@ -51,18 +58,19 @@ pub(super) struct Outbox {
     waiting: Arc<Mutex<VecDeque<Waiting>>>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 struct Waiting {
     file: Arc<dyn ReadAt>,
     range: Range<u64>,
+    rescue: Option<Rescue>,
 }
 
 impl Outbox {
     /// Puts in a range of at most [`PIECE_BYTES_MAX`] bytes of a file, and returns its stand-in.
-    pub(super) fn put(&self, file: Arc<dyn ReadAt>, range: Range<u64>) -> Bytes {
+    pub(super) fn put(&self, file: Arc<dyn ReadAt>, range: Range<u64>, rescue: Option<Rescue>) -> Bytes {
         let len = usize::try_from(range.end - range.start).unwrap_or(usize::MAX).min(STAND_IN.len());
         let stand_in = Bytes::from_static(STAND_IN.get(..len).unwrap_or_default());
-        self.waiting().push_back(Waiting { file, range: range.start..range.start + len as u64 });
+        self.waiting().push_back(Waiting { file, range: range.start..range.start + len as u64, rescue });
         stand_in
     }
 
@@ -79,15 +87,16 @@ impl Outbox {
         Some(next.ok_or_else(|| io::Error::other("a stand-in out of turn")))
     }
 
-    /// Notes that so many bytes of what is next were sent.
-    fn sent(&self, count: usize) {
+    /// Notes that so many bytes of what is next were sent; true when those were its last.
+    fn sent(&self, count: usize) -> bool {
         let mut waiting = self.waiting();
-        if let Some(next) = waiting.front_mut() {
-            next.range.start += count as u64;
-            if next.range.is_empty() {
-                waiting.pop_front();
-            }
+        let Some(next) = waiting.front_mut() else { return true };
+        next.range.start += count as u64;
+        let is_sent = next.range.is_empty();
+        if is_sent {
+            waiting.pop_front();
         }
+        is_sent
     }
 
     fn waiting(&self) -> MutexGuard<'_, VecDeque<Waiting>> {
@@ -96,19 +105,28 @@ impl Outbox {
 }
 
 /// The socket of a plain connection.
-#[derive(Debug)]
 pub(super) struct Socket {
     stream: TcpStream,
     outbox: Outbox,
+    rescuing: Option<Rescuing>,
+}
+
+/// The bytes of what is next, from elsewhere.
+struct Rescuing {
+    chunks: BoxStream<'static, Result<Bytes, BodyError>>,
+    chunk: Bytes,
 }
 
 impl Socket {
     pub(super) fn new(stream: TcpStream, outbox: Outbox) -> Self {
-        Self { stream, outbox }
+        Self { stream, outbox, rescuing: None }
     }
 
     /// Sends the beginning of `next`, as much as the socket takes.
     fn poll_send(&mut self, context: &mut Context<'_>, next: &Waiting) -> Poll<io::Result<usize>> {
+        if self.rescuing.is_some() {
+            return self.poll_rescue(context);
+        }
         let Some(file) = next.file.as_file() else { return Poll::Ready(Err(io::ErrorKind::Unsupported.into())) };
         let len = usize::try_from(next.range.end - next.range.start).unwrap_or(usize::MAX);
         loop {
@@ -116,26 +134,53 @@ impl Socket {
             let mut offset = next.range.start;
             let send = || Ok(rustix::fs::sendfile(&self.stream, file, Some(&mut offset), len)?);
             match self.stream.try_io(Interest::WRITABLE, send) {
-                Ok(0) => return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
+                Ok(0) => return self.rescue(context, next, io::ErrorKind::UnexpectedEof.into()),
                 Ok(count) => {
                     self.outbox.sent(count);
                     return Poll::Ready(Ok(count));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) if is_unknown(&error) => return self.poll_copy(context, next),
-                Err(error) => return Poll::Ready(Err(error)),
+                Err(error) if is_of_the_peer(&error) => return Poll::Ready(Err(error)),
+                Err(error) => return self.rescue(context, next, error),
             }
         }
+    }
+
+    /// Gets what is left of `next` from elsewhere, after its file failed with `error`.
+    fn rescue(&mut self, context: &mut Context<'_>, next: &Waiting, error: io::Error) -> Poll<io::Result<usize>> {
+        let Some(rescue) = &next.rescue else { return Poll::Ready(Err(error)) };
+        let chunks = rescue(next.range.clone());
+        self.rescuing = Some(Rescuing { chunks, chunk: Bytes::new() });
+        self.poll_rescue(context)
+    }
+
+    fn poll_rescue(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let Some(rescuing) = &mut self.rescuing else { return Poll::Ready(Err(io::ErrorKind::Other.into())) };
+        while rescuing.chunk.is_empty() {
+            match ready!(rescuing.chunks.poll_next_unpin(context)) {
+                Some(Ok(chunk)) => rescuing.chunk = chunk,
+                Some(Err(error)) => return Poll::Ready(Err(io::Error::other(error))),
+                None => return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
+            }
+        }
+        let count = ready!(Pin::new(&mut self.stream).poll_write(context, &rescuing.chunk))?;
+        rescuing.chunk.advance(count);
+        if self.outbox.sent(count) {
+            self.rescuing = None;
+        }
+        Poll::Ready(Ok(count))
     }
 
     /// Sends the beginning of `next` by way of a buffer.
     fn poll_copy(&mut self, context: &mut Context<'_>, next: &Waiting) -> Poll<io::Result<usize>> {
         let mut buffer = [0; COPY_BYTES];
         let len = usize::try_from(next.range.end - next.range.start).unwrap_or(usize::MAX).min(COPY_BYTES);
-        let read = next.file.read_at(next.range.start, buffer.get_mut(..len).unwrap_or_default())?;
-        if read == 0 {
-            return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
-        }
+        let read = match next.file.read_at(next.range.start, buffer.get_mut(..len).unwrap_or_default()) {
+            Ok(0) => return self.rescue(context, next, io::ErrorKind::UnexpectedEof.into()),
+            Ok(read) => read,
+            Err(error) => return self.rescue(context, next, error),
+        };
         let count = ready!(Pin::new(&mut self.stream).poll_write(context, buffer.get(..read).unwrap_or_default()))?;
         self.outbox.sent(count);
         Poll::Ready(Ok(count))
@@ -147,6 +192,33 @@ fn is_unknown(error: &io::Error) -> bool {
     [Errno::INVAL, Errno::NOSYS, Errno::OPNOTSUPP]
         .iter()
         .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}
+
+/// Returns true when the error is about the connection, not about the file.
+fn is_of_the_peer(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::BrokenPipe
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::NotConnected
+            | io::ErrorKind::TimedOut
+            | io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkUnreachable
+            | io::ErrorKind::NetworkDown
+    )
+}
+
+impl fmt::Debug for Waiting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Waiting").field("file", &self.file).field("range", &self.range).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Socket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Socket").field("stream", &self.stream).finish_non_exhaustive()
+    }
 }
 
 impl AsyncRead for Socket {
@@ -229,8 +301,8 @@ mod tests {
         let sending = async move {
             for piece in 0..3 {
                 let start = (piece * PIECE_BYTES_MAX) as u64;
-                let one = outbox.put(Arc::clone(&file), start..start + 10);
-                let two = outbox.put(Arc::clone(&file), start + 10..start + PIECE_BYTES_MAX as u64);
+                let one = outbox.put(Arc::clone(&file), start..start + 10, None);
+                let two = outbox.put(Arc::clone(&file), start + 10..start + PIECE_BYTES_MAX as u64, None);
                 let mut chain = bytes::Buf::chain(bytes::Buf::chain(Bytes::from_static(b"<"), one), two);
                 socket.write_all_buf(&mut chain).await.unwrap();
             }
@@ -245,18 +317,52 @@ mod tests {
     #[tokio::test]
     async fn a_stand_in_out_of_turn_or_beyond_its_file_ends_the_connection() {
         let (mut socket, outbox, _client) = pair().await;
-        let stand_in = outbox.put(file(b"abc"), 0..3);
+        let stand_in = outbox.put(file(b"abc"), 0..3, None);
         assert!(socket.write_all(&stand_in.slice(..2)).await.is_err());
         let (mut socket, outbox, _client) = pair().await;
-        let beyond = outbox.put(file(b"abc"), 3..9);
+        let beyond = outbox.put(file(b"abc"), 3..9, None);
         assert_eq!(socket.write_all(&beyond).await.unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[tokio::test]
+    async fn where_the_file_fails_in_the_middle_the_rest_comes_from_elsewhere() {
+        let (mut socket, outbox, mut client) = pair().await;
+        let bytes: Vec<u8> = (0..100_000).map(|at| u8::try_from(at % 251).unwrap()).collect();
+        let (short, all) = (file(&bytes[..30_000]), Bytes::from(bytes.clone()));
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let rescue: Rescue = {
+            let asked = Arc::clone(&asked);
+            Arc::new(move |range| {
+                asked.lock().unwrap().push(range.clone());
+                let rest = all.slice(usize::try_from(range.start).unwrap()..usize::try_from(range.end).unwrap());
+                // As the upstream gives it: by and by.
+                let chunks = (0..rest.len()).step_by(1000).map(move |at| Ok(rest.slice(at..rest.len().min(at + 1000))));
+                futures_util::stream::iter(chunks)
+                    .then(async |chunk| {
+                        tokio::task::yield_now().await;
+                        chunk
+                    })
+                    .boxed()
+            })
+        };
+        let sending = async move {
+            for range in [0..50_000, 50_000..60_000, 60_000..100_000] {
+                let mut stand_in = outbox.put(Arc::clone(&short), range, Some(Arc::clone(&rescue)));
+                socket.write_all_buf(&mut stand_in).await.unwrap();
+            }
+            assert!(outbox.waiting().is_empty() && socket.rescuing.is_none());
+        };
+        let mut received = Vec::new();
+        tokio::join!(sending, async { client.read_to_end(&mut received).await.unwrap() });
+        assert!(received == bytes);
+        assert_eq!(*asked.lock().unwrap(), [30_000..50_000, 50_000..60_000, 60_000..100_000]);
     }
 
     #[tokio::test]
     async fn where_sendfile_is_unknown_content_is_copied() {
         let (mut socket, outbox, mut client) = pair().await;
         let bytes = vec![7; COPY_BYTES + 3];
-        outbox.put(file(&bytes), 0..bytes.len() as u64);
+        outbox.put(file(&bytes), 0..bytes.len() as u64, None);
         let sending = async move {
             while let Some(next) = { outbox.waiting().front().cloned() } {
                 std::future::poll_fn(|context| socket.poll_copy(context, &next)).await.unwrap();

@@ -7,7 +7,7 @@ use std::io;
 use rustix::io::Errno;
 
 use super::disk::Disk;
-use super::{Class, Verified};
+use super::{Class, Mark};
 use crate::oci::Digest;
 use crate::telemetry::{EvictReason, MismatchSource, StoreErrorReason, StoreOperation};
 
@@ -40,10 +40,9 @@ impl Damage {
 }
 
 impl Disk {
-    /// Drops an object that was found damaged by a reader who opened it when it was `verified` so; false when what is stored is not
-    /// that object any more. Blocks.
-    pub(super) fn discard_in(&self, class: Class, digest: &Digest, verified: Verified, damage: Damage) -> bool {
-        let Some(victim) = self.list(class, |recency| recency.remove_damaged(digest, verified)) else { return false };
+    /// Drops an object that was found damaged and is marked so; false when what is stored is not that object any more. Blocks.
+    pub(super) fn discard_in(&self, class: Class, digest: &Digest, mark: Mark, damage: Damage) -> bool {
+        let Some(victim) = self.list(class, |recency| recency.remove_marked(digest, mark)) else { return false };
         if let Damage::Unreadable(reason) = damage {
             self.metrics().storage().failed(StoreOperation::Read, reason);
         }
@@ -55,14 +54,8 @@ impl Disk {
     }
 
     /// Drops an object whose file has not the size that it should have, and returns that it is absent.
-    pub(super) fn discard_resized(
-        &self,
-        class: Class,
-        digest: &Digest,
-        verified: Verified,
-        size_bytes: u64,
-    ) -> io::Error {
-        if self.discard_in(class, digest, verified, Damage::Mismatch) {
+    pub(super) fn discard_resized(&self, class: Class, digest: &Digest, mark: Mark, size_bytes: u64) -> io::Error {
+        if self.discard_in(class, digest, mark, Damage::Mismatch) {
             self.metrics().stored_mismatch(MismatchSource::Disk);
             tracing::error!(%digest, size_bytes, "a stored object has not the size that it should have and is dropped");
         }
@@ -70,8 +63,8 @@ impl Disk {
     }
 
     /// Takes an object off the list whose file is gone; false when it has come back. Blocks.
-    pub(super) fn forget_missing(&self, class: Class, digest: &Digest, verified: Verified) -> bool {
-        let is_gone = self.list(class, |recency| recency.remove_damaged(digest, verified)).is_some();
+    pub(super) fn forget_missing(&self, class: Class, digest: &Digest, mark: Mark) -> bool {
+        let is_gone = self.list(class, |recency| recency.remove_marked(digest, mark)).is_some();
         if is_gone {
             self.ledger().forget(digest);
         }

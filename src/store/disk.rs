@@ -18,7 +18,7 @@ use super::leftover::{self, Leftover, Leftovers};
 use super::object::{Content, Object};
 use super::partial::DiskPartial;
 use super::recency::{Opened, Recency, Victim};
-use super::{BlobStore, Class, Damage, Partial, StoreError, Verified};
+use super::{BlobStore, Class, Damage, Partial, StoreError};
 use crate::oci::Digest;
 use crate::telemetry::{EvictReason, Kind, Metrics, StoreErrorReason, StoreOperation, Tier, sentence};
 
@@ -367,30 +367,30 @@ impl Disk {
             if shelf.condemned.contains(digest) {
                 return Err(io::ErrorKind::NotFound.into());
             }
-            shelf.recency.known(digest)
+            shelf.recency.mark(digest)
         };
         let file = layout::open(&self.0.layout.object(class, digest))?;
         let metadata = file.metadata()?;
         let now = SystemTime::now();
         let size_bytes = metadata.len();
-        let verified = match self.list(class, |recency| recency.opened(*digest, size_bytes, seconds(now))) {
-            // Verified since the look before the file was opened: perhaps another file, fetched anew.
-            Opened::Whole(verified) if known == Some(verified) => verified,
-            Opened::Whole(_) => Verified::NOT_YET,
-            Opened::Resized(verified) if known == Some(verified) => {
-                return Err(self.discard_resized(class, digest, verified, size_bytes));
+        let mark = match self.list(class, |recency| recency.opened(*digest, size_bytes, seconds(now))) {
+            Opened::Whole(mark) if known.is_some_and(|known| known.is_same_file(mark)) => mark,
+            // Another file was put in its place since the look, before or after the opening: this one is to be read with care.
+            Opened::Whole(mark) => known.unwrap_or(mark).unverified(),
+            Opened::Resized(mark) if known.is_some_and(|known| known.is_same_file(mark)) => {
+                return Err(self.discard_resized(class, digest, mark, size_bytes));
             }
             Opened::Resized(_) => return Err(io::ErrorKind::NotFound.into()),
         };
         // What a crash of the machine leaves most often.
         if size_bytes == 0 && Digest::of(digest.algorithm(), b"") != *digest {
-            return Err(self.discard_resized(class, digest, verified, size_bytes));
+            return Err(self.discard_resized(class, digest, mark, size_bytes));
         }
         if metadata.modified().is_ok_and(|used| now.duration_since(used).is_ok_and(|age| age > RECENCY_GRAIN)) {
             // Only the order after a restart depends on it: on a read-only disk it stays as it was.
             let _kept_as_it_was = file.set_modified(now);
         }
-        Ok(Object { size_bytes, content: Content::File(Arc::new(file)), verified })
+        Ok(Object { size_bytes, content: Content::File(Arc::new(file)), mark })
     }
 }
 
@@ -415,7 +415,7 @@ impl BlobStore for Disk {
     fn is_absent(&self, digest: &Digest) -> bool {
         self.0.is_scanned.load(Ordering::Acquire)
             && !self.0.leftovers.holds(digest)
-            && CLASSES.iter().all(|class| self.list(*class, |recency| recency.known(digest).is_none()))
+            && CLASSES.iter().all(|class| self.list(*class, |recency| recency.mark(digest).is_none()))
     }
 
     fn touch(&self, digest: &Digest) {
@@ -460,15 +460,16 @@ impl BlobStore for Disk {
         }
     }
 
-    fn verified(&self, digest: &Digest) {
+    fn verified(&self, digest: &Digest, object: &Object) {
         let now = seconds(SystemTime::now());
         let mut shelves = self.shelves();
-        // In the order in which `open` looks.
-        let _listed = shelves.layers.recency.verified(digest, now) || shelves.metadata.recency.verified(digest, now);
+        for class in CLASSES {
+            shelves.of(class).recency.verified(digest, object.mark, now);
+        }
     }
 
     fn discard(&self, digest: &Digest, object: &Object, damage: Damage) -> bool {
-        CLASSES.iter().any(|class| self.discard_in(*class, digest, object.verified, damage))
+        CLASSES.iter().any(|class| self.discard_in(*class, digest, object.mark, damage))
     }
 }
 

@@ -71,7 +71,7 @@ impl<S: BlobStore> Memory<S> {
             }
             return None;
         }
-        self.below.verified(digest);
+        self.below.verified(digest, object);
         self.objects.insert(*digest, bytes.clone());
         Some(Object::in_memory(bytes))
     }
@@ -120,8 +120,8 @@ impl<S: BlobStore> BlobStore for Memory<S> {
         self.below.put(digest, class, bytes)
     }
 
-    fn verified(&self, digest: &Digest) {
-        self.below.verified(digest);
+    fn verified(&self, digest: &Digest, object: &Object) {
+        self.below.verified(digest, object);
     }
 
     fn discard(&self, digest: &Digest, object: &Object, damage: Damage) -> bool {

@@ -11,7 +11,7 @@
 //!
 //! A file under its final name is complete and was verified: the file name is the index, and a start needs no scan.
 //!
-//! Disks rot all the same. Each process reads what an earlier one stored with care: [`Object::verified`] tells whether its bytes were
+//! Disks rot all the same. Each process reads what an earlier one stored with care: [`Object::mark`] tells whether its bytes were
 //! seen to match in this process, and [`scrub()`] reads everything again in the background.
 
 mod buffers;
@@ -20,6 +20,7 @@ mod disk;
 mod layout;
 mod ledger;
 mod leftover;
+mod mark;
 mod memory;
 mod object;
 mod partial;
@@ -37,8 +38,9 @@ pub use buffers::{Buffers, CHUNK_BYTES};
 pub use damage::Damage;
 pub use disk::{Disk, Options, prepare};
 pub use ledger::{Grant, GrantKind, Ledger, TagEntry};
+pub use mark::Mark;
 pub use memory::Memory;
-pub use object::{Content, Object, ReadAt, Verified, read_chunk};
+pub use object::{Content, Object, ReadAt, read_chunk};
 pub use present::Present;
 pub use scrub::scrub;
 
@@ -74,11 +76,11 @@ pub trait BlobStore: Send + Sync + fmt::Debug {
         partial.commit(bytes.len() as u64)
     }
 
-    /// Notes that all bytes of a stored object were read just now and match its digest.
-    fn verified(&self, digest: &Digest);
+    /// Notes that all bytes of `object`, which was opened here, were read just now and match its digest.
+    fn verified(&self, digest: &Digest, object: &Object);
 
-    /// Drops a stored object that was found damaged when `object`, which was opened here, was read; false when what is stored is not
-    /// that object any more. Then it stays, and is read with care again.
+    /// Drops `object`, which was opened here and found damaged when it was read; false when what is stored is not that object any more,
+    /// but gone, or fetched anew.
     fn discard(&self, digest: &Digest, object: &Object, damage: Damage) -> bool;
 }
 

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use rustix::io::{Errno, ReadWriteFlags};
 
 use super::buffers::Buffers;
+use super::mark::Mark;
 
 /// Something that can be read at any offset, by many readers at once.
 pub trait ReadAt: Send + Sync + fmt::Debug {
@@ -53,35 +54,7 @@ pub struct Object {
     pub size_bytes: u64,
     pub content: Content,
     /// As it was when the object was opened.
-    pub verified: Verified,
-}
-
-/// When all bytes of an object were last seen to match its digest, if that was in this process.
-///
-/// What an earlier process stored was verified then; disks rot, so it is not trusted to its last byte before it was read once.
-/// Four bytes, because there is one for each stored object.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Verified(u32);
-
-impl Verified {
-    /// Not since this process began.
-    pub const NOT_YET: Self = Self(0);
-
-    /// On its way into memory, where it does not rot.
-    pub(super) const IN_MEMORY: Self = Self(1);
-
-    /// Later than any other.
-    pub(super) const LATEST: Self = Self(u32::MAX);
-
-    /// At `now`, in seconds since the epoch; good until the year 2106.
-    pub(super) fn at(now: u64) -> Self {
-        Self(u32::try_from(now).unwrap_or(u32::MAX).clamp(2, u32::MAX - 1))
-    }
-
-    /// Returns true when the bytes matched at some time in this process.
-    pub fn is_known(self) -> bool {
-        self != Self::NOT_YET
-    }
+    pub mark: Mark,
 }
 
 /// Where the bytes of an object are.
@@ -94,7 +67,7 @@ pub enum Content {
 impl Object {
     /// Returns an object of bytes that were verified on their way into memory.
     pub fn in_memory(bytes: Bytes) -> Self {
-        Self { size_bytes: bytes.len() as u64, content: Content::Memory(bytes), verified: Verified::IN_MEMORY }
+        Self { size_bytes: bytes.len() as u64, content: Content::Memory(bytes), mark: Mark::IN_MEMORY }
     }
 
     /// Reads at most `limit` bytes at `offset`: at least one, at most one chunk from a file.

@@ -8,7 +8,7 @@ use std::hash::{BuildHasher, RandomState};
 
 use hashbrown::HashTable;
 
-use super::object::Verified;
+use super::mark::Mark;
 use crate::oci::Digest;
 
 /// The objects of one budget, coldest first.
@@ -22,6 +22,8 @@ pub(super) struct Recency {
     coldest: Option<u32>,
     hottest: Option<u32>,
     used_bytes: u64,
+    /// Numbers the files.
+    files: u32,
 }
 
 #[derive(Debug)]
@@ -32,8 +34,8 @@ struct Node {
     last_use: u64,
     colder: Option<u32>,
     hotter: Option<u32>,
-    /// [`Verified::LATEST`] for a node that is free: never due.
-    verified: Verified,
+    /// [`Mark::FREE`] for a node that is free.
+    mark: Mark,
 }
 
 /// An object that left the list.
@@ -49,16 +51,16 @@ pub(super) struct Victim {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Opened {
     /// As large as it should be, as far as is known.
-    Whole(Verified),
+    Whole(Mark),
     /// Not as large as it was when it was stored or scanned.
-    Resized(Verified),
+    Resized(Mark),
 }
 
 /// What a look for objects to verify brought.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Due {
     /// This one; go on at `next`.
-    Object { next: usize, digest: Digest, verified: Verified },
+    Object { next: usize, digest: Digest, mark: Mark },
     /// None so far; go on at `next`.
     None { next: usize },
     /// None, and the list is at its end.
@@ -66,8 +68,8 @@ pub(super) enum Due {
 }
 
 impl Node {
-    fn new(digest: Digest, size_bytes: u64, last_use: u64, verified: Verified) -> Self {
-        Self { digest, size_bytes, last_use, colder: None, hotter: None, verified }
+    fn new(digest: Digest, size_bytes: u64, last_use: u64, mark: Mark) -> Self {
+        Self { digest, size_bytes, last_use, colder: None, hotter: None, mark }
     }
 }
 
@@ -84,26 +86,28 @@ impl Recency {
     /// Adds an object that was verified just now as the hottest, in place of whatever had its digest.
     pub(super) fn insert(&mut self, digest: Digest, size_bytes: u64, now: u64) {
         self.remove(&digest);
-        self.insert_hottest(Node::new(digest, size_bytes, now, Verified::at(now)));
+        let mark = self.next_mark().verified_at(now);
+        self.insert_hottest(Node::new(digest, size_bytes, now, mark));
     }
 
     /// Makes an object that was found on disk with `size_bytes` the hottest, adding it when it is new.
     pub(super) fn opened(&mut self, digest: Digest, size_bytes: u64, now: u64) -> Opened {
         let Some(number) = self.find(&digest) else {
-            self.insert_hottest(Node::new(digest, size_bytes, now, Verified::NOT_YET));
-            return Opened::Whole(Verified::NOT_YET);
+            let mark = self.next_mark();
+            self.insert_hottest(Node::new(digest, size_bytes, now, mark));
+            return Opened::Whole(mark);
         };
-        let (known_bytes, verified) = (self.node(number).size_bytes, self.node(number).verified);
+        let (known_bytes, mark) = (self.node(number).size_bytes, self.node(number).mark);
         if known_bytes != size_bytes {
-            return Opened::Resized(verified);
+            return Opened::Resized(mark);
         }
         self.make_hottest(number, now);
-        Opened::Whole(verified)
+        Opened::Whole(mark)
     }
 
-    /// Returns when a known object was last verified.
-    pub(super) fn known(&self, digest: &Digest) -> Option<Verified> {
-        self.find(digest).map(|number| self.node(number).verified)
+    /// Returns the mark of a known object.
+    pub(super) fn mark(&self, digest: &Digest) -> Option<Mark> {
+        self.find(digest).map(|number| self.node(number).mark)
     }
 
     /// Makes room for so many further objects, and no more: a list that doubles as it grows needs thrice its memory for a moment.
@@ -114,7 +118,8 @@ impl Recency {
     /// Adds an object found on disk as the coldest; one that is known already is left where it is.
     pub(super) fn insert_coldest(&mut self, digest: Digest, size_bytes: u64, last_use: u64) {
         if self.find(&digest).is_none() {
-            let number = self.place(Node::new(digest, size_bytes, last_use, Verified::NOT_YET));
+            let mark = self.next_mark();
+            let number = self.place(Node::new(digest, size_bytes, last_use, mark));
             self.attach_coldest(number);
         }
     }
@@ -126,36 +131,29 @@ impl Recency {
         }
     }
 
-    /// Notes that all bytes of the object matched its digest just now; false when it is not listed.
-    pub(super) fn verified(&mut self, digest: &Digest, now: u64) -> bool {
-        let number = self.find(digest);
-        if let Some(number) = number {
-            self.node_mut(number).verified = Verified::at(now);
+    /// Notes that all bytes of the object that is marked so matched its digest just now.
+    pub(super) fn verified(&mut self, digest: &Digest, mark: Mark, now: u64) {
+        if let Some(number) = self.find(digest)
+            && self.node(number).mark.is_same_file(mark)
+        {
+            self.node_mut(number).mark = mark.verified_at(now);
         }
-        number.is_some()
     }
 
-    /// Removes an object whose bytes were found damaged by a reader who opened it when it was `verified` so.
-    ///
-    /// When it has been verified since, the bytes may be other ones, fetched anew: then the object stays, and is to be verified again.
-    pub(super) fn remove_damaged(&mut self, digest: &Digest, verified: Verified) -> Option<Victim> {
+    /// Removes an object that is marked so, unless another one has come in its place.
+    pub(super) fn remove_marked(&mut self, digest: &Digest, mark: Mark) -> Option<Victim> {
         let number = self.find(digest)?;
-        let node = self.node_mut(number);
-        if node.verified == verified {
-            return self.remove(digest);
-        }
-        node.verified = Verified::NOT_YET;
-        None
+        if self.node(number).mark.is_same_file(mark) { self.remove(digest) } else { None }
     }
 
-    /// Returns the first object from node number `from` on that was last verified before `before`, looking at no more than `looks`
-    /// nodes.
+    /// Returns the first object from node number `from` on that was not verified since `time`, in seconds since the epoch, looking at
+    /// no more than `looks` nodes.
     ///
     /// After a scan the nodes stand in the order of use, the hottest first; those of objects that came later follow.
-    pub(super) fn due(&self, from: usize, looks: usize, before: Verified) -> Due {
+    pub(super) fn due(&self, from: usize, looks: usize, time: u64) -> Due {
         for (number, node) in self.nodes.iter().enumerate().skip(from).take(looks) {
-            if node.verified < before {
-                return Due::Object { next: number + 1, digest: node.digest, verified: node.verified };
+            if node.mark.is_due(time) {
+                return Due::Object { next: number + 1, digest: node.digest, mark: node.mark };
             }
         }
         let next = from.saturating_add(looks);
@@ -171,7 +169,7 @@ impl Recency {
         self.detach(number);
         let node = self.node_mut(number);
         let (size_bytes, last_use) = (node.size_bytes, node.last_use);
-        node.verified = Verified::LATEST;
+        node.mark = Mark::FREE;
         self.free.push(number);
         self.used_bytes -= size_bytes;
         Some(Victim { digest: *digest, size_bytes, last_use })
@@ -181,6 +179,11 @@ impl Recency {
     pub(super) fn pop_coldest(&mut self) -> Option<Victim> {
         let digest = self.node(self.coldest?).digest;
         self.remove(&digest)
+    }
+
+    fn next_mark(&mut self) -> Mark {
+        self.files = self.files.wrapping_add(1);
+        Mark::found(self.files)
     }
 
     fn insert_hottest(&mut self, node: Node) {
@@ -262,6 +265,8 @@ mod tests {
 
     use super::*;
 
+    const HOUR: u64 = 3600;
+
     fn digest(number: u8) -> Digest {
         Digest::Sha256([number; 32])
     }
@@ -295,26 +300,35 @@ mod tests {
     #[test]
     fn an_object_is_verified_when_it_is_stored_and_not_when_it_is_found() {
         let mut recency = Recency::default();
-        recency.insert(digest(1), 10, 100);
+        recency.insert(digest(1), 10, HOUR);
         recency.insert_coldest(digest(2), 20, 3);
-        assert_eq!(recency.opened(digest(1), 10, 200), Opened::Whole(Verified::at(100)));
-        assert_eq!(recency.opened(digest(2), 20, 200), Opened::Whole(Verified::NOT_YET));
-        assert_eq!(recency.opened(digest(3), 30, 200), Opened::Whole(Verified::NOT_YET));
-        assert_eq!(recency.opened(digest(3), 29, 200), Opened::Resized(Verified::NOT_YET));
-        assert!(recency.verified(&digest(2), 300) && !recency.verified(&digest(9), 300));
+        let opened = |recency: &mut Recency, number, size_bytes| match recency.opened(digest(number), size_bytes, 200) {
+            Opened::Whole(mark) => mark,
+            Opened::Resized(_) => panic!("resized"),
+        };
+        assert!(opened(&mut recency, 1, 10).is_verified());
+        let found = [opened(&mut recency, 2, 20), opened(&mut recency, 3, 30)];
+        assert!(!found[0].is_verified() && !found[1].is_verified());
+        assert_eq!(recency.opened(digest(3), 29, 200), Opened::Resized(found[1]));
+        recency.verified(&digest(2), found[0], HOUR);
+        recency.verified(&digest(3), found[0], HOUR);
         recency.touch(&digest(2), 400);
-        assert_eq!(recency.opened(digest(2), 20, 400), Opened::Whole(Verified::at(300)));
+        assert!(opened(&mut recency, 2, 20).is_verified());
+        assert!(!opened(&mut recency, 3, 30).is_verified(), "another file was");
         assert_eq!((recency.used_bytes(), recency.len()), (60, 3));
     }
 
     #[test]
-    fn what_was_verified_since_it_was_opened_is_not_dropped_but_doubted() {
+    fn what_has_come_in_its_place_is_not_removed() {
         let mut recency = Recency::default();
-        recency.insert(digest(1), 10, 100);
-        assert_eq!(recency.remove_damaged(&digest(1), Verified::NOT_YET), None);
-        assert_eq!(recency.known(&digest(1)), Some(Verified::NOT_YET));
-        assert!(recency.remove_damaged(&digest(1), Verified::NOT_YET).is_some());
-        assert_eq!(recency.remove_damaged(&digest(1), Verified::NOT_YET), None);
+        recency.insert(digest(1), 10, HOUR);
+        let first = recency.mark(&digest(1)).unwrap();
+        recency.insert(digest(1), 10, HOUR);
+        assert_eq!(recency.remove_marked(&digest(1), first), None);
+        let second = recency.mark(&digest(1)).unwrap();
+        recency.verified(&digest(1), second, 5 * HOUR);
+        assert!(recency.remove_marked(&digest(1), second.unverified()).is_some(), "it is the same file");
+        assert_eq!(recency.remove_marked(&digest(1), second), None);
     }
 
     #[test]
@@ -324,11 +338,12 @@ mod tests {
             recency.insert_coldest(digest(number), 10, 5);
         }
         recency.remove(&digest(1));
-        recency.verified(&digest(2), 100);
-        let all = |before| {
+        let mark = recency.mark(&digest(2)).unwrap();
+        recency.verified(&digest(2), mark, 100 * HOUR);
+        let all = |time| {
             let (mut from, mut found) = (0, Vec::new());
             loop {
-                from = match recency.due(from, 1, before) {
+                from = match recency.due(from, 1, time) {
                     Due::Object { next, digest, .. } => {
                         found.push(digest.as_bytes()[0]);
                         next
@@ -338,13 +353,10 @@ mod tests {
                 }
             }
         };
-        assert_eq!(all(Verified::at(100)), [3, 4]);
-        assert_eq!(all(Verified::at(101)), [2, 3, 4]);
-        assert_eq!(
-            recency.due(0, 100, Verified::at(100)),
-            Due::Object { next: 3, digest: digest(3), verified: Verified::NOT_YET }
-        );
-        assert_eq!(recency.due(4, 100, Verified::at(100)), Due::End);
+        assert_eq!(all(100 * HOUR), [3, 4]);
+        assert_eq!(all(101 * HOUR), [2, 3, 4]);
+        assert!(matches!(recency.due(0, 100, HOUR), Due::Object { next: 3, .. }));
+        assert_eq!(recency.due(4, 100, HOUR), Due::End);
     }
 
     proptest! {

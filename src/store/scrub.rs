@@ -19,7 +19,7 @@ use super::disk::Disk;
 use super::layout::{self, CLASSES, seconds};
 use super::object::ReadAt;
 use super::recency::Due;
-use super::{Class, Damage, Verified, blocking};
+use super::{Class, Damage, Mark, blocking};
 use crate::oci::{Digest, Hasher};
 use crate::telemetry::{MismatchSource, Scrubbed, StoreErrorReason, StoreOperation};
 
@@ -62,7 +62,7 @@ async fn pass(disk: &Disk, pace: &mut Pace) {
     let mut round = Round::default();
     loop {
         let now = seconds(SystemTime::now());
-        match round.next(now, |class, from, before| disk.list(class, |recency| recency.due(from, LOOKS, before))) {
+        match round.next(now, |class, from, time| disk.list(class, |recency| recency.due(from, LOOKS, time))) {
             Next::Object(candidate) => check(disk, &candidate, pace).await,
             Next::Look => tokio::task::yield_now().await,
             Next::Done => {
@@ -95,18 +95,18 @@ enum Next {
 struct Candidate {
     class: Class,
     digest: Digest,
-    verified: Verified,
+    mark: Mark,
 }
 
 impl Round {
-    /// Decides what comes next at `now`, in seconds since the epoch. `look(class, from, before)` looks for an object that was last
-    /// verified before `before`, from node `from` on.
-    fn next(&mut self, now: u64, look: impl FnOnce(Class, usize, Verified) -> Due) -> Next {
+    /// Decides what comes next at `now`, in seconds since the epoch. `look(class, from, time)` looks for an object that was not
+    /// verified since `time`, from node `from` on.
+    fn next(&mut self, now: u64, look: impl FnOnce(Class, usize, u64) -> Due) -> Next {
         let Some(class) = CLASSES.get(self.shelf).copied() else { return Next::Done };
-        match look(class, self.node, Verified::at(now.saturating_sub(PERIOD.as_secs()))) {
-            Due::Object { next, digest, verified } => {
+        match look(class, self.node, now.saturating_sub(PERIOD.as_secs())) {
+            Due::Object { next, digest, mark } => {
                 self.node = next;
-                Next::Object(Candidate { class, digest, verified })
+                Next::Object(Candidate { class, digest, mark })
             }
             Due::None { next } => {
                 self.node = next;
@@ -159,9 +159,9 @@ impl Pace {
 /// Reads one object and tells what came of it.
 async fn check(disk: &Disk, candidate: &Candidate, pace: &mut Pace) {
     let found = hash(disk, candidate, pace).await;
-    let (disk, class, digest, verified) = (disk.clone(), candidate.class, candidate.digest, candidate.verified);
+    let (disk, class, digest, mark) = (disk.clone(), candidate.class, candidate.digest, candidate.mark);
     let recorded = blocking(move || {
-        record(&disk, class, &digest, verified, found);
+        record(&disk, class, &digest, mark, found);
         Ok::<_, io::Error>(())
     });
     if let Err(error) = recorded.await {
@@ -226,15 +226,15 @@ impl Reading {
 }
 
 /// Notes what reading an object brought, and drops it when it is damaged. Blocks.
-fn record(disk: &Disk, class: Class, digest: &Digest, verified: Verified, found: io::Result<Digest>) {
+fn record(disk: &Disk, class: Class, digest: &Digest, mark: Mark, found: io::Result<Digest>) {
     let storage = disk.metrics().storage();
     match found {
         Ok(actual) if actual == *digest => {
-            disk.list(class, |recency| recency.verified(digest, seconds(SystemTime::now())));
+            disk.list(class, |recency| recency.verified(digest, mark, seconds(SystemTime::now())));
             storage.scrubbed(Scrubbed::Ok);
         }
         Ok(actual) => {
-            if disk.discard_in(class, digest, verified, Damage::Mismatch) {
+            if disk.discard_in(class, digest, mark, Damage::Mismatch) {
                 tracing::error!(%digest, %actual, "a scrub found that a stored object does not match its digest; it is dropped");
                 storage.scrubbed(Scrubbed::Corrupt);
                 disk.metrics().stored_mismatch(MismatchSource::Disk);
@@ -242,12 +242,12 @@ fn record(disk: &Disk, class: Class, digest: &Digest, verified: Verified, found:
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             // Evicted meanwhile, or removed by somebody else.
-            if disk.forget_missing(class, digest, verified) {
+            if disk.forget_missing(class, digest, mark) {
                 storage.scrubbed(Scrubbed::Missing);
             }
         }
         Err(error) => match Damage::of(&error) {
-            Some(damage) if disk.discard_in(class, digest, verified, damage) => {
+            Some(damage) if disk.discard_in(class, digest, mark, damage) => {
                 tracing::error!(%digest, %error, "a scrub cannot read a stored object; it is dropped");
                 storage.scrubbed(Scrubbed::Unreadable);
             }
@@ -332,7 +332,7 @@ mod tests {
         assert_eq!(metric(&metrics, mismatches), 2);
         assert!(metric(&metrics, "cachalot_scrub_last_completion_timestamp_seconds") > 0);
         for digest in [&good, &manifest, &fresh] {
-            assert!(disk.open(digest).unwrap().verified.is_known());
+            assert!(disk.open(digest).unwrap().mark.is_verified());
         }
         for digest in [&flipped, &cut, &gone] {
             assert!(disk.open(digest).is_none() && !path(digest).exists());
@@ -365,7 +365,10 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (disk, metrics) = disk(directory.path());
         let digest = put(&disk, Class::Layer, 1, MIB);
-        disk.list(Class::Layer, |recency| recency.remove_damaged(&digest, Verified::NOT_YET));
+        disk.list(Class::Layer, |recency| {
+            recency.remove(&digest);
+            recency.insert_coldest(digest, MIB, 0);
+        });
         // Reading a directory fails.
         let path = disk.layout().object(Class::Layer, &digest);
         std::fs::remove_file(&path).unwrap();
@@ -379,24 +382,24 @@ mod tests {
     fn a_round_goes_through_both_budgets_and_asks_for_what_is_older_than_the_period() {
         let mut round = Round::default();
         let now = 10 * WEEK;
-        let (digest, verified) = (Digest::sha256(b"x"), Verified::NOT_YET);
+        let (digest, mark) = (Digest::sha256(b"x"), Mark::found(1));
         let mut asked = Vec::new();
         let mut next = |answer| {
-            round.next(now, |class, from, before| {
-                asked.push((class, from, before));
+            round.next(now, |class, from, time| {
+                asked.push((class, from, time));
                 answer
             })
         };
         assert_eq!(next(Due::None { next: 7 }), Next::Look);
-        let candidate = Candidate { class: Class::Layer, digest, verified };
-        assert_eq!(next(Due::Object { next: 9, digest, verified }), Next::Object(candidate));
+        let candidate = Candidate { class: Class::Layer, digest, mark };
+        assert_eq!(next(Due::Object { next: 9, digest, mark }), Next::Object(candidate));
         assert_eq!(next(Due::End), Next::Look);
         assert_eq!(next(Due::None { next: 3 }), Next::Look);
         assert_eq!(next(Due::End), Next::Look);
         assert_eq!(next(Due::End), Next::Done);
-        let before = Verified::at(9 * WEEK);
+        let time = 9 * WEEK;
         let expected = [(Class::Layer, 0), (Class::Layer, 7), (Class::Layer, 9), (Class::Metadata, 0)];
-        assert!(asked[..4].iter().copied().eq(expected.map(|(class, from)| (class, from, before))));
+        assert!(asked[..4].iter().copied().eq(expected.map(|(class, from)| (class, from, time))));
     }
 
     #[test]

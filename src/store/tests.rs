@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
-use super::{BlobStore, Class, Damage, Disk, Ledger, Memory, Options, StoreError, Verified};
+use super::{BlobStore, Class, Damage, Disk, Ledger, Memory, Options, StoreError};
 use crate::oci::Digest;
 use crate::telemetry::{Metrics, StoreErrorReason};
 
@@ -185,7 +185,7 @@ fn used_bytes(disk: &Disk) -> [u64; 2] {
 fn each_process_trusts_what_it_has_verified_itself() {
     each(|store, root| {
         let digest = put(store, 1, 80 * KIB);
-        assert!(store.open(&digest).unwrap().verified.is_known());
+        assert!(store.open(&digest).unwrap().mark.is_verified());
         assert!(root.exists());
     });
     let directory = tempfile::tempdir().unwrap();
@@ -195,9 +195,10 @@ fn each_process_trusts_what_it_has_verified_itself() {
         if is_scanned {
             disk.scan().unwrap();
         }
-        assert_eq!(disk.open(&digest).unwrap().verified, Verified::NOT_YET);
-        disk.verified(&digest);
-        assert!(disk.open(&digest).unwrap().verified.is_known());
+        let object = disk.open(&digest).unwrap();
+        assert!(!object.mark.is_verified());
+        disk.verified(&digest, &object);
+        assert!(disk.open(&digest).unwrap().mark.is_verified());
     }
 }
 

@@ -120,6 +120,35 @@ async fn a_file_that_is_cut_under_a_reader_is_not_noticed() {
 }
 
 #[tokio::test]
+async fn a_file_that_is_cut_while_it_is_sent_is_not_noticed() {
+    let registry = Registry::start().await;
+    // More than the sockets take, so that sending is before the place where the file is cut.
+    let content = Content::generated(2, 16 * MIB);
+    let digest = registry.with_blob(content.clone());
+    let cachalot = Cachalot::configured(&registry, NO_SCRUB).await;
+    assert!(cachalot.get(&path(&digest)).await.is_complete);
+    let before = registry.gets("/blobs/").len();
+    for range in [None, Some("bytes=1-"), Some("bytes=1-16777214")] {
+        // A fill that still writes is another source.
+        while cachalot.fills_under_way() > 0 {
+            tokio::task::yield_now().await;
+        }
+        let headers = range.map(|range| ("range", range));
+        let mut reader = cachalot.open("GET", &path(&digest), headers.as_slice()).await;
+        let first = reader.read(1000).await.unwrap();
+        open(&file(&cachalot, &digest)).set_len(12 * MIB + 5).unwrap();
+        let rest = reader.finish().await;
+        let from = u64::from(range.is_some());
+        let to = if range.is_some_and(|range| !range.ends_with('-')) { 16 * MIB - 1 } else { 16 * MIB };
+        assert!(rest.is_complete, "{range:?}");
+        assert!([first, rest.body.to_vec()].concat() == content.read(from, to - from), "{range:?}");
+    }
+    assert!(registry.gets("/blobs/").len() >= before + 3);
+    assert_eq!(cachalot.metric(r#"cachalot_evictions_total{reason="unreadable",tier="disk"}"#), 3);
+    cachalot.finish().await;
+}
+
+#[tokio::test]
 async fn the_scrub_finds_what_readers_of_ranges_do_not() {
     let more = More { store: "scrub_rate = \"1GiB\"", ..More::default() };
     let ground = Ground::new(more, flip).await;

@@ -26,6 +26,8 @@ pub(crate) enum Reach {
     ToEnd,
     /// Up to this offset (exclusive), not withheld.
     Until(u64),
+    /// Up to this offset (exclusive), the last bytes before it withheld until the digest of the whole is known good.
+    Vetted(u64),
     /// To the blob's end, not withheld: the verifier's own reading.
     Unverified,
 }
@@ -60,7 +62,7 @@ impl Follower {
     /// Follows `fill` from `start` on, for a client.
     pub(crate) fn new(interest: Interest, start: u64, reach: Reach) -> Self {
         let fill = Arc::clone(interest.fill());
-        if start > 0 || matches!(reach, Reach::Until(_)) {
+        if start > 0 || matches!(reach, Reach::Until(_) | Reach::Vetted(_)) {
             fill.readers.scatter();
         }
         Self::enter(fill, Some(interest), start, reach)
@@ -74,7 +76,7 @@ impl Follower {
     fn enter(fill: Arc<Fill>, interest: Option<Interest>, cursor: u64, reach: Reach) -> Self {
         let progress = fill.progress.subscribe();
         let end = match reach {
-            Reach::Until(end) => end,
+            Reach::Until(end) | Reach::Vetted(end) => end,
             Reach::ToEnd => u64::MAX,
             // What the verifier waits for comes for its own sake.
             Reach::Unverified => 0,
@@ -117,7 +119,7 @@ impl Follower {
     /// hand: [`Follower::next`] has them.
     pub(crate) async fn next_file_piece(&mut self) -> Option<Piece> {
         let Step::Read { limit, from: Source::Disk } = self.step() else { return None };
-        let piece = Piece::of_file(self.fill.ground.content()?, self.cursor..self.cursor + limit)?;
+        let piece = Piece::of_file(self.fill.ground.content()?, self.cursor..self.cursor + limit, || None)?;
         tokio::task::coop::consume_budget().await;
         self.cursor += piece.len();
         self.fill.readers.read(&self.place, self.cursor);
@@ -149,7 +151,7 @@ impl Follower {
             return Step::Fail(Arc::clone(why));
         }
         let end = match self.reach {
-            Reach::Until(end) => Some(end),
+            Reach::Until(end) | Reach::Vetted(end) => Some(end),
             Reach::ToEnd | Reach::Unverified => progress.size_bytes,
         };
         let is_verified = matches!(progress.phase, Phase::Verified);
@@ -159,7 +161,8 @@ impl Follower {
         let gap = progress.present.first_gap(self.cursor);
         let readable = match self.reach {
             Reach::ToEnd if !is_verified => gap.min(progress.size_bytes.unwrap_or(gap).saturating_sub(WITHHELD_BYTES)),
-            Reach::ToEnd | Reach::Until(_) | Reach::Unverified => gap.min(end.unwrap_or(gap)),
+            Reach::Vetted(end) if !is_verified => gap.min(end.saturating_sub(WITHHELD_BYTES)),
+            Reach::ToEnd | Reach::Until(_) | Reach::Vetted(_) | Reach::Unverified => gap.min(end.unwrap_or(gap)),
         };
         if readable <= self.cursor {
             // What passes through the window in order comes to this reader much too late.

@@ -96,6 +96,8 @@ impl FillTask {
         }
         let look = move || {
             let object = store.peek(&digest).or_else(|| store.open(&digest));
+            // What this process has not read yet may be what brought the reader here: it does not stand for verified bytes.
+            let object = object.filter(|object| object.mark.is_verified());
             let left = if object.is_none() { store.resume(&digest) } else { None };
             Ok::<_, std::io::Error>((object, left))
         };

@@ -15,6 +15,12 @@ impl Bench {
         bench.restart(fault, false).await
     }
 
+    /// Lets the stored blob count as verified.
+    fn trust(&self) {
+        let object = self.disk.open(&self.digest()).unwrap();
+        self.disk.verified(&self.digest(), &object);
+    }
+
     fn file(&self) -> PathBuf {
         let encoded = self.digest().encoded();
         self.directory.path().join("layer/sha256").join(&encoded[..2]).join(encoded)
@@ -71,7 +77,7 @@ async fn a_rotten_blob_never_ends_and_the_next_request_fetches_it_anew() {
 #[tokio::test]
 async fn a_good_blob_is_checked_once_in_a_process_and_then_trusted() {
     let bench = Bench::stored_before(MIB, DiskFault::None).await;
-    let verified = || bench.disk.open(&bench.digest()).unwrap().verified.is_known();
+    let verified = || bench.disk.open(&bench.digest()).unwrap().mark.is_verified();
     assert!(!verified());
     let answer = bench.open().await;
     assert!(read(answer.range(ByteRange { start: 0, end: MIB - 2 })).await.1);
@@ -91,7 +97,7 @@ async fn what_was_fetched_in_this_process_is_trusted_at_once() {
     let bench = Bench::new(ScriptedOrigin::new(blob(MIB)));
     assert!(read(bench.open().await.from(0)).await.1);
     assert_eq!(bench.tasks.drain(Duration::from_secs(20)).await, 0);
-    assert!(bench.disk.open(&bench.digest()).unwrap().verified.is_known());
+    assert!(bench.disk.open(&bench.digest()).unwrap().mark.is_verified());
     bench.settle().await;
 }
 
@@ -109,10 +115,7 @@ async fn readers_of_a_rotten_file_do_not_drop_the_one_that_replaced_it() {
     assert!(!read(late).await.1);
     assert!(bench.is_stored());
     assert_eq!((bench.mismatches(), bench.evicted("corrupt")), (1, 1));
-    // A reader who doubts it has it checked again, no more.
-    assert!(!bench.disk.open(&bench.digest()).unwrap().verified.is_known());
-    assert!(read(bench.open().await.from(0)).await.1);
-    assert!(bench.disk.open(&bench.digest()).unwrap().verified.is_known());
+    assert!(bench.disk.open(&bench.digest()).unwrap().mark.is_verified());
     drop(first);
     bench.settle().await;
 }
@@ -136,7 +139,7 @@ async fn a_disk_that_fails_in_the_middle_is_not_noticed() {
             let name = format!("{start}..{end:?} failing at {at}, verified: {is_verified}");
             let bench = Bench::stored_before(2 * MIB, DiskFault::ReadFails { at }).await;
             if is_verified {
-                bench.disk.verified(&bench.digest());
+                bench.trust();
             }
             let before = bench.transfers();
             let answer = bench.open().await;
@@ -207,6 +210,42 @@ async fn a_file_that_was_cut_before_the_start_is_found_and_its_shortness_is_visi
     let (bytes, complete) = read(answer.from(0)).await;
     assert!(!complete && (bytes.len() as u64) < told);
     assert!(read(bench.open().await.from(0)).await == (bench.blob.to_vec(), true));
+    drop(answer);
+    bench.settle().await;
+}
+
+#[tokio::test]
+async fn a_piece_of_a_file_that_fails_comes_from_the_upstream_and_is_good_if_the_body_must_be() {
+    // A wrong byte of the upstream, outside of the piece; whether the body runs to the blob's end; whether the piece is completed.
+    for (wrong, is_whole, completes) in [(false, true, true), (true, true, false), (true, false, true)] {
+        let bench = Bench::stored_before(2 * MIB, DiskFault::None).await;
+        bench.trust();
+        if wrong {
+            bench.origin.faults.lock().unwrap().push_back(Fault::WrongByteAt(MIB));
+        }
+        let answer = bench.open().await;
+        let mut body = if is_whole { answer.from(0) } else { answer.range(ByteRange { start: 0, end: 2 * MIB - 2 }) };
+        let Some(Ok(Piece::File { range, rescue: Some(rescue), .. })) = body.next_piece().await else {
+            panic!("not a piece of a file");
+        };
+        std::fs::File::options().write(true).open(bench.file()).unwrap().set_len(0).unwrap();
+        let expected = bench.blob[..usize::try_from(range.end).unwrap()].to_vec();
+        let (bytes, is_complete) = read(rescue.body(range)).await;
+        assert!(is_complete == completes && expected.starts_with(&bytes), "wrong: {wrong}, whole: {is_whole}");
+        assert!(completes == (bytes == expected));
+        drop((answer, body));
+        bench.settle().await;
+    }
+}
+
+#[tokio::test]
+async fn a_fill_takes_nothing_over_that_was_not_verified_in_this_process() {
+    let bench = Bench::stored_before(MIB, DiskFault::OpenFailsOnce).await;
+    bench.flip(MIB - 1);
+    let before = bench.transfers();
+    let answer = bench.open().await;
+    assert!(read(answer.from(0)).await == (bench.blob.to_vec(), true));
+    assert_eq!(bench.transfers(), before + 1);
     drop(answer);
     bench.settle().await;
 }
