@@ -592,9 +592,10 @@ async fn a_refused_range_does_not_end_the_fill() {
 
 #[tokio::test]
 async fn a_blob_of_unknown_length_is_streamed_verified_and_kept() {
-    let bench = Bench::new(ScriptedOrigin::new(blob(MIB + 3)).faults([Fault::NoLength]));
+    let bench = Bench::new(ScriptedOrigin::new(blob(MIB + 3)).paced().faults([Fault::NoLength]));
     let answer = bench.open().await;
     assert_eq!(answer.size_bytes, None);
+    bench.origin.pace.close();
     assert!(read(answer.from(0)).await == (bench.blob.to_vec(), true));
     drop(answer);
     let again = bench.open().await;
