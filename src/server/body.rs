@@ -15,6 +15,10 @@ use super::socket::{Outbox, Rescue};
 use crate::cache::{BlobBody, BodyError, Piece};
 use crate::telemetry::sentence;
 
+/// Bytes that one body sends before others have their turn, when neither the disk nor the client makes it wait: without this a
+/// fast client keeps a worker for itself, and who has just come waits for its first byte.
+const TURN_BYTES: u64 = 512 * 1024;
+
 /// The body of an answer.
 pub(super) struct Body {
     content: Content,
@@ -114,8 +118,12 @@ pub(super) fn chunks(body: BlobBody) -> BoxStream<'static, Result<Bytes, BodyErr
 
 /// Returns the chunks of a blob's body, stand-ins among them for what lies in files.
 fn pieces(body: BlobBody, outbox: Outbox) -> BoxStream<'static, Result<Bytes, BodyError>> {
-    stream::unfold((body, outbox), |(mut body, outbox)| async move {
+    stream::unfold((body, outbox, 0), |(mut body, outbox, turn)| async move {
+        if turn >= TURN_BYTES {
+            tokio::task::yield_now().await;
+        }
         let next = body.next_piece().await?;
+        let turn = turn % TURN_BYTES + next.as_ref().map_or(0, Piece::len);
         let chunk = next.map(|piece| match piece {
             Piece::Bytes(bytes) => bytes,
             Piece::File { file, range, rescue } => {
@@ -123,7 +131,7 @@ fn pieces(body: BlobBody, outbox: Outbox) -> BoxStream<'static, Result<Bytes, Bo
                 outbox.put(file, range, rescue)
             }
         });
-        Some((chunk, (body, outbox)))
+        Some((chunk, (body, outbox, turn)))
     })
     .boxed()
 }

@@ -8,6 +8,7 @@ mod freshness;
 mod harness;
 mod herd;
 mod lifecycle;
+mod prefetch;
 mod ranges;
 mod readme;
 mod registry;
