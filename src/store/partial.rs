@@ -39,6 +39,8 @@ pub(super) struct DiskPartial {
     /// Set while a record is being written: one writer at a time, and nobody waits for another's.
     is_recording: AtomicBool,
     committed: AtomicBool,
+    /// Changed with `recorded` locked: a record that is still being written then counts for nothing.
+    is_discarded: AtomicBool,
 }
 
 impl DiskPartial {
@@ -86,6 +88,7 @@ impl DiskPartial {
             resumed,
             is_recording: AtomicBool::new(false),
             committed: AtomicBool::new(false),
+            is_discarded: AtomicBool::new(false),
         }
     }
 
@@ -145,14 +148,19 @@ impl Partial for DiskPartial {
         }
         let written = leftover::record(&self.path, self.class, size_bytes, present);
         if written.is_ok() {
-            *self.recorded() = Some((size_bytes, present.clone()));
+            let mut recorded = self.recorded();
+            if !self.is_discarded.load(Ordering::Acquire) {
+                *recorded = Some((size_bytes, present.clone()));
+            }
         }
         self.is_recording.store(false, Ordering::Release);
         written.map_err(|source| self.disk.failed(StoreOperation::Write, &self.path, source))
     }
 
     fn discard(&self) {
-        *self.recorded() = None;
+        let mut recorded = self.recorded();
+        self.is_discarded.store(true, Ordering::Release);
+        *recorded = None;
     }
 
     fn commit(&self, size_bytes: u64) -> Result<(), StoreError> {

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
-use super::{BlobStore, Class, Damage, Disk, Ledger, Memory, Options, StoreError};
+use super::{BlobStore, Class, Damage, Disk, Ledger, Memory, Options, Present, StoreError};
 use crate::oci::Digest;
 use crate::telemetry::{Metrics, StoreErrorReason};
 
@@ -57,6 +57,22 @@ fn what_was_put_is_found_whole_and_nothing_else_is() {
         store.put(&digest, Class::Metadata, &bytes).unwrap();
         let object = store.open(&digest).unwrap();
         assert_eq!((object.size_bytes, object.read_all().unwrap()), (3 * KIB, bytes));
+    });
+}
+
+#[test]
+fn a_record_that_comes_after_the_bytes_were_found_wrong_keeps_nothing() {
+    each(|store, root| {
+        let (digest, bytes) = content(3, 8 * KIB);
+        let partial = store.begin(&digest, Class::Layer, Some(8 * KIB)).unwrap();
+        partial.write_at(0, &[bytes]).unwrap();
+        partial.discard();
+        let mut present = Present::default();
+        present.insert(0..8 * KIB);
+        partial.checkpoint(8 * KIB, &present).unwrap();
+        drop(partial);
+        assert!(store.resume(&digest).is_none());
+        assert_eq!(partials(root), 0);
     });
 }
 
