@@ -44,7 +44,7 @@ enum Fault {
 
 /// One blob, given out chunk by chunk as permits allow.
 #[derive(Debug)]
-struct ScriptedOrigin {
+pub(super) struct ScriptedOrigin {
     name: UpstreamName,
     blob: Bytes,
     faults: Mutex<VecDeque<Fault>>,
@@ -66,7 +66,7 @@ const LIMITS: FillLimits = FillLimits { fills: 8, bytes: 1024 * MIB, unattended:
 const PARALLEL: Parallel = Parallel { connections: 4, from_bytes: 32 * MIB };
 
 impl ScriptedOrigin {
-    fn new(blob: Bytes) -> Self {
+    pub(super) fn new(blob: Bytes) -> Self {
         let pace = Arc::new(Semaphore::new(0));
         pace.close();
         Self {

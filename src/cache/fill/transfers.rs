@@ -53,6 +53,8 @@ pub(super) struct Transfers<'a> {
     honours_ranges: bool,
     fruitless: u32,
     not_before: Instant,
+    /// Nothing was scheduled because of a pause: when it is over, that must be made up for.
+    is_held: bool,
     began: Instant,
     /// Bytes that were there before the first transfer.
     resumed_bytes: u64,
@@ -72,6 +74,7 @@ impl<'a> Transfers<'a> {
             honours_ranges: first.honours_ranges,
             fruitless: 0,
             not_before: now,
+            is_held: false,
             began: now,
             resumed_bytes: task.fill().progress.borrow().present.len_bytes(),
             widened: None,
@@ -84,17 +87,19 @@ impl<'a> Transfers<'a> {
 
     /// Waits until there may be something to start: a transfer ended or is about to, or a pause is over.
     pub(super) async fn changed(&mut self) -> Result<(), Arc<FillError>> {
-        let (not_before, is_pausing) = (self.not_before, self.is_pausing());
+        let (not_before, is_held) = (self.not_before, self.is_held);
         tokio::select! {
             Some(ended) = self.running.next() => self.ended(ended),
             () = self.board.ending() => Ok(()),
-            () = sleep_until(not_before), if is_pausing => Ok(()),
+            // Not asked of the clock again: the pause may be over since `schedule` asked.
+            () = sleep_until(not_before), if is_held => Ok(()),
         }
     }
 
     /// Starts what should be under way and is not.
     pub(super) fn schedule(&mut self) {
-        if self.is_pausing() {
+        self.is_held = self.is_pausing();
+        if self.is_held {
             return;
         }
         let fill = Arc::clone(self.task.fill());
@@ -241,4 +246,56 @@ impl<'a> Transfers<'a> {
 fn pause(fruitless: u32) -> Duration {
     let bound = RESUME_PAUSE.saturating_mul(1 << fruitless.saturating_sub(1).min(16)).min(RESUME_PAUSE_MAX);
     bound.mul_f64(0.5 + fastrand::f64() / 2.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::{advance, timeout};
+
+    use super::super::bounds::{Bounds, FillLimits};
+    use super::super::{FillKey, Inflight, Joined, Phase};
+    use super::*;
+    use crate::cache::tests::ScriptedOrigin;
+    use crate::oci::Digest;
+    use crate::store::{Buffers, Class, Disk, Options};
+    use crate::telemetry::{Metrics, Trigger};
+    use crate::upstream::Origin;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_that_ends_between_the_look_and_the_wait_is_not_waited_for_for_ever() {
+        let directory = tempfile::tempdir().unwrap();
+        let origin = Arc::new(ScriptedOrigin::new(vec![7; 100].into()));
+        let metrics = Arc::new(Metrics::new(std::slice::from_ref(origin.name())).unwrap());
+        let options = Options {
+            root: directory.path().to_owned(),
+            capacity_bytes: 1024,
+            metadata_capacity_bytes: 1024,
+            min_free_bytes: 0,
+        };
+        let (disk, _ledger) = Disk::open(options, Arc::clone(&metrics)).unwrap();
+        let key = FillKey { upstream: origin.name().clone(), digest: Digest::sha256(&[7; 100]) };
+        let make = || Fill::new(key.clone(), "app".parse().unwrap(), Buffers::default());
+        let Joined::Lead(_interest, lead) = Inflight::default().join(&key, make) else { panic!("there is no other") };
+        let task = FillTask {
+            lead,
+            metrics: metrics.upstream(origin.name()),
+            origin,
+            store: Arc::new(disk),
+            class: Class::Layer,
+            bounds: [(); 2].map(|()| Bounds::new(FillLimits { fills: 1, bytes: 1024, unattended: 1 })),
+            parallel: Parallel { connections: 1, from_bytes: 0 },
+            learned: Arc::default(),
+            trigger: Trigger::Client,
+            from: 0,
+        };
+        task.fill().progress.send_modify(|progress| progress.phase = Phase::Streaming);
+        let mut transfers = Transfers::begin(&task, Opened { transfer: None, size_bytes: None, honours_ranges: false });
+        transfers.broken(UpstreamError::Truncated { received_bytes: 0, source: None }, false).unwrap();
+        transfers.schedule();
+        assert!(transfers.running.is_empty(), "it pauses");
+        advance(RESUME_PAUSE_MAX).await;
+        assert!(timeout(RESUME_PAUSE_MAX, transfers.changed()).await.is_ok(), "nothing would ever be started again");
+        transfers.schedule();
+        assert!(!transfers.running.is_empty());
+    }
 }
