@@ -696,6 +696,22 @@ async fn on_a_full_disk_a_late_client_gets_a_transfer_of_its_own() {
     bench.settle().await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn on_a_full_disk_a_client_that_does_not_read_holds_the_others_up_once() {
+    let bench = Bench::with_disk(ScriptedOrigin::new(blob(32 * MIB)).paced(), DiskFault::ReadOnly);
+    let (idle, busy) = (bench.open().await, bench.open().await);
+    let mut idle = idle.from(0);
+    let busy = tokio::spawn(read(busy.from(0)));
+    bench.origin.pace.close();
+    assert!(idle.next().await.is_some_and(|next| next.is_ok()));
+    let began = tokio::time::Instant::now();
+    assert!(busy.await.unwrap() == (bench.blob.to_vec(), true));
+    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+    let (bytes, complete) = read(idle).await;
+    assert!(!complete, "{}", bytes.len());
+    bench.settle().await;
+}
+
 #[tokio::test]
 async fn wrong_bytes_are_never_complete_on_a_full_disk_either() {
     let origin = ScriptedOrigin::new(blob(9 * MIB)).paced().faults([Fault::WrongByteAt(2 * MIB)]);

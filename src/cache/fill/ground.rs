@@ -155,13 +155,14 @@ impl Fill {
                 return true;
             }
             self.readers.close();
-            self.ground.window.trim(self.readers.slowest().unwrap_or(u64::MAX));
+            let slowest = self.readers.slowest(self.ground.window.lost_until());
+            self.ground.window.trim(slowest.unwrap_or(u64::MAX));
             if self.ground.window.len_bytes() < WINDOW_BYTES {
                 return true;
             }
             if timeout_at(patience, moved.changed()).await.is_err() {
                 let oldest_kept = self.ground.window.end().saturating_sub(WINDOW_BYTES / 2);
-                self.ground.window.trim(oldest_kept);
+                self.ground.window.give_up(oldest_kept);
             }
         }
     }

@@ -94,9 +94,11 @@ impl Readers {
         wishes
     }
 
-    /// Returns the cursor of the reader that is furthest behind.
-    pub(super) fn slowest(&self) -> Option<u64> {
-        self.slots().readers.values().map(|reader| reader.cursor.load(Ordering::Acquire)).min()
+    /// Returns the cursor of the reader that is furthest behind of those that stand at `from` or after it.
+    pub(super) fn slowest(&self, from: u64) -> Option<u64> {
+        let slots = self.slots();
+        let cursors = slots.readers.values().map(|reader| reader.cursor.load(Ordering::Acquire));
+        cursors.filter(|cursor| *cursor >= from).min()
     }
 
     /// Notes that somebody reads elsewhere than from the first byte to the last.

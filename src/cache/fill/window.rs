@@ -23,6 +23,8 @@ struct Held {
     len_bytes: u64,
     /// The offset after the last byte that passed.
     end: u64,
+    /// The offset after the last byte that was dropped before every reader had passed.
+    lost_until: u64,
 }
 
 impl Window {
@@ -52,15 +54,22 @@ impl Window {
         }
     }
 
-    /// Drops whole chunks that lie below `offset`.
+    /// Drops whole chunks that lie below `offset`, which all readers have passed.
     pub(super) fn trim(&self, offset: u64) {
+        self.held().trim(offset);
+    }
+
+    /// Drops whole chunks that lie below `offset`, whoever still waits for them.
+    pub(super) fn give_up(&self, offset: u64) {
         let mut held = self.held();
-        while let Some((start, chunk)) = held.chunks.front()
-            && start + chunk.len() as u64 <= offset
-        {
-            held.len_bytes -= chunk.len() as u64;
-            held.chunks.pop_front();
+        if let Some(lost_until) = held.trim(offset) {
+            held.lost_until = lost_until;
         }
+    }
+
+    /// Returns where a reader must stand at the least: what it would need before is nowhere any more.
+    pub(super) fn lost_until(&self) -> u64 {
+        self.held().lost_until
     }
 
     /// Returns at most `limit` bytes at `offset`, or `None` when they are not held.
@@ -75,6 +84,21 @@ impl Window {
 
     fn held(&self) -> MutexGuard<'_, Held> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Held {
+    /// Drops whole chunks that lie below `offset`, and returns where the last of them ended.
+    fn trim(&mut self, offset: u64) -> Option<u64> {
+        let mut dropped = None;
+        while let Some((start, chunk)) = self.chunks.front()
+            && start + chunk.len() as u64 <= offset
+        {
+            dropped = Some(start + chunk.len() as u64);
+            self.len_bytes -= chunk.len() as u64;
+            self.chunks.pop_front();
+        }
+        dropped
     }
 }
 
