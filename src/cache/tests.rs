@@ -220,6 +220,10 @@ enum DiskFault {
     ReadFails {
         at: u64,
     },
+    /// Reads of the first object that is begun fail with EIO from this offset on, also when it is resumed.
+    PartialReadFails {
+        at: u64,
+    },
 }
 
 #[derive(Debug)]
@@ -266,6 +270,18 @@ impl ReadAt for FaultyFile {
 struct FaultyPartial {
     partial: Arc<dyn Partial>,
     fault: DiskFault,
+    is_sound: bool,
+}
+
+impl FaultyPartial {
+    fn check(&self, offset: u64, buffer: &[u8]) -> std::io::Result<()> {
+        match self.fault {
+            DiskFault::PartialReadFails { at } if !self.is_sound && offset + buffer.len() as u64 > at => {
+                Err(rustix::io::Errno::IO.into())
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 fn disk_error(kind: std::io::ErrorKind) -> StoreError {
@@ -303,12 +319,14 @@ impl BlobStore for FaultyStore {
             return Err(disk_error(std::io::ErrorKind::ReadOnlyFilesystem));
         }
         let partial = self.disk.begin(digest, class, size_bytes)?;
-        Ok(Arc::new(FaultyPartial { partial, fault: self.fault }))
+        let is_faulty = matches!(self.fault, DiskFault::PartialReadFails { .. });
+        let is_sound = !is_faulty || self.replaced.swap(true, Ordering::SeqCst);
+        Ok(Arc::new(FaultyPartial { partial, fault: self.fault, is_sound }))
     }
 
     fn resume(&self, digest: &Digest) -> Option<Arc<dyn Partial>> {
         let partial = self.disk.resume(digest)?;
-        Some(Arc::new(FaultyPartial { partial, fault: self.fault }))
+        Some(Arc::new(FaultyPartial { partial, fault: self.fault, is_sound: false }))
     }
 
     fn verified(&self, digest: &Digest, object: &Object) {
@@ -333,7 +351,8 @@ impl Partial for FaultyPartial {
             | DiskFault::FullBeyond(_)
             | DiskFault::CrashBeforeRename
             | DiskFault::OpenFailsOnce
-            | DiskFault::ReadFails { .. } => {}
+            | DiskFault::ReadFails { .. }
+            | DiskFault::PartialReadFails { .. } => {}
         }
         self.partial.write_at(offset, chunks)
     }
@@ -360,10 +379,12 @@ impl Partial for FaultyPartial {
 
 impl ReadAt for FaultyPartial {
     fn read_now(&self, offset: u64, buffer: &mut [u8]) -> std::io::Result<Option<usize>> {
+        self.check(offset, buffer)?;
         self.partial.read_now(offset, buffer)
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> std::io::Result<usize> {
+        self.check(offset, buffer)?;
         self.partial.read_at(offset, buffer)
     }
 
@@ -669,6 +690,18 @@ async fn whatever_the_disk_does_clients_get_their_bytes_and_each_is_sent_once() 
         assert_eq!(bench.is_stored(), is_stored, "{fault:?}");
         bench.settle().await;
     }
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_back_is_not_left_for_the_next_fill() {
+    let bench = Bench::with_disk(ScriptedOrigin::new(blob(3 * MIB)), DiskFault::PartialReadFails { at: 2 * MIB });
+    let (bytes, complete) = read(bench.open().await.from(0)).await;
+    assert!(!complete, "{}", bytes.len());
+    while bench.cache.fills_under_way() > 0 {
+        tokio::task::yield_now().await;
+    }
+    assert!(read(bench.open().await.from(0)).await == (bench.blob.to_vec(), true));
+    bench.settle().await;
 }
 
 #[tokio::test]

@@ -97,7 +97,7 @@ pub trait Partial: ReadAt {
     /// Records which bytes are present, so that a later fill goes on from there; they have been written before.
     fn checkpoint(&self, size_bytes: u64, present: &Present) -> Result<(), StoreError>;
 
-    /// Leaves nothing to a later fill: the bytes are wrong.
+    /// Leaves nothing to a later fill, whatever is recorded from here on: the bytes are wrong, or cannot be read.
     fn discard(&self);
 
     /// Makes the object durable and visible. The caller has verified all `size_bytes` of it.

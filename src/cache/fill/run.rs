@@ -204,7 +204,9 @@ impl FillTask {
                     match &verdict {
                         Ok(()) => transfers.judge(),
                         Err(Unverified::Failed(_)) => transfers.distrust_senders(),
-                        Err(Unverified::Moot(_) | Unverified::Unreadable(_)) => {}
+                        // The next fill could not read it either.
+                        Err(Unverified::Unreadable(_)) => self.discard(),
+                        Err(Unverified::Moot(_)) => {}
                     }
                     return verdict.map_err(Unverified::into_fill_error);
                 }
@@ -241,6 +243,12 @@ impl FillTask {
             partial.discard();
         } else {
             self.fill().checkpoint().await;
+        }
+    }
+
+    fn discard(&self) {
+        if let Some(partial) = self.fill().ground.partial() {
+            partial.discard();
         }
     }
 
