@@ -156,7 +156,8 @@ impl Follower {
         };
         let is_verified = matches!(progress.phase, Phase::Verified);
         if end.is_some_and(|end| self.cursor >= end) {
-            return Step::End;
+            // Of nothing there is no tail to withhold: the end itself waits.
+            return if self.reach == Reach::ToEnd && !is_verified { Step::Wait } else { Step::End };
         }
         let gap = progress.present.first_gap(self.cursor);
         let readable = match self.reach {

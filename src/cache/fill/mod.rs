@@ -106,13 +106,19 @@ impl Fill {
         }
     }
 
-    /// Waits until the upstream has said yes, and returns the blob's length if it is known (P-44).
+    /// Waits until the upstream has said yes, and returns the blob's length if it is known (P-44). That there is nothing in it is not
+    /// taken for granted: an answer of that length is complete at once.
     ///
     /// # Errors
     /// Why the fill failed before its first byte, or since.
     pub(super) async fn started(&self) -> Result<Option<u64>, Arc<FillError>> {
         let mut progress = self.progress.subscribe();
-        let told = progress.wait_for(|progress| !matches!(progress.phase, Phase::Connecting)).await;
+        let told = progress.wait_for(|progress| match progress.phase {
+            Phase::Connecting => false,
+            Phase::Streaming => progress.size_bytes != Some(0),
+            Phase::Verified | Phase::Failed(_) => true,
+        });
+        let told = told.await;
         match told {
             Ok(progress) => match &progress.phase {
                 Phase::Failed(why) => Err(Arc::clone(why)),
@@ -161,4 +167,28 @@ pub enum FillError {
     Abandoned,
     #[error("the fill was stopped")]
     Aborted,
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn that_there_is_nothing_is_told_when_the_digest_says_so() {
+        let key = FillKey { upstream: "registry.test".parse().unwrap(), digest: Digest::sha256(b"") };
+        let make = || Fill::new(key.clone(), "app".parse().unwrap(), Buffers::default());
+        let Joined::Lead(interest, lead) = Inflight::default().join(&key, make) else { panic!("there is no other") };
+        let moves_to = |phase| {
+            lead.fill().progress.send_modify(|progress| (progress.phase, progress.size_bytes) = (phase, Some(0)));
+        };
+        moves_to(Phase::Streaming);
+        let mut follower = Follower::new(interest.clone(), 0, Reach::ToEnd);
+        assert!(lead.fill().started().now_or_never().is_none(), "an empty answer would be complete");
+        assert!(follower.next().now_or_never().is_none(), "the body would be complete");
+        moves_to(Phase::Verified);
+        assert_eq!(lead.fill().started().await.unwrap(), Some(0));
+        assert!(follower.next().await.is_none());
+    }
 }
