@@ -1,5 +1,6 @@
 //! The cache over a scripted origin and a store with faults: no sockets.
 
+mod deceit;
 mod rot;
 
 use std::collections::VecDeque;
@@ -36,6 +37,14 @@ enum Fault {
     WrongByteAt(u64),
     /// The length is not told.
     NoLength,
+    /// The length is not told, and everything breaks after that many bytes.
+    NoLengthCutAfter(u64),
+    /// The length is not told, and that many bytes come as if they were all.
+    NoLengthUpTo(u64),
+    /// The whole blob is said to be that many bytes, and so many come.
+    SaidToBe(u64),
+    /// The length is not told, and as many bytes more come after the blob's.
+    NoLengthAndMore(u64),
     /// A range is answered with the whole blob.
     IgnoreRange,
     /// The upstream refuses.
@@ -119,6 +128,16 @@ impl ScriptedOrigin {
             Some(Fault::NoLength) => {
                 (from, to, is_range) = (0, bytes.len() as u64, false);
                 size_bytes = None;
+            }
+            Some(Fault::NoLengthCutAfter(n)) => {
+                (from, to, is_range, size_bytes) = (0, bytes.len() as u64, false, None);
+                cut = Some(n);
+            }
+            Some(Fault::NoLengthUpTo(n)) => (from, to, is_range, size_bytes) = (0, n, false, None),
+            Some(Fault::SaidToBe(n)) => (from, to, is_range, size_bytes) = (0, n, false, Some(n)),
+            Some(Fault::NoLengthAndMore(n)) => {
+                bytes = [&bytes[..], &vec![0; usize::try_from(n).unwrap()]].concat().into();
+                (from, to, is_range, size_bytes) = (0, bytes.len() as u64, false, None);
             }
             Some(Fault::IgnoreRange) => (from, to, is_range) = (0, bytes.len() as u64, false),
             Some(Fault::Status(404)) => return Err(UpstreamError::NotFound { message: None }),

@@ -37,6 +37,11 @@ impl Present {
         self.run_at_or_after(from).map(|run| run.start.max(from))
     }
 
+    /// Returns the offset after the last byte that is present.
+    pub fn end(&self) -> u64 {
+        self.runs.last().map_or(0, |run| run.end)
+    }
+
     /// Returns how many bytes are present.
     pub fn len_bytes(&self) -> u64 {
         self.runs.iter().map(|run| run.end - run.start).sum()
@@ -87,6 +92,7 @@ mod tests {
             let next = (from..80).find(|at| model[*at]);
             prop_assert_eq!(present.first_gap(probe), gap as u64);
             prop_assert_eq!(present.next_present(probe), next.map(|at| at as u64));
+            prop_assert_eq!(present.end(), model.iter().rposition(|byte| *byte).map_or(0, |last| last as u64 + 1));
             prop_assert_eq!(present.len_bytes(), model.iter().filter(|byte| **byte).count() as u64);
             prop_assert!(present.runs.windows(2).all(|pair| pair[0].end < pair[1].start));
         }

@@ -182,13 +182,19 @@ impl Transfer {
 
     /// The length is what the first answer said; a later one that says otherwise is another object (P-67).
     fn agree_on_size(&self, opened: &BlobTransfer) -> Result<(), UpstreamError> {
-        let known = self.fill.progress.borrow().size_bytes;
+        let (known, present_end) = {
+            let progress = self.fill.progress.borrow();
+            (progress.size_bytes, progress.present.end())
+        };
         match (known, opened.size_bytes) {
             (Some(known), Some(told)) if known != told => {
                 Err(UpstreamError::Protocol { reason: format!("size changed from {known} to {told} bytes") })
             }
             _ if opened.start > self.fetch.start => {
                 Err(UpstreamError::Protocol { reason: "answer starts after what was asked for".into() })
+            }
+            (None, Some(told)) if told < present_end => {
+                Err(UpstreamError::Protocol { reason: format!("{told} bytes in all, {present_end} were sent") })
             }
             (None, Some(told)) => {
                 self.fill.progress.send_modify(|progress| progress.size_bytes = Some(told));
@@ -284,6 +290,8 @@ impl Transfer {
         self.fill.progress.send_modify(|progress| match (self.fetch.end, progress.size_bytes) {
             (Some(end), _) => short = at < end,
             (None, Some(size)) => short = at < size,
+            // What readers have of a longer one cannot be taken back.
+            (None, None) if at < progress.present.end() => short = true,
             // The end of an unannounced body is the blob's size (U-62); the digest tells whether it is the true end.
             (None, None) => progress.size_bytes = Some(at),
         });
