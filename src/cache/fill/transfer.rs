@@ -237,7 +237,8 @@ impl Transfer {
             let end = *at + len;
             if self.size().is_some_and(|size| end > size) {
                 let error = UpstreamError::Protocol { reason: "more bytes than the announced size".into() };
-                return Some(Ended::Broken { error, progressed: true });
+                // It would send them again: no progress, or this would go on for ever.
+                return Some(Ended::Broken { error, progressed: false });
             }
             let stop = self.fetch.end.unwrap_or(u64::MAX);
             let mut from = (*at).max(self.fetch.start);

@@ -12,3 +12,12 @@ async fn a_blob_is_never_shorter_than_what_was_sent_of_it() {
         bench.settle().await;
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_upstream_that_sends_too_much_is_given_up() {
+    let faults = std::iter::once(Fault::CutAfter(100 * KIB)).chain([Fault::NoLengthAndMore(5); 50]);
+    let bench = Bench::new(ScriptedOrigin::new(blob(900 * KIB)).faults(faults));
+    let body = tokio::time::timeout(Duration::from_mins(10), read(bench.open().await.from(0))).await;
+    assert!(body.is_ok_and(|(_, complete)| !complete), "asked {} times", bench.origin.asked().len());
+    bench.settle().await;
+}
