@@ -764,6 +764,18 @@ async fn on_a_full_disk_a_client_that_does_not_read_holds_the_others_up_once() {
     bench.settle().await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_the_disk_does_not_take_is_not_kept_in_memory_for_a_client_that_does_not_read() {
+    let bench = Bench::with_disk(ScriptedOrigin::new(blob(3 * MIB)), DiskFault::ReadOnly);
+    let mut body = bench.open().await.from(0);
+    assert!(body.next().await.is_some_and(|next| next.is_ok()));
+    let began = tokio::time::Instant::now();
+    assert_eq!(bench.tasks.drain(Duration::from_mins(1)).await, 0);
+    assert!(began.elapsed() >= Duration::from_secs(10), "a client that reads slowly gets some time");
+    assert!(!read(body).await.1, "the bytes are still there");
+    bench.settle().await;
+}
+
 #[tokio::test]
 async fn wrong_bytes_are_never_complete_on_a_full_disk_either() {
     let origin = ScriptedOrigin::new(blob(9 * MIB)).paced().faults([Fault::WrongByteAt(2 * MIB)]);

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::window::{WINDOW_BYTES, Window};
 use super::{Fill, Progress};
@@ -143,6 +143,30 @@ impl Fill {
         }
     }
 
+    /// Waits until all readers have passed what the window still holds, or do not move any more: its memory belongs to the fill, and
+    /// ends with its place.
+    pub(super) async fn empty_window(&self) {
+        let mut moved = self.readers.watch();
+        while self.ground.window.len_bytes() > 0 {
+            self.drop_passed();
+            if self.ground.window.len_bytes() > 0 && timeout(SLOWEST_READER_PATIENCE, moved.changed()).await.is_err() {
+                self.drop_window();
+            }
+        }
+    }
+
+    /// Drops what the window holds, whoever still waits for it.
+    pub(super) fn drop_window(&self) {
+        self.ground.window.give_up(u64::MAX);
+    }
+
+    /// Drops what all readers have passed.
+    fn drop_passed(&self) {
+        self.readers.close();
+        let slowest = self.readers.slowest(self.ground.window.lost_until());
+        self.ground.window.trim(slowest.unwrap_or(u64::MAX));
+    }
+
     /// Waits until the window has room; false when no client wants the bytes any more.
     async fn wait_for_window(&self) -> bool {
         let patience = Instant::now() + SLOWEST_READER_PATIENCE;
@@ -154,9 +178,7 @@ impl Fill {
             if self.ground.window.len_bytes() < WINDOW_BYTES {
                 return true;
             }
-            self.readers.close();
-            let slowest = self.readers.slowest(self.ground.window.lost_until());
-            self.ground.window.trim(slowest.unwrap_or(u64::MAX));
+            self.drop_passed();
             if self.ground.window.len_bytes() < WINDOW_BYTES {
                 return true;
             }

@@ -142,6 +142,8 @@ impl Fill {
 
     fn fail(&self, why: Arc<FillError>) {
         self.progress.send_modify(|progress| progress.phase = Phase::Failed(why));
+        // Nobody reads it from here on, but who does not read at all would keep it.
+        self.drop_window();
     }
 }
 

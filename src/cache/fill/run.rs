@@ -84,6 +84,7 @@ impl FillTask {
         streamed?;
         self.fill().progress.send_modify(|progress| progress.phase = Phase::Verified);
         self.commit().await;
+        self.fill().empty_window().await;
         Ok(())
     }
 
