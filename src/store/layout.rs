@@ -81,15 +81,15 @@ impl Layout {
         self.partials().join(format!("{}-{}.{number}", digest.algorithm().as_str(), digest.encoded()))
     }
 
-    /// Calls `visit` for every object; what is not named like one is passed over.
+    /// Calls `visit` for every object; what is not named like one is passed over, and so is what cannot be read: one bad sector
+    /// hides no more than itself.
     pub(super) fn scan(&self, mut visit: impl FnMut(Found)) -> io::Result<()> {
         for class in CLASSES {
             for algorithm in ALGORITHMS {
                 for fan in fs::read_dir(self.shelf(class, algorithm))? {
-                    for entry in fs::read_dir(fan?.path())? {
-                        if let Some(found) = found(class, algorithm, &entry?)? {
-                            visit(found);
-                        }
+                    let path = fan?.path();
+                    if let Err(error) = scan_fan(class, algorithm, &path, &mut visit) {
+                        tracing::warn!(path = %path.display(), %error, "a part of the store cannot be scanned");
                     }
                 }
             }
@@ -128,6 +128,17 @@ pub(super) fn make_directory(path: &Path) -> io::Result<()> {
 /// Returns whole seconds since the epoch.
 pub(super) fn seconds(time: SystemTime) -> u64 {
     time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+fn scan_fan(class: Class, algorithm: Algorithm, path: &Path, visit: &mut impl FnMut(Found)) -> io::Result<()> {
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        match found(class, algorithm, &entry) {
+            Ok(found) => found.into_iter().for_each(&mut *visit),
+            Err(error) => tracing::warn!(path = %entry.path().display(), %error, "an object cannot be scanned"),
+        }
+    }
+    Ok(())
 }
 
 fn found(class: Class, algorithm: Algorithm, entry: &fs::DirEntry) -> io::Result<Option<Found>> {

@@ -137,7 +137,7 @@ pub(super) fn forget(path: &Path) {
     let _meaningless = fs::remove_file(record_path(path));
 }
 
-/// Finds what can be gone on with, and removes everything else.
+/// Finds what can be gone on with, and removes everything else that can be removed.
 pub(super) fn collect(layout: &Layout) -> io::Result<Vec<Found>> {
     let mut kept = HashMap::<Digest, Found>::new();
     let boot = fs::read_to_string(BOOT_ID).unwrap_or_default();
@@ -148,11 +148,11 @@ pub(super) fn collect(layout: &Layout) -> io::Result<Vec<Found>> {
         match named.and_then(|(digest, _)| found(digest, &path, boot.trim())) {
             Some(found) => {
                 if let Some(other) = kept.insert(found.digest, found) {
-                    remove(&other.path)?;
+                    clear(&other.path, remove);
                 }
             }
             None if is_companion => {}
-            None => remove(&path)?,
+            None => clear(&path, remove),
         }
     }
     remove_strays(layout)?;
@@ -165,10 +165,17 @@ fn remove_strays(layout: &Layout) -> io::Result<()> {
         let path = entry?.path();
         let is_stray_record = has_suffix(&path, RECORD) && !path.with_extension("").exists();
         if has_suffix(&path, DRAFT) || is_stray_record {
-            fs::remove_file(&path)?;
+            clear(&path, |path| fs::remove_file(path));
         }
     }
     Ok(())
+}
+
+/// Removes what is of no use; where that fails it lies there until the next start, and is no reason not to serve.
+fn clear(path: &Path, remove: impl FnOnce(&Path) -> io::Result<()>) {
+    if let Err(error) = remove(path) {
+        tracing::warn!(path = %path.display(), %error, "what an unfinished fill left stays on disk");
+    }
 }
 
 fn found(digest: Digest, path: &Path, boot: &str) -> Option<Found> {

@@ -312,3 +312,20 @@ fn files_are_for_this_user_only_and_links_are_not_followed() {
     std::os::unix::fs::symlink(&elsewhere, &path).unwrap();
     assert!(!holds(&disk, &digest), "S-44");
 }
+
+#[test]
+fn what_cannot_be_read_or_removed_hides_nothing_beside_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let known = put(&disk(options(directory.path())).0, 1, 30 * KIB);
+    // Where a directory is expected, and where a file is.
+    for stray in ["layer/sha256/0", "layer/sha256/zz", "metadata/sha256/0"] {
+        std::fs::write(directory.path().join(stray), b"stray").unwrap();
+    }
+    std::fs::create_dir_all(directory.path().join("partial/stray/more")).unwrap();
+    let (disk, _ledger) = disk(options(directory.path()));
+    disk.scan().unwrap();
+    assert!(disk.is_absent(&content(2, 1).0) && !disk.is_absent(&known));
+    // As much as fits only without what was there.
+    disk.put(&content(3, 90 * KIB).0, Class::Layer, &content(3, 90 * KIB).1).unwrap();
+    assert!(!holds(&disk, &known));
+}
