@@ -2,9 +2,10 @@
 //!
 //! A buffer travels to the socket as [`Bytes`] and comes back to the pool when the last reference to it is dropped.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
+use crossbeam_queue::ArrayQueue;
 
 /// Bytes in one buffer, and so in one chunk of a body at the most.
 ///
@@ -16,25 +17,22 @@ pub const CHUNK_BYTES: usize = 64 * 1024;
 const FREE_MAX: usize = 256;
 
 /// A pool of buffers of [`CHUNK_BYTES`] each; cheap to clone.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Buffers {
-    // A plain mutex: held for a push or a pop only.
-    free: Arc<Mutex<Vec<Box<[u8]>>>>,
+    free: Arc<ArrayQueue<Box<[u8]>>>,
+}
+
+impl Default for Buffers {
+    fn default() -> Self {
+        Self { free: Arc::new(ArrayQueue::new(FREE_MAX)) }
+    }
 }
 
 impl Buffers {
     /// Takes a buffer from the pool, or makes one.
     pub fn take(&self) -> Buffer {
-        let reused = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let bytes = reused.unwrap_or_else(|| vec![0; CHUNK_BYTES].into_boxed_slice());
+        let bytes = self.free.pop().unwrap_or_else(|| vec![0; CHUNK_BYTES].into_boxed_slice());
         Buffer { bytes, filled: 0, pool: self.clone() }
-    }
-
-    fn give_back(&self, bytes: Box<[u8]>) {
-        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        if free.len() < FREE_MAX {
-            free.push(bytes);
-        }
     }
 }
 
@@ -68,7 +66,8 @@ impl AsRef<[u8]> for Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        self.pool.give_back(std::mem::take(&mut self.bytes));
+        // One more than the pool keeps is freed.
+        let _one_too_many = self.pool.free.push(std::mem::take(&mut self.bytes));
     }
 }
 
@@ -84,8 +83,8 @@ mod tests {
         let bytes = buffer.into_bytes(3);
         let tail = bytes.slice(1..);
         drop(bytes);
-        assert_eq!((pool.free.lock().unwrap().len(), &tail[..]), (0, &b"bc"[..]));
+        assert_eq!((pool.free.len(), &tail[..]), (0, &b"bc"[..]));
         drop(tail);
-        assert_eq!(pool.free.lock().unwrap().len(), 1);
+        assert_eq!(pool.free.len(), 1);
     }
 }

@@ -42,12 +42,14 @@ impl Damage {
 impl Disk {
     /// Drops an object that was found damaged and is marked so; false when what is stored is not that object any more. Blocks.
     pub(super) fn discard_in(&self, class: Class, digest: &Digest, mark: Mark, damage: Damage) -> bool {
-        let Some(victim) = self.list(class, |recency| recency.remove_marked(digest, mark)) else { return false };
+        let Some(victim) = self.shelf(class).list(digest, |recency| recency.remove_marked(digest, mark)) else {
+            return false;
+        };
         if let Damage::Unreadable(reason) = damage {
             self.metrics().storage().failed(StoreOperation::Read, reason);
         }
         if !self.unlink_one(class, &victim, damage.evict_reason()) {
-            self.condemn(class, digest);
+            self.shelf(class).condemn(digest);
         }
         self.refresh_gauges();
         true
@@ -64,7 +66,7 @@ impl Disk {
 
     /// Takes an object off the list whose file is gone; false when it has come back. Blocks.
     pub(super) fn forget_missing(&self, class: Class, digest: &Digest, mark: Mark) -> bool {
-        let is_gone = self.list(class, |recency| recency.remove_marked(digest, mark)).is_some();
+        let is_gone = self.shelf(class).list(digest, |recency| recency.remove_marked(digest, mark)).is_some();
         if is_gone {
             self.ledger().forget(digest);
         }

@@ -5,20 +5,22 @@
 //! The order of use is exact in memory; on disk it is the modification time, written when it is older than [`RECENCY_GRAIN`],
 //! so that a restart knows the order to that grain. A start serves at once; the scan that learns sizes and order runs beside it.
 
-use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use super::layout::{self, CLASSES, Layout, seconds};
+use super::layout::{self, CLASSES, Layout};
 use super::ledger::Ledger;
 use super::leftover::{self, Leftover, Leftovers};
 use super::object::{Content, Object};
 use super::partial::DiskPartial;
-use super::recency::{Opened, Recency, Victim};
-use super::{BlobStore, Class, Damage, Partial, StoreError};
+use super::recency::{Opened, Victim};
+use super::reservation::Reservation;
+use super::shelves::{Shelf, Shelves};
+use super::time::Time;
+use super::{BlobStore, Class, Damage, Mark, Partial, StoreError};
 use crate::oci::Digest;
 use crate::telemetry::{EvictReason, Kind, Metrics, StoreErrorReason, StoreOperation, Tier, sentence};
 
@@ -50,34 +52,10 @@ struct Inner {
     options: Options,
     ledger: Arc<Ledger>,
     metrics: Arc<Metrics>,
-    // A plain mutex: held for list operations only, never over I/O.
-    shelves: Mutex<Shelves>,
+    shelves: Shelves,
     leftovers: Leftovers,
     /// The lists are complete: what they do not hold is not there.
     is_scanned: AtomicBool,
-}
-
-#[derive(Debug, Default)]
-struct Shelves {
-    layers: Shelf,
-    metadata: Shelf,
-}
-
-#[derive(Debug, Default)]
-struct Shelf {
-    recency: Recency,
-    reserved_bytes: u64,
-    /// Damaged objects that cannot be removed from a disk that takes no writes: absent until they are replaced.
-    condemned: HashSet<Digest>,
-}
-
-impl Shelves {
-    fn of(&mut self, class: Class) -> &mut Shelf {
-        match class {
-            Class::Layer => &mut self.layers,
-            Class::Metadata => &mut self.metadata,
-        }
-    }
 }
 
 impl Disk {
@@ -93,14 +71,14 @@ impl Disk {
         })?;
         let ledger = Arc::new(Ledger::open(&layout.ledger())?);
         metrics.storage().capacity(Tier::Disk, options.capacity_bytes.saturating_add(options.metadata_capacity_bytes));
-        let (shelves, leftovers) = (Mutex::default(), Leftovers::default());
+        let shelves = Shelves::new(options.capacity_bytes, options.metadata_capacity_bytes);
         let disk = Self(Arc::new(Inner {
             layout,
             options,
             ledger: Arc::clone(&ledger),
             metrics,
             shelves,
-            leftovers,
+            leftovers: Leftovers::default(),
             is_scanned: AtomicBool::new(false),
         }));
         disk.collect_leftovers()?;
@@ -113,7 +91,7 @@ impl Disk {
         let all =
             leftover::collect(layout).map_err(|error| self.failed(StoreOperation::Open, &layout.partials(), error))?;
         for found in all {
-            match self.reserve(found.class, found.size_bytes) {
+            match self.reserve_for(found.class, found.size_bytes, found.present.len_bytes()) {
                 Ok(reservation) => {
                     let leftover::Found { digest, path, class, size_bytes, present } = found;
                     self.leave(
@@ -156,12 +134,12 @@ impl Disk {
         self.0.layout.scan(|found| all.push(found))?;
         all.sort_unstable_by_key(|found| found.last_use);
         for class in CLASSES {
-            let count = all.iter().filter(|found| found.class == class).count();
-            self.list(class, |recency| recency.reserve(count));
+            let of_class = all.iter().filter(|found| found.class == class);
+            self.shelf(class).expect(of_class.map(|found| &found.digest));
         }
         // The hottest first; what has been listed is given back, or else everything would be in memory twice.
         while let Some(layout::Found { class, digest, size_bytes, last_use }) = all.pop() {
-            self.list(class, |recency| recency.insert_coldest(digest, size_bytes, last_use));
+            self.shelf(class).list(&digest, |recency| recency.insert_coldest(digest, size_bytes, last_use));
             if all.len() % SCAN_RELEASE == 0 {
                 all.shrink_to_fit();
             }
@@ -174,13 +152,17 @@ impl Disk {
     /// Removes the coldest objects until every budget and `min_free` are kept. Blocks.
     pub fn sweep(&self) {
         self.expire_leftovers(leftover::AGE_MAX);
-        for class in [Class::Layer, Class::Metadata] {
-            if let Ok(victims) = self.claim(class, 0) {
+        for class in CLASSES {
+            if let Some(victims) = self.shelf(class).claim(0, 0) {
                 self.unlink(class, &victims, EvictReason::Capacity);
             }
         }
-        if let Err(error) = self.keep_min_free(0) {
-            tracing::debug!(%error, "the file system has less free space than min_free, and nothing is left to remove");
+        match self.keep_min_free() {
+            Ok(true) => {}
+            Ok(false) => {
+                tracing::debug!("the file system has less free than min_free, and removing all would not change that");
+            }
+            Err(error) => tracing::debug!(error = sentence(&error), "the free space is not known"),
         }
         self.refresh_gauges();
     }
@@ -188,14 +170,9 @@ impl Disk {
     /// Brings the storage gauges up to date: one `statvfs`.
     pub fn refresh_gauges(&self) {
         let storage = self.0.metrics.storage();
-        let (used, layers, metadata) = {
-            let mut shelves = self.shelves();
-            let used = [Class::Layer, Class::Metadata].map(|class| shelves.of(class).recency.used_bytes());
-            (used.iter().sum(), shelves.layers.recency.len(), shelves.metadata.recency.len())
-        };
-        storage.used(Tier::Disk, used);
-        storage.objects(Tier::Disk, Kind::Blob, layers as u64);
-        storage.objects(Tier::Disk, Kind::ManifestDigest, metadata as u64);
+        storage.used(Tier::Disk, self.0.shelves.used_bytes());
+        storage.objects(Tier::Disk, Kind::Blob, self.shelf(Class::Layer).len() as u64);
+        storage.objects(Tier::Disk, Kind::ManifestDigest, self.shelf(Class::Metadata).len() as u64);
         if let Ok((available, size)) = self.space() {
             storage.filesystem(available, size);
         }
@@ -210,33 +187,30 @@ impl Disk {
     /// # Errors
     /// `NoRoom` when the budget or the file system cannot hold them even so; then nothing is removed for this budget.
     pub(super) fn reserve(&self, class: Class, bytes: u64) -> Result<Reservation, StoreError> {
-        let reserved = self.try_reserve(class, bytes);
+        let reserved = self.reserve_for(class, bytes, 0);
         // Room is worth more than a head start.
         if reserved.is_err() && self.expire_leftovers(Duration::ZERO) {
-            self.try_reserve(class, bytes)
+            self.reserve_for(class, bytes, 0)
         } else {
             reserved
         }
     }
 
-    fn try_reserve(&self, class: Class, bytes: u64) -> Result<Reservation, StoreError> {
-        let victims = self.claim(class, bytes)?;
-        let reservation = Reservation { disk: self.clone(), class, bytes };
+    /// Reserves `bytes`, of which so many are on the file system already.
+    fn reserve_for(&self, class: Class, bytes: u64, written_bytes: u64) -> Result<Reservation, StoreError> {
+        let no_room = || StoreError::NoRoom { needed_bytes: bytes };
+        let victims = self.shelf(class).claim(bytes, written_bytes).ok_or_else(no_room)?;
+        let reservation = Reservation::of_claimed(self.clone(), class, bytes, written_bytes);
         self.unlink(class, &victims, EvictReason::Capacity);
-        self.keep_min_free(bytes)?;
-        Ok(reservation)
+        if self.keep_min_free()? { Ok(reservation) } else { Err(no_room()) }
     }
 
     /// Enters a committed object, the hottest of its budget.
     pub(super) fn committed(&self, class: Class, digest: Digest, size_bytes: u64) {
-        let now = seconds(SystemTime::now());
-        let (other_class, other) = {
-            let mut shelves = self.shelves();
-            shelves.of(class).recency.insert(digest, size_bytes, now);
-            shelves.of(class).condemned.remove(&digest);
-            let other_class = class.other();
-            (other_class, shelves.of(other_class).recency.remove(&digest))
-        };
+        let (shelf, other_class) = (self.shelf(class), class.other());
+        shelf.list(&digest, |recency| recency.insert(digest, size_bytes, Time::now()));
+        shelf.pardon(&digest);
+        let other = self.shelf(other_class).list(&digest, |recency| recency.remove(&digest));
         if let Some(other) = other {
             // It could not be opened, or else it had not been fetched anew.
             let path = self.0.layout.object(other_class, &other.digest);
@@ -257,60 +231,33 @@ impl Disk {
         self.0.metrics.storage().operated(operation, began.elapsed());
     }
 
-    /// Adds `bytes` to what is reserved and takes the coldest objects off the list until the budget holds.
-    fn claim(&self, class: Class, bytes: u64) -> Result<Vec<Victim>, StoreError> {
-        let budget = match class {
-            Class::Layer => self.0.options.capacity_bytes,
-            Class::Metadata => self.0.options.metadata_capacity_bytes,
-        };
-        let mut shelves = self.shelves();
-        let shelf = shelves.of(class);
-        let reserved = shelf.reserved_bytes.saturating_add(bytes);
-        if reserved > budget {
-            return Err(StoreError::NoRoom { needed_bytes: bytes });
-        }
-        shelf.reserved_bytes = reserved;
-        let mut victims = Vec::new();
-        while shelf.recency.used_bytes().saturating_add(reserved) > budget
-            && let Some(victim) = shelf.recency.pop_coldest()
-        {
-            victims.push(victim);
-        }
-        Ok(victims)
-    }
-
-    /// Removes the coldest layers, then the coldest metadata, until `bytes` more leave `min_free` on the file system.
-    fn keep_min_free(&self, bytes: u64) -> Result<(), StoreError> {
+    /// Removes the coldest layers, then the coldest metadata, until what is reserved leaves `min_free` on the file system; false, with
+    /// nothing removed, when removing all would not do.
+    fn keep_min_free(&self) -> Result<bool, StoreError> {
+        // In this order, what is written meanwhile counts twice rather than not at all.
+        let to_come = self.0.shelves.unwritten_bytes();
         let root = self.0.layout.root();
         let (available, _) = self.space().map_err(|source| self.failed(StoreOperation::Open, root, source))?;
-        let mut missing = self.0.options.min_free_bytes.saturating_add(bytes).saturating_sub(available);
-        let held: u64 = {
-            let mut shelves = self.shelves();
-            [Class::Layer, Class::Metadata].map(|class| shelves.of(class).recency.used_bytes()).iter().sum()
-        };
-        if missing > held {
-            return Err(StoreError::NoRoom { needed_bytes: bytes });
+        let mut missing = self.0.options.min_free_bytes.saturating_add(to_come).saturating_sub(available);
+        if missing > self.0.shelves.used_bytes() {
+            return Ok(false);
         }
-        for class in [Class::Layer, Class::Metadata] {
+        for class in CLASSES {
             while missing > 0
-                && let Some(victim) = self.pop_coldest(class)
+                && let Some(victim) = self.shelf(class).pop_coldest()
             {
                 missing = missing.saturating_sub(victim.size_bytes);
                 self.unlink(class, &[victim], EvictReason::MinFree);
             }
         }
-        Ok(())
-    }
-
-    fn pop_coldest(&self, class: Class) -> Option<Victim> {
-        self.shelves().of(class).recency.pop_coldest()
+        Ok(true)
     }
 
     fn unlink(&self, class: Class, victims: &[Victim], reason: EvictReason) {
-        let now = seconds(SystemTime::now());
+        let now = Time::now();
         for victim in victims {
             if self.unlink_one(class, victim, reason) {
-                let idle = Duration::from_secs(now.saturating_sub(victim.last_use));
+                let idle = now.since(victim.last_use);
                 self.0.metrics.storage().victim_idle(Tier::Disk, idle);
             }
         }
@@ -333,14 +280,12 @@ impl Disk {
         true
     }
 
-    /// Looks into the list of one budget, or changes it.
-    pub(super) fn list<T>(&self, class: Class, work: impl FnOnce(&mut Recency) -> T) -> T {
-        work(&mut self.shelves().of(class).recency)
+    pub(super) fn shelf(&self, class: Class) -> &Shelf {
+        self.0.shelves.of(class)
     }
 
-    /// Lets an object count as absent although its file cannot be removed.
-    pub(super) fn condemn(&self, class: Class, digest: &Digest) {
-        self.shelves().of(class).condemned.insert(*digest);
+    pub(super) fn shelves(&self) -> &Shelves {
+        &self.0.shelves
     }
 
     pub(super) fn ledger(&self) -> &Ledger {
@@ -351,29 +296,26 @@ impl Disk {
         &self.0.metrics
     }
 
+    fn is_scanned(&self) -> bool {
+        self.0.is_scanned.load(Ordering::Acquire)
+    }
+
     /// Returns the bytes free for us, and the size of the file system.
     fn space(&self) -> io::Result<(u64, u64)> {
         space_at(self.0.layout.root())
     }
 
-    fn shelves(&self) -> MutexGuard<'_, Shelves> {
-        self.0.shelves.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn open_in(&self, class: Class, digest: &Digest) -> io::Result<Object> {
-        let known = {
-            let mut shelves = self.shelves();
-            let shelf = shelves.of(class);
-            if shelf.condemned.contains(digest) {
-                return Err(io::ErrorKind::NotFound.into());
-            }
-            shelf.recency.mark(digest)
-        };
+        let shelf = self.shelf(class);
+        if shelf.is_condemned(digest) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let known = shelf.list(digest, |recency| recency.mark(digest));
         let file = layout::open(&self.0.layout.object(class, digest))?;
         let metadata = file.metadata()?;
         let now = SystemTime::now();
         let size_bytes = metadata.len();
-        let mark = match self.list(class, |recency| recency.opened(*digest, size_bytes, seconds(now))) {
+        let mark = match shelf.list(digest, |recency| recency.opened(digest, size_bytes, now.into())) {
             Opened::Whole(mark) if known.is_some_and(|known| known.is_same_file(mark)) => mark,
             // Another file was put in its place since the look, before or after the opening: this one is to be read with care.
             Opened::Whole(mark) => known.unwrap_or(mark).unverified(),
@@ -381,6 +323,9 @@ impl Disk {
                 return Err(self.discard_resized(class, digest, mark, size_bytes));
             }
             Opened::Resized(_) => return Err(io::ErrorKind::NotFound.into()),
+            // Evicted, or not entered yet: listing it would list what is gone.
+            Opened::Unknown if self.is_scanned() => Mark::UNLISTED,
+            Opened::Unknown => shelf.list(digest, |recency| recency.insert_found(*digest, size_bytes, now.into())),
         };
         // What a crash of the machine leaves most often.
         if size_bytes == 0 && Digest::of(digest.algorithm(), b"") != *digest {
@@ -402,7 +347,7 @@ pub fn prepare(root: &Path) -> Result<u64, StoreError> {
 }
 
 /// Returns the bytes available and the size in bytes of the file system that holds `path`.
-fn space_at(path: &Path) -> io::Result<(u64, u64)> {
+pub(super) fn space_at(path: &Path) -> io::Result<(u64, u64)> {
     let stat = rustix::fs::statvfs(path)?;
     Ok((stat.f_bavail.saturating_mul(stat.f_frsize), stat.f_blocks.saturating_mul(stat.f_frsize)))
 }
@@ -413,16 +358,16 @@ impl BlobStore for Disk {
     }
 
     fn is_absent(&self, digest: &Digest) -> bool {
-        self.0.is_scanned.load(Ordering::Acquire)
+        self.is_scanned()
             && !self.0.leftovers.holds(digest)
-            && CLASSES.iter().all(|class| self.list(*class, |recency| recency.mark(digest).is_none()))
+            && CLASSES.iter().all(|class| self.shelf(*class).list(digest, |recency| recency.mark(digest).is_none()))
     }
 
     fn touch(&self, digest: &Digest) {
-        let now = seconds(SystemTime::now());
-        let mut shelves = self.shelves();
-        shelves.layers.recency.touch(digest, now);
-        shelves.metadata.recency.touch(digest, now);
+        let now = Time::now();
+        for class in CLASSES {
+            self.shelf(class).list(digest, |recency| recency.touch(digest, now));
+        }
     }
 
     fn open(&self, digest: &Digest) -> Option<Object> {
@@ -461,52 +406,13 @@ impl BlobStore for Disk {
     }
 
     fn verified(&self, digest: &Digest, object: &Object) {
-        let now = seconds(SystemTime::now());
-        let mut shelves = self.shelves();
+        let now = Time::now();
         for class in CLASSES {
-            shelves.of(class).recency.verified(digest, object.mark, now);
+            self.shelf(class).list(digest, |recency| recency.verified(digest, object.mark, now));
         }
     }
 
     fn discard(&self, digest: &Digest, object: &Object, damage: Damage) -> bool {
         CLASSES.iter().any(|class| self.discard_in(*class, digest, object.mark, damage))
-    }
-}
-
-/// Bytes set aside in a budget; dropping it gives them back.
-#[derive(Debug)]
-pub(super) struct Reservation {
-    disk: Disk,
-    class: Class,
-    bytes: u64,
-}
-
-impl Reservation {
-    pub(super) fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
-    /// Gives back what it holds: the object is counted by its size from here on.
-    pub(super) fn release(&mut self) {
-        let bytes = std::mem::take(&mut self.bytes);
-        let mut shelves = self.disk.shelves();
-        let shelf = shelves.of(self.class);
-        shelf.reserved_bytes = shelf.reserved_bytes.saturating_sub(bytes);
-    }
-
-    /// Hands over what it holds.
-    pub(super) fn take(&mut self) -> Self {
-        Self { disk: self.disk.clone(), class: self.class, bytes: std::mem::take(&mut self.bytes) }
-    }
-
-    /// Takes over what `other` holds.
-    pub(super) fn absorb(&mut self, mut other: Self) {
-        self.bytes += std::mem::take(&mut other.bytes);
-    }
-}
-
-impl Drop for Reservation {
-    fn drop(&mut self) {
-        self.release();
     }
 }

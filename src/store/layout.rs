@@ -21,6 +21,7 @@ use std::time::SystemTime;
 use rustix::fs::OFlags;
 
 use super::Class;
+use super::time::Time;
 use crate::oci::{Algorithm, Digest};
 
 /// In the order in which an object is looked for.
@@ -40,8 +41,8 @@ pub(super) struct Found {
     pub(super) class: Class,
     pub(super) digest: Digest,
     pub(super) size_bytes: u64,
-    /// Seconds since the epoch: the modification time, which the store keeps as the time of the last use.
-    pub(super) last_use: u64,
+    /// The modification time, which the store keeps as the time of the last use.
+    pub(super) last_use: Time,
 }
 
 impl Layout {
@@ -125,11 +126,6 @@ pub(super) fn make_directory(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
-/// Returns whole seconds since the epoch.
-pub(super) fn seconds(time: SystemTime) -> u64 {
-    time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
-}
-
 fn scan_fan(class: Class, algorithm: Algorithm, path: &Path, visit: &mut impl FnMut(Found)) -> io::Result<()> {
     for entry in fs::read_dir(path)? {
         let entry = entry?;
@@ -150,7 +146,7 @@ fn found(class: Class, algorithm: Algorithm, entry: &fs::DirEntry) -> io::Result
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         other => other?,
     };
-    let last_use = metadata.modified().map_or(0, seconds);
+    let last_use = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH).into();
     Ok(metadata.is_file().then_some(Found { class, digest, size_bytes: metadata.len(), last_use }))
 }
 

@@ -20,7 +20,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::StoreError;
-use super::layout::seconds;
+use super::time::Time;
 use crate::oci::{Algorithm, Digest, MediaType, RepositoryName, Tag, UpstreamName};
 
 const ENTRIES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("entries");
@@ -174,7 +174,7 @@ impl Ledger {
             }
         };
         tags.sort_unstable();
-        let oldest_kept = seconds(now.checked_sub(TAG_KEPT).unwrap_or(SystemTime::UNIX_EPOCH));
+        let oldest_kept = Time::from(now.checked_sub(TAG_KEPT).unwrap_or(SystemTime::UNIX_EPOCH)).seconds();
         let surplus = tags.len().saturating_sub(TAGS_MAX);
         for (place, (checked_at, key)) in tags.into_iter().enumerate() {
             if place >= surplus && checked_at >= oldest_kept {
@@ -322,7 +322,7 @@ impl StoredTag {
             digest: entry.digest.to_string(),
             media_type: entry.media_type.to_string(),
             size_bytes: entry.size_bytes,
-            checked_at: seconds(entry.checked_at),
+            checked_at: Time::from(entry.checked_at).seconds(),
         }
     }
 

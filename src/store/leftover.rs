@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::disk::Reservation;
 use super::layout::{Layout, create_file, split_partial};
+use super::reservation::Reservation;
 use super::{Class, Present};
 use crate::oci::Digest;
 

@@ -17,6 +17,9 @@ impl Mark {
     /// Of what is in memory, where it does not rot.
     pub(super) const IN_MEMORY: Self = Self(1 << NUMBER_BITS);
 
+    /// Of a file that is on no list.
+    pub(super) const UNLISTED: Self = Self(0);
+
     /// Of nothing: never due.
     pub(super) const FREE: Self = Self(u32::MAX);
 

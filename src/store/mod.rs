@@ -26,7 +26,10 @@ mod object;
 mod partial;
 mod present;
 mod recency;
+mod reservation;
 mod scrub;
+mod shelves;
+mod time;
 
 use std::fmt;
 use std::io;

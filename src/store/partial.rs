@@ -13,9 +13,10 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::disk::{Disk, Reservation};
+use super::disk::Disk;
 use super::leftover::{self, Leftover};
 use super::object::ReadAt;
+use super::reservation::Reservation;
 use super::{Class, Partial, Present, StoreError, layout};
 use crate::oci::Digest;
 use crate::telemetry::StoreOperation;
@@ -138,6 +139,7 @@ impl Partial for DiskPartial {
             written.map_err(|source| self.disk.failed(StoreOperation::Write, &self.path, source))?;
             at += chunk.len() as u64;
         }
+        self.reservation().wrote(len);
         self.disk.operated(StoreOperation::Write, began);
         Ok(())
     }

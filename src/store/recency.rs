@@ -9,6 +9,7 @@ use std::hash::{BuildHasher, RandomState};
 use hashbrown::HashTable;
 
 use super::mark::Mark;
+use super::time::Time;
 use crate::oci::Digest;
 
 /// The objects of one budget, coldest first.
@@ -30,8 +31,7 @@ pub(super) struct Recency {
 struct Node {
     digest: Digest,
     size_bytes: u64,
-    /// Seconds since the epoch.
-    last_use: u64,
+    last_use: Time,
     colder: Option<u32>,
     hotter: Option<u32>,
     /// [`Mark::FREE`] for a node that is free.
@@ -43,13 +43,14 @@ struct Node {
 pub(super) struct Victim {
     pub digest: Digest,
     pub size_bytes: u64,
-    /// Seconds since the epoch.
-    pub last_use: u64,
+    pub last_use: Time,
 }
 
 /// What the list knows of an object that was found on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Opened {
+    /// Nothing.
+    Unknown,
     /// As large as it should be, as far as is known.
     Whole(Mark),
     /// Not as large as it was when it was stored or scanned.
@@ -68,7 +69,7 @@ pub(super) enum Due {
 }
 
 impl Node {
-    fn new(digest: Digest, size_bytes: u64, last_use: u64, mark: Mark) -> Self {
+    fn new(digest: Digest, size_bytes: u64, last_use: Time, mark: Mark) -> Self {
         Self { digest, size_bytes, last_use, colder: None, hotter: None, mark }
     }
 }
@@ -84,25 +85,28 @@ impl Recency {
     }
 
     /// Adds an object that was verified just now as the hottest, in place of whatever had its digest.
-    pub(super) fn insert(&mut self, digest: Digest, size_bytes: u64, now: u64) {
+    pub(super) fn insert(&mut self, digest: Digest, size_bytes: u64, now: Time) {
         self.remove(&digest);
-        let mark = self.next_mark().verified_at(now);
+        let mark = self.next_mark().verified_at(now.seconds());
         self.insert_hottest(Node::new(digest, size_bytes, now, mark));
     }
 
-    /// Makes an object that was found on disk with `size_bytes` the hottest, adding it when it is new.
-    pub(super) fn opened(&mut self, digest: Digest, size_bytes: u64, now: u64) -> Opened {
-        let Some(number) = self.find(&digest) else {
-            let mark = self.next_mark();
-            self.insert_hottest(Node::new(digest, size_bytes, now, mark));
-            return Opened::Whole(mark);
-        };
+    /// Makes a known object, found on disk with `size_bytes`, the hottest.
+    pub(super) fn opened(&mut self, digest: &Digest, size_bytes: u64, now: Time) -> Opened {
+        let Some(number) = self.find(digest) else { return Opened::Unknown };
         let (known_bytes, mark) = (self.node(number).size_bytes, self.node(number).mark);
         if known_bytes != size_bytes {
             return Opened::Resized(mark);
         }
         self.make_hottest(number, now);
         Opened::Whole(mark)
+    }
+
+    /// Adds an object that was found on disk, and in use, as the hottest.
+    pub(super) fn insert_found(&mut self, digest: Digest, size_bytes: u64, now: Time) -> Mark {
+        let mark = self.next_mark();
+        self.insert_hottest(Node::new(digest, size_bytes, now, mark));
+        mark
     }
 
     /// Returns the mark of a known object.
@@ -116,7 +120,7 @@ impl Recency {
     }
 
     /// Adds an object found on disk as the coldest; one that is known already is left where it is.
-    pub(super) fn insert_coldest(&mut self, digest: Digest, size_bytes: u64, last_use: u64) {
+    pub(super) fn insert_coldest(&mut self, digest: Digest, size_bytes: u64, last_use: Time) {
         if self.find(&digest).is_none() {
             let mark = self.next_mark();
             let number = self.place(Node::new(digest, size_bytes, last_use, mark));
@@ -125,18 +129,18 @@ impl Recency {
     }
 
     /// Makes a known object the hottest; an unknown one is ignored.
-    pub(super) fn touch(&mut self, digest: &Digest, now: u64) {
+    pub(super) fn touch(&mut self, digest: &Digest, now: Time) {
         if let Some(number) = self.find(digest) {
             self.make_hottest(number, now);
         }
     }
 
     /// Notes that all bytes of the object that is marked so matched its digest just now.
-    pub(super) fn verified(&mut self, digest: &Digest, mark: Mark, now: u64) {
+    pub(super) fn verified(&mut self, digest: &Digest, mark: Mark, now: Time) {
         if let Some(number) = self.find(digest)
             && self.node(number).mark.is_same_file(mark)
         {
-            self.node_mut(number).mark = mark.verified_at(now);
+            self.node_mut(number).mark = mark.verified_at(now.seconds());
         }
     }
 
@@ -175,6 +179,11 @@ impl Recency {
         Some(Victim { digest: *digest, size_bytes, last_use })
     }
 
+    /// Returns when the coldest object was last used.
+    pub(super) fn coldest_use(&self) -> Option<Time> {
+        Some(self.node(self.coldest?).last_use)
+    }
+
     /// Takes the coldest object out of the list.
     pub(super) fn pop_coldest(&mut self) -> Option<Victim> {
         let digest = self.node(self.coldest?).digest;
@@ -199,7 +208,7 @@ impl Recency {
         }
     }
 
-    fn make_hottest(&mut self, number: u32, now: u64) {
+    fn make_hottest(&mut self, number: u32, now: Time) {
         self.detach(number);
         self.node_mut(number).last_use = now;
         self.attach_hottest(number);
@@ -267,6 +276,10 @@ mod tests {
 
     const HOUR: u64 = 3600;
 
+    fn at(seconds: u64) -> Time {
+        Time::from_seconds(seconds)
+    }
+
     fn digest(number: u8) -> Digest {
         Digest::Sha256([number; 32])
     }
@@ -279,13 +292,13 @@ mod tests {
     fn the_coldest_goes_first_and_objects_found_on_disk_are_colder_than_used_ones() {
         let mut recency = Recency::default();
         for number in [1, 2, 3] {
-            recency.insert(digest(number), 10, 5);
+            recency.insert(digest(number), 10, at(5));
         }
-        recency.insert_coldest(digest(4), 1, 2);
-        recency.insert_coldest(digest(5), 1, 1);
-        recency.insert_coldest(digest(1), 99, 1);
-        recency.touch(&digest(1), 6);
-        recency.touch(&digest(9), 6);
+        recency.insert_coldest(digest(4), 1, at(2));
+        recency.insert_coldest(digest(5), 1, at(1));
+        recency.insert_coldest(digest(1), 99, at(1));
+        recency.touch(&digest(1), at(6));
+        recency.touch(&digest(9), at(6));
         assert_eq!((recency.used_bytes(), recency.len()), (32, 5));
         assert_eq!(drain(&mut recency), [5, 4, 2, 3, 1]);
         assert_eq!((recency.used_bytes(), recency.len()), (0, 0));
@@ -300,19 +313,21 @@ mod tests {
     #[test]
     fn an_object_is_verified_when_it_is_stored_and_not_when_it_is_found() {
         let mut recency = Recency::default();
-        recency.insert(digest(1), 10, HOUR);
-        recency.insert_coldest(digest(2), 20, 3);
-        let opened = |recency: &mut Recency, number, size_bytes| match recency.opened(digest(number), size_bytes, 200) {
-            Opened::Whole(mark) => mark,
-            Opened::Resized(_) => panic!("resized"),
-        };
+        recency.insert(digest(1), 10, at(HOUR));
+        recency.insert_coldest(digest(2), 20, at(3));
+        let opened =
+            |recency: &mut Recency, number, size_bytes| match recency.opened(&digest(number), size_bytes, at(200)) {
+                Opened::Whole(mark) => mark,
+                other => panic!("{other:?}"),
+            };
         assert!(opened(&mut recency, 1, 10).is_verified());
-        let found = [opened(&mut recency, 2, 20), opened(&mut recency, 3, 30)];
+        assert_eq!(recency.opened(&digest(3), 30, at(200)), Opened::Unknown);
+        let found = [opened(&mut recency, 2, 20), recency.insert_found(digest(3), 30, at(200))];
         assert!(!found[0].is_verified() && !found[1].is_verified());
-        assert_eq!(recency.opened(digest(3), 29, 200), Opened::Resized(found[1]));
-        recency.verified(&digest(2), found[0], HOUR);
-        recency.verified(&digest(3), found[0], HOUR);
-        recency.touch(&digest(2), 400);
+        assert_eq!(recency.opened(&digest(3), 29, at(200)), Opened::Resized(found[1]));
+        recency.verified(&digest(2), found[0], at(HOUR));
+        recency.verified(&digest(3), found[0], at(HOUR));
+        recency.touch(&digest(2), at(400));
         assert!(opened(&mut recency, 2, 20).is_verified());
         assert!(!opened(&mut recency, 3, 30).is_verified(), "another file was");
         assert_eq!((recency.used_bytes(), recency.len()), (60, 3));
@@ -321,12 +336,12 @@ mod tests {
     #[test]
     fn what_has_come_in_its_place_is_not_removed() {
         let mut recency = Recency::default();
-        recency.insert(digest(1), 10, HOUR);
+        recency.insert(digest(1), 10, at(HOUR));
         let first = recency.mark(&digest(1)).unwrap();
-        recency.insert(digest(1), 10, HOUR);
+        recency.insert(digest(1), 10, at(HOUR));
         assert_eq!(recency.remove_marked(&digest(1), first), None);
         let second = recency.mark(&digest(1)).unwrap();
-        recency.verified(&digest(1), second, 5 * HOUR);
+        recency.verified(&digest(1), second, at(5 * HOUR));
         assert!(recency.remove_marked(&digest(1), second.unverified()).is_some(), "it is the same file");
         assert_eq!(recency.remove_marked(&digest(1), second), None);
     }
@@ -335,11 +350,11 @@ mod tests {
     fn a_look_for_what_is_due_passes_over_the_free_and_the_recently_verified() {
         let mut recency = Recency::default();
         for number in [1, 2, 3, 4] {
-            recency.insert_coldest(digest(number), 10, 5);
+            recency.insert_coldest(digest(number), 10, at(5));
         }
         recency.remove(&digest(1));
         let mark = recency.mark(&digest(2)).unwrap();
-        recency.verified(&digest(2), mark, 100 * HOUR);
+        recency.verified(&digest(2), mark, at(100 * HOUR));
         let all = |time| {
             let (mut from, mut found) = (0, Vec::new());
             loop {
@@ -368,18 +383,18 @@ mod tests {
                 let known = model.iter().position(|other| *other == number);
                 match (step, known) {
                     (0, _) => {
-                        recency.insert(digest(number), 7, 0);
+                        recency.insert(digest(number), 7, at(0));
                         model.retain(|other| *other != number);
                         model.push(number);
                     }
                     (1, known) => {
-                        recency.insert_coldest(digest(number), 7, 0);
+                        recency.insert_coldest(digest(number), 7, at(0));
                         if known.is_none() {
                             model.insert(0, number);
                         }
                     }
                     (2, known) => {
-                        recency.touch(&digest(number), 0);
+                        recency.touch(&digest(number), at(0));
                         if let Some(at) = known {
                             model.remove(at);
                             model.push(number);

@@ -1,7 +1,7 @@
 //! Scrubbing: reading every stored object again in the background, so that rot is found before a client meets it.
 //!
-//! A pass walks along the lists of the budgets, layers first, in the order of their nodes: after a start that is the order of use, the
-//! hottest first, and then what was stored since. It reads what was not verified in this process, or longer than [`PERIOD`] ago. What is
+//! A pass walks along the lists of the budgets, layers first, part by part in the order of their nodes: after a start that is the order
+//! of use, the hottest first, and then what was stored since. It reads what was not verified in this process, or longer than [`PERIOD`] ago. What is
 //! damaged is dropped; the next request fetches it anew.
 //!
 //! It stays out of the way: one object and one buffer at a time, at a bounded rate, and what it brings into the page cache it takes out
@@ -10,15 +10,16 @@
 use std::fs::File;
 use std::io;
 use std::num::NonZeroU64;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use rustix::fs::{Advice, fadvise};
 use tokio::time::{Instant, sleep};
 
 use super::disk::Disk;
-use super::layout::{self, CLASSES, seconds};
+use super::layout;
 use super::object::ReadAt;
 use super::recency::Due;
+use super::time::Time;
 use super::{Class, Damage, Mark, blocking};
 use crate::oci::{Digest, Hasher};
 use crate::telemetry::{MismatchSource, Scrubbed, StoreErrorReason, StoreOperation};
@@ -61,8 +62,8 @@ pub async fn scrub(disk: Disk, rate_bytes: u64) {
 async fn pass(disk: &Disk, pace: &mut Pace) {
     let mut round = Round::default();
     loop {
-        let now = seconds(SystemTime::now());
-        match round.next(now, |class, from, time| disk.list(class, |recency| recency.due(from, LOOKS, time))) {
+        let now = Time::now().seconds();
+        match round.next(now, |part, from, time| disk.shelves().due(part, from, LOOKS, time)) {
             Next::Object(candidate) => check(disk, &candidate, pace).await,
             Next::Look => tokio::task::yield_now().await,
             Next::Done => {
@@ -76,8 +77,8 @@ async fn pass(disk: &Disk, pace: &mut Pace) {
 /// Where a pass stands.
 #[derive(Debug, Default)]
 struct Round {
-    /// Which of [`CLASSES`].
-    shelf: usize,
+    /// Which part of the lists.
+    part: usize,
     node: usize,
 }
 
@@ -99,23 +100,23 @@ struct Candidate {
 }
 
 impl Round {
-    /// Decides what comes next at `now`, in seconds since the epoch. `look(class, from, time)` looks for an object that was not
-    /// verified since `time`, from node `from` on.
-    fn next(&mut self, now: u64, look: impl FnOnce(Class, usize, u64) -> Due) -> Next {
-        let Some(class) = CLASSES.get(self.shelf).copied() else { return Next::Done };
-        match look(class, self.node, now.saturating_sub(PERIOD.as_secs())) {
-            Due::Object { next, digest, mark } => {
+    /// Decides what comes next at `now`, in seconds since the epoch. `look(part, from, time)` looks for an object that was not
+    /// verified since `time`, from node `from` of that part of the lists on.
+    fn next(&mut self, now: u64, look: impl FnOnce(usize, usize, u64) -> Option<(Class, Due)>) -> Next {
+        match look(self.part, self.node, now.saturating_sub(PERIOD.as_secs())) {
+            Some((class, Due::Object { next, digest, mark })) => {
                 self.node = next;
                 Next::Object(Candidate { class, digest, mark })
             }
-            Due::None { next } => {
+            Some((_, Due::None { next })) => {
                 self.node = next;
                 Next::Look
             }
-            Due::End => {
-                *self = Self { shelf: self.shelf + 1, node: 0 };
+            Some((_, Due::End)) => {
+                *self = Self { part: self.part + 1, node: 0 };
                 Next::Look
             }
+            None => Next::Done,
         }
     }
 }
@@ -230,7 +231,7 @@ fn record(disk: &Disk, class: Class, digest: &Digest, mark: Mark, found: io::Res
     let storage = disk.metrics().storage();
     match found {
         Ok(actual) if actual == *digest => {
-            disk.list(class, |recency| recency.verified(digest, mark, seconds(SystemTime::now())));
+            disk.shelf(class).list(digest, |recency| recency.verified(digest, mark, Time::now()));
             storage.scrubbed(Scrubbed::Ok);
         }
         Ok(actual) => {
@@ -337,7 +338,7 @@ mod tests {
         for digest in [&flipped, &cut, &gone] {
             assert!(disk.open(digest).is_none() && !path(digest).exists());
         }
-        assert_eq!(disk.list(Class::Layer, |recency| recency.used_bytes()), 2 * MIB + 5 + 10);
+        assert_eq!(disk.shelf(Class::Layer).used_bytes(), 2 * MIB + 5 + 10);
         // Nothing is due any more.
         pass_at_once(&disk).await;
         assert_eq!(results(&metrics), [2, 2, 0, 1]);
@@ -356,7 +357,7 @@ mod tests {
             assert!(disk.open(&digest).is_some());
         }
         pass_at_once(&disk).await;
-        let coldest_first = std::iter::from_fn(|| disk.list(Class::Layer, super::super::recency::Recency::pop_coldest));
+        let coldest_first = std::iter::from_fn(|| disk.shelf(Class::Layer).pop_coldest());
         assert!(coldest_first.map(|victim| victim.digest).eq(by_use));
     }
 
@@ -365,9 +366,9 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (disk, metrics) = disk(directory.path());
         let digest = put(&disk, Class::Layer, 1, MIB);
-        disk.list(Class::Layer, |recency| {
+        disk.shelf(Class::Layer).list(&digest, |recency| {
             recency.remove(&digest);
-            recency.insert_coldest(digest, MIB, 0);
+            recency.insert_coldest(digest, MIB, Time::from_seconds(0));
         });
         // Reading a directory fails.
         let path = disk.layout().object(Class::Layer, &digest);
@@ -375,31 +376,32 @@ mod tests {
         std::fs::create_dir(&path).unwrap();
         pass_at_once(&disk).await;
         assert_eq!(results(&metrics), [0, 0, 1, 0]);
-        assert_eq!(disk.list(Class::Layer, |recency| recency.len()), 0);
+        assert_eq!(disk.shelf(Class::Layer).len(), 0);
     }
 
     #[test]
-    fn a_round_goes_through_both_budgets_and_asks_for_what_is_older_than_the_period() {
+    fn a_round_goes_through_all_parts_and_asks_for_what_is_older_than_the_period() {
         let mut round = Round::default();
-        let now = 10 * WEEK;
         let (digest, mark) = (Digest::sha256(b"x"), Mark::found(1));
         let mut asked = Vec::new();
         let mut next = |answer| {
-            round.next(now, |class, from, time| {
-                asked.push((class, from, time));
+            round.next(10 * WEEK, |part, from, time| {
+                asked.push((part, from, time));
                 answer
             })
         };
-        assert_eq!(next(Due::None { next: 7 }), Next::Look);
-        let candidate = Candidate { class: Class::Layer, digest, mark };
-        assert_eq!(next(Due::Object { next: 9, digest, mark }), Next::Object(candidate));
-        assert_eq!(next(Due::End), Next::Look);
-        assert_eq!(next(Due::None { next: 3 }), Next::Look);
-        assert_eq!(next(Due::End), Next::Look);
-        assert_eq!(next(Due::End), Next::Done);
-        let time = 9 * WEEK;
-        let expected = [(Class::Layer, 0), (Class::Layer, 7), (Class::Layer, 9), (Class::Metadata, 0)];
-        assert!(asked[..4].iter().copied().eq(expected.map(|(class, from)| (class, from, time))));
+        let (layer, metadata) = (Class::Layer, Class::Metadata);
+        assert_eq!(next(Some((layer, Due::None { next: 7 }))), Next::Look);
+        let candidate = Candidate { class: layer, digest, mark };
+        assert_eq!(next(Some((layer, Due::Object { next: 9, digest, mark }))), Next::Object(candidate));
+        assert_eq!(next(Some((layer, Due::End))), Next::Look);
+        assert_eq!(next(Some((metadata, Due::End))), Next::Look);
+        assert_eq!(next(None), Next::Done);
+        assert!(asked.into_iter().eq([(0, 0), (0, 7), (0, 9), (1, 0), (2, 0)].map(|(part, from)| (
+            part,
+            from,
+            9 * WEEK
+        ))));
     }
 
     #[test]

@@ -194,7 +194,7 @@ fn layer(disk: &Disk, digest: &Digest) -> PathBuf {
 }
 
 fn used_bytes(disk: &Disk) -> [u64; 2] {
-    [Class::Layer, Class::Metadata].map(|class| disk.list(class, |recency| recency.used_bytes()))
+    [Class::Layer, Class::Metadata].map(|class| disk.shelf(class).used_bytes())
 }
 
 #[test]
@@ -296,6 +296,25 @@ fn errors_about_memory_are_not_errors_about_the_object() {
     assert_eq!(Damage::of(&short), Some(Damage::Unreadable(StoreErrorReason::Corrupt)));
     assert_eq!(Damage::of(&raw(rustix::io::Errno::NOMEM)), None);
     assert_eq!(Damage::of(&std::io::Error::other("a task was stopped")), None);
+}
+
+#[test]
+fn what_is_reserved_and_not_written_yet_is_not_free() {
+    let directory = tempfile::tempdir().unwrap();
+    let (digest, bytes) = content(1, 64 * KIB);
+    let available = super::disk::space_at(directory.path()).unwrap().0;
+    let big = available / 4;
+    let options =
+        Options { capacity_bytes: u64::MAX, min_free_bytes: available - big - big / 2, ..options(directory.path()) };
+    let (disk, _ledger) = disk(options);
+    let begin = |seed| disk.begin(&content(seed, 1).0, Class::Layer, Some(big));
+    let first = begin(2).unwrap();
+    assert!(matches!(begin(3), Err(StoreError::NoRoom { .. })));
+    drop(first);
+    let second = begin(3).unwrap();
+    assert!(disk.put(&digest, Class::Layer, &bytes).is_ok());
+    drop(second);
+    assert_eq!(disk.shelves().unwritten_bytes(), 0);
 }
 
 #[test]
