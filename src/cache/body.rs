@@ -50,11 +50,12 @@ enum Kind {
         // Held, not read: its drop counts the follower out.
         _followers: FollowerGauge,
     },
-    /// Straight from the upstream, for one client alone: the store does not take the blob, and the range lies elsewhere than where
-    /// its fill streams.
+    /// Straight from the upstream, for one client alone: the fill's bytes are not at hand where it reads.
     Direct {
         transfer: BlobTransfer,
         rest: Range<u64>,
+        /// The fill that the first bytes of a whole blob came from: its verdict is theirs.
+        witness: Option<Interest>,
     },
     Failed,
 }
@@ -97,14 +98,14 @@ impl BlobBody {
 
     /// Returns the next chunk, or `None` at the end. After an error the body is over: what the client has is visibly incomplete.
     pub async fn next(&mut self) -> Option<Result<Bytes, BodyError>> {
-        let result = if self.check.is_some() { self.next_checked().await } else { self.next_chunk().await };
+        let result = self.next_checked().await;
         if let Some(Err(_)) = &result {
             *self = Kind::Failed.into();
         }
         result
     }
 
-    /// Returns the next bytes that the check lets pass.
+    /// Returns the next bytes, those that the check lets pass where there is one. It may come up between two chunks.
     async fn next_checked(&mut self) -> Option<Result<Bytes, BodyError>> {
         while let Some(next) = self.next_chunk().await {
             let Ok(chunk) = next else { return Some(next) };
@@ -112,14 +113,13 @@ impl BlobBody {
             match check.pass(chunk) {
                 Passed::Some(bytes) => return Some(Ok(bytes)),
                 Passed::Held => {}
-                Passed::Last(bytes) => {
-                    self.verified();
-                    return Some(Ok(bytes));
-                }
+                Passed::Last(bytes) => return Some(self.verified().await.map(|()| bytes)),
                 Passed::Wrong { actual } => return Some(Err(self.drop_rotten(actual).await)),
             }
         }
-        None
+        // A source that ends early has said so; this is for one that has not.
+        let is_short = self.check.as_ref().is_some_and(|check| check.lacks_bytes());
+        is_short.then(|| Err(BodyError::Disk(io::ErrorKind::UnexpectedEof.into())))
     }
 
     async fn next_chunk(&mut self) -> Option<Result<Bytes, BodyError>> {
@@ -131,10 +131,10 @@ impl BlobBody {
                     other => return other.map(|next| next.map_err(BodyError::Disk)),
                 },
                 Kind::Following { follower, .. } => match follower.next().await {
-                    Some(Err(FollowError::Outpaced)) => Box::pin(self.leave_the_fill()).await,
+                    Some(Err(error)) if error.is_about_this_reader() => Box::pin(self.leave_the_fill(error)).await,
                     other => return other.map(|next| next.map_err(BodyError::Follow)),
                 },
-                Kind::Direct { transfer, rest } => return next_direct(transfer, rest).await,
+                Kind::Direct { transfer, rest, .. } => return next_direct(transfer, rest).await,
             };
             if let Err(error) = failed {
                 return Some(Err(error));
@@ -154,31 +154,44 @@ impl BlobBody {
         Ok(())
     }
 
-    /// Goes on with a transfer of its own where the fill's bytes have passed, for an explicit range, or a body that is checked.
+    /// Goes on with a transfer of its own where the fill's bytes are not at hand.
     ///
-    /// A body that the fill must verify to its end cannot: it ends visibly short, and the client resumes it.
-    async fn leave_the_fill(&mut self) -> Result<(), BodyError> {
-        let outpaced = Err(BodyError::Follow(FollowError::Outpaced));
-        let Kind::Following { follower, reading, reach, .. } = &self.kind else { return outpaced };
-        let end = match (reach, &self.check) {
-            (Reach::Until(end), _) => *end,
-            (_, Some(check)) => check.size_bytes(),
-            (_, None) => return outpaced,
+    /// A body that the fill verifies to its end needs the whole blob for that, which it checks itself, and the fill's verdict on
+    /// what was sent before.
+    async fn leave_the_fill(&mut self, error: FollowError) -> Result<(), BodyError> {
+        let Kind::Following { follower, reading, reach, .. } = &mut self.kind else {
+            return Err(BodyError::Follow(error));
         };
-        let rest = follower.cursor()..end;
+        let cursor = follower.cursor();
+        let (rest, witness) = match (*reach, &self.check, follower.size_bytes()) {
+            (Reach::Until(end), _, _) => (cursor..end, None),
+            (_, Some(check), _) => (cursor..check.size_bytes(), None),
+            (Reach::ToEnd, None, Some(size)) => {
+                self.check = Some(Box::new(Check::resuming(reading.digest, size, cursor)));
+                (0..size, follower.leave())
+            }
+            (_, None, _) => return Err(BodyError::Follow(error)),
+        };
+        tracing::debug!(digest = %reading.digest, at = cursor, "a reader goes on past the fill");
         let origin = &reading.upstream.origin;
-        let opened = origin.blob(&reading.repository, &reading.digest, rest.start, end.checked_sub(1)).await;
+        let opened = origin.blob(&reading.repository, &reading.digest, rest.start, rest.end.checked_sub(1)).await;
         let transfer = opened.map_err(BodyError::Upstream)?;
-        self.kind = Kind::Direct { transfer, rest };
+        self.kind = Kind::Direct { transfer, rest, witness };
         Ok(())
     }
 
     /// Ends the check: all bytes are good. If all came from the store, nobody needs to check them again.
-    fn verified(&mut self) {
+    async fn verified(&mut self) -> Result<(), BodyError> {
         self.check = None;
-        if let Kind::Stored { object, reading, .. } = &self.kind {
-            reading.cache.0.store.verified(&reading.digest, object);
+        match &self.kind {
+            Kind::Stored { object, reading, .. } => reading.cache.0.store.verified(&reading.digest, object),
+            Kind::Direct { witness: Some(witness), .. } => {
+                let verdict = witness.fill().verdict().await;
+                return verdict.map_err(|why| BodyError::Follow(FollowError::Fill(why)));
+            }
+            Kind::Empty | Kind::Following { .. } | Kind::Direct { .. } | Kind::Failed => {}
         }
+        Ok(())
     }
 
     /// Drops a stored object that does not match its digest.
@@ -284,7 +297,7 @@ pub enum BodyError {
     Follow(#[source] FollowError),
     #[error("the store cannot be read")]
     Disk(#[source] io::Error),
-    #[error("the stored bytes have digest {actual}")]
+    #[error("the bytes have digest {actual}")]
     Rotten { actual: Digest },
     #[error("the upstream failed")]
     Upstream(#[source] UpstreamError),

@@ -1,7 +1,8 @@
 //! The check of a whole body whose bytes are not trusted: it hashes them as they pass, and holds back the last ones until the digest
 //! is known.
 //!
-//! It is for what an earlier process stored and this one has not read yet. A fill verifies by itself.
+//! It is for what an earlier process stored and this one has not read yet, and for what one reader fetches past a fill. A fill
+//! verifies by itself.
 //!
 //! It hashes where it is called. A chunk takes some 30 µs with the processor's SHA instructions and 110 µs without them; handing each
 //! to the blocking pool halves the rate of one body, and batches of them are slower, too, and would have to be kept.
@@ -19,6 +20,8 @@ pub(super) struct Check {
     size_bytes: u64,
     /// The offset of the next byte.
     cursor: u64,
+    /// What lies below has been sent already, and is not sent again.
+    sent: u64,
     held: BytesMut,
 }
 
@@ -38,18 +41,30 @@ pub(super) enum Passed {
 impl Check {
     pub(super) fn new(expected: Digest, size_bytes: u64) -> Self {
         let hasher = Hasher::new(expected.algorithm());
-        Self { expected, hasher, size_bytes, cursor: 0, held: BytesMut::new() }
+        Self { expected, hasher, size_bytes, cursor: 0, sent: 0, held: BytesMut::new() }
+    }
+
+    /// A check for a body whose first `sent` bytes have been sent already; they are hashed with the others.
+    pub(super) fn resuming(expected: Digest, size_bytes: u64, sent: u64) -> Self {
+        Self { sent, ..Self::new(expected, size_bytes) }
     }
 
     pub(super) fn size_bytes(&self) -> u64 {
         self.size_bytes
     }
 
+    /// Returns true when not all bytes have been seen.
+    pub(super) fn lacks_bytes(&self) -> bool {
+        self.cursor < self.size_bytes
+    }
+
     /// Takes the next bytes, of which there is at least one.
     pub(super) fn pass(&mut self, mut chunk: Bytes) -> Passed {
-        let start = self.cursor;
-        self.cursor += chunk.len() as u64;
         self.hasher.update(&chunk);
+        let again = usize::try_from(self.sent.saturating_sub(self.cursor)).unwrap_or(usize::MAX).min(chunk.len());
+        self.cursor += chunk.len() as u64;
+        let start = self.cursor - (chunk.len() - again) as u64;
+        drop(chunk.split_to(again));
         if self.cursor >= self.size_bytes {
             return self.end(chunk);
         }
@@ -80,8 +95,8 @@ mod tests {
     use super::*;
 
     /// Sends `bytes` in pieces of `piece` and returns what passed, and whether the end was reached.
-    fn send(expected: Digest, bytes: &Bytes, piece: usize) -> (Vec<u8>, bool) {
-        let mut check = Check::new(expected, bytes.len() as u64);
+    fn send(expected: Digest, bytes: &Bytes, piece: usize, sent_before: usize) -> (Vec<u8>, bool) {
+        let mut check = Check::resuming(expected, bytes.len() as u64, sent_before as u64);
         let (mut sent, mut rest) = (Vec::new(), bytes.clone());
         while !rest.is_empty() {
             match check.pass(rest.split_to(piece.min(rest.len()))) {
@@ -103,14 +118,17 @@ mod tests {
             len in 1_usize..100_000,
             piece in 1_usize..70_000,
             wrong_at: prop::sample::Index,
+            sent_before: prop::sample::Index,
         ) {
             let right: Bytes = vec![7; len].into();
             let digest = Digest::sha256(&right);
-            prop_assert_eq!(send(digest, &right, piece), (right.to_vec(), true));
+            prop_assert_eq!(send(digest, &right, piece, 0), (right.to_vec(), true));
+            let before = sent_before.index(len);
+            prop_assert_eq!(send(digest, &right, piece, before), (right[before..].to_vec(), true));
             let mut wrong = right.to_vec();
             wrong[wrong_at.index(len)] ^= 1;
             let withheld = usize::try_from(WITHHELD_BYTES).unwrap();
-            let (sent, is_complete) = send(digest, &wrong.into(), piece);
+            let (sent, is_complete) = send(digest, &wrong.into(), piece, 0);
             prop_assert!(!is_complete && sent.len() <= len.saturating_sub(withheld), "{} of {}", sent.len(), len);
         }
     }

@@ -1,6 +1,7 @@
 //! The cache over a scripted origin and a store with faults: no sockets.
 
 mod deceit;
+mod disk;
 mod rot;
 
 use std::collections::VecDeque;
@@ -31,6 +32,8 @@ const MIB: u64 = 1024 * KIB;
 /// What goes wrong with one transfer.
 #[derive(Debug, Clone, Copy)]
 enum Fault {
+    /// Nothing.
+    None,
     /// The transfer breaks after that many bytes.
     CutAfter(u64),
     /// The byte at that offset is another one.
@@ -118,7 +121,7 @@ impl ScriptedOrigin {
         let mut is_range = start > 0 || end.is_some();
         let mut cut = None;
         match fault {
-            None => {}
+            None | Some(Fault::None) => {}
             Some(Fault::CutAfter(n)) => cut = Some(n),
             Some(Fault::WrongByteAt(at)) => {
                 let mut wrong = bytes.to_vec();
@@ -677,139 +680,6 @@ async fn the_tail_of_a_whole_body_waits_for_the_digest_and_an_explicit_range_doe
     bench.origin.pace.add_permits(64);
     assert_eq!(footer.await.unwrap().unwrap().unwrap(), bench.blob.slice(1024 * 1024 - 1..));
     assert!(whole.await.unwrap() == (bench.blob.to_vec(), true));
-    drop(answer);
-    bench.settle().await;
-}
-
-#[tokio::test]
-async fn whatever_the_disk_does_clients_get_their_bytes_and_each_is_sent_once() {
-    let cases = [
-        (DiskFault::None, true),
-        (DiskFault::ReadOnly, false),
-        (DiskFault::FullBeyond(0), false),
-        (DiskFault::FullBeyond(MIB), false),
-        (DiskFault::FullBeyond(9 * MIB - 1), false),
-        (DiskFault::CrashBeforeRename, false),
-        (DiskFault::Slow, true),
-    ];
-    for (fault, is_stored) in cases {
-        let bench = Bench::with_disk(ScriptedOrigin::new(blob(9 * MIB)).paced(), fault);
-        let (first, second) = (bench.open().await, bench.open().await);
-        let bodies = [first.from(0), second.from(0)].map(|body| tokio::spawn(read(body)));
-        bench.origin.pace.close();
-        for body in bodies {
-            assert!(body.await.unwrap() == (bench.blob.to_vec(), true), "{fault:?}");
-        }
-        drop((first, second));
-        let rest = (4 * MIB, if is_stored { Some(9 * MIB - 1) } else { bench.origin.asked()[1].1 });
-        assert_eq!(bench.origin.asked(), [FIRST, rest], "{fault:?}");
-        assert_eq!(bench.origin.sent.load(Ordering::SeqCst), 9 * MIB, "{fault:?}");
-        let tasks = bench.tasks.clone();
-        assert_eq!(tasks.drain(Duration::from_secs(20)).await, 0);
-        assert_eq!(bench.is_stored(), is_stored, "{fault:?}");
-        bench.settle().await;
-    }
-}
-
-#[tokio::test]
-async fn what_cannot_be_read_back_is_not_left_for_the_next_fill() {
-    let bench = Bench::with_disk(ScriptedOrigin::new(blob(3 * MIB)), DiskFault::PartialReadFails { at: 2 * MIB });
-    let (bytes, complete) = read(bench.open().await.from(0)).await;
-    assert!(!complete, "{}", bytes.len());
-    while bench.cache.fills_under_way() > 0 {
-        tokio::task::yield_now().await;
-    }
-    assert!(read(bench.open().await.from(0)).await == (bench.blob.to_vec(), true));
-    bench.settle().await;
-}
-
-#[tokio::test]
-async fn on_a_full_disk_a_late_client_gets_a_transfer_of_its_own() {
-    let bench = Bench::with_disk(ScriptedOrigin::new(blob(16 * MIB)).paced(), DiskFault::ReadOnly);
-    let early = bench.open().await;
-    // Joined, and not reading yet: the first bytes wait for it.
-    let idle = bench.open().await;
-    assert_eq!(idle.outcome, Outcome::Coalesced);
-    let early = tokio::spawn(read(early.from(0)));
-    bench.origin.pace.close();
-    let idle = tokio::spawn(read(idle.from(0)));
-    assert!(early.await.unwrap() == (bench.blob.to_vec(), true));
-    assert!(idle.await.unwrap() == (bench.blob.to_vec(), true));
-    assert_eq!(bench.origin.asked(), [FIRST, (4 * MIB, None)]);
-    let mut first = bench.open().await.from(0);
-    let mut taken = 0;
-    while taken < 6 * MIB {
-        taken += first.next().await.unwrap().unwrap().len() as u64;
-    }
-    let late = bench.open().await;
-    assert_eq!(late.outcome, Outcome::Miss);
-    assert!(read(late.from(0)).await == (bench.blob.to_vec(), true));
-    drop((first, late));
-    bench.settle().await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn on_a_full_disk_a_client_that_does_not_read_holds_the_others_up_once() {
-    let bench = Bench::with_disk(ScriptedOrigin::new(blob(32 * MIB)).paced(), DiskFault::ReadOnly);
-    let (idle, busy) = (bench.open().await, bench.open().await);
-    let mut idle = idle.from(0);
-    let busy = tokio::spawn(read(busy.from(0)));
-    bench.origin.pace.close();
-    assert!(idle.next().await.is_some_and(|next| next.is_ok()));
-    let began = tokio::time::Instant::now();
-    assert!(busy.await.unwrap() == (bench.blob.to_vec(), true));
-    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
-    let (bytes, complete) = read(idle).await;
-    assert!(!complete, "{}", bytes.len());
-    bench.settle().await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn what_the_disk_does_not_take_is_not_kept_in_memory_for_a_client_that_does_not_read() {
-    let bench = Bench::with_disk(ScriptedOrigin::new(blob(3 * MIB)), DiskFault::ReadOnly);
-    let mut body = bench.open().await.from(0);
-    assert!(body.next().await.is_some_and(|next| next.is_ok()));
-    let began = tokio::time::Instant::now();
-    assert_eq!(bench.tasks.drain(Duration::from_mins(1)).await, 0);
-    assert!(began.elapsed() >= Duration::from_secs(10), "a client that reads slowly gets some time");
-    assert!(!read(body).await.1, "the bytes are still there");
-    bench.settle().await;
-}
-
-#[tokio::test]
-async fn wrong_bytes_are_never_complete_on_a_full_disk_either() {
-    let origin = ScriptedOrigin::new(blob(9 * MIB)).paced().faults([Fault::WrongByteAt(2 * MIB)]);
-    let bench = Bench::with_disk(origin, DiskFault::FullBeyond(MIB));
-    let answer = bench.open().await;
-    let body = tokio::spawn(read(answer.from(0)));
-    bench.origin.pace.close();
-    let (bytes, complete) = body.await.unwrap();
-    assert!(!complete && bytes.len() < bench.blob.len());
-    drop(answer);
-    bench.settle().await;
-}
-
-#[tokio::test]
-async fn a_fill_that_nobody_wants_and_the_disk_does_not_take_is_abandoned() {
-    let bench = Bench::with_disk(ScriptedOrigin::new(blob(64 * MIB)).paced(), DiskFault::ReadOnly);
-    drop(bench.open().await);
-    bench.origin.pace.close();
-    let tasks = bench.tasks.clone();
-    assert_eq!(tasks.drain(Duration::from_secs(20)).await, 0);
-    assert!(bench.origin.sent.load(Ordering::SeqCst) < 64 * MIB);
-    bench.settle().await;
-}
-
-#[tokio::test]
-async fn a_far_range_on_a_full_disk_goes_past_the_fill() {
-    let bench = Bench::with_disk(ScriptedOrigin::new(blob(64 * MIB)).paced(), DiskFault::ReadOnly);
-    let answer = bench.open().await;
-    let (start, end) = (60 * MIB, 60 * MIB + 99);
-    let far = tokio::spawn(read(answer.range(ByteRange { start, end })));
-    bench.origin.pace.close();
-    let (bytes, complete) = far.await.unwrap();
-    let at = 60 * 1024 * 1024;
-    assert_eq!((&bytes[..], complete), (&bench.blob[at..at + 100], true));
     drop(answer);
     bench.settle().await;
 }

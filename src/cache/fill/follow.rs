@@ -36,8 +36,8 @@ pub(crate) enum Reach {
 #[derive(Debug)]
 pub(crate) struct Follower {
     fill: Arc<Fill>,
-    // Held, not read: a client's follower keeps the fill wanted.
-    _interest: Option<Interest>,
+    /// A client's follower keeps the fill wanted.
+    interest: Option<Interest>,
     progress: watch::Receiver<Progress>,
     place: Arc<Reader>,
     cursor: u64,
@@ -82,12 +82,23 @@ impl Follower {
             Reach::Unverified => 0,
         };
         let place = fill.readers.enter(cursor, end);
-        Self { fill, _interest: interest, progress, place, cursor, reach }
+        Self { fill, interest, progress, place, cursor, reach }
     }
 
     /// Returns the offset of the next byte.
     pub(crate) fn cursor(&self) -> u64 {
         self.cursor
+    }
+
+    /// Returns the blob's length, if it is known.
+    pub(crate) fn size_bytes(&self) -> Option<u64> {
+        self.progress.borrow().size_bytes
+    }
+
+    /// Reads no further, and returns the interest in how the fill ends.
+    pub(crate) fn leave(&mut self) -> Option<Interest> {
+        self.fill.readers.leave(&self.place);
+        self.interest.take()
     }
 
     /// Returns the next bytes, at most one chunk, or `None` at the end of the reach.
@@ -197,4 +208,14 @@ pub enum FollowError {
     Outpaced,
     #[error("the store cannot be read")]
     Disk(#[source] io::Error),
+}
+
+impl FollowError {
+    /// Returns true when the fill may well go on, and its bytes are out of this reader's reach.
+    pub(crate) fn is_about_this_reader(&self) -> bool {
+        match self {
+            Self::Outpaced | Self::Disk(_) => true,
+            Self::Fill(_) => false,
+        }
+    }
 }

@@ -17,7 +17,7 @@ use crate::telemetry::sentence;
 
 /// How long a full window waits for its slowest reader before that reader is left behind.
 ///
-/// A reader left behind sees its body end short, and may resume by a range.
+/// A reader left behind goes on with a transfer of its own.
 const SLOWEST_READER_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a crash may cost at the most, beside what is on its way: a small file is written for each so many bytes.

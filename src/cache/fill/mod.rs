@@ -128,6 +128,18 @@ impl Fill {
         }
     }
 
+    /// Waits until all bytes are there and match the digest.
+    ///
+    /// # Errors
+    /// Why they never will.
+    pub(super) async fn verdict(&self) -> Result<(), Arc<FillError>> {
+        self.ended().await;
+        match &self.progress.borrow().phase {
+            Phase::Failed(why) => Err(Arc::clone(why)),
+            Phase::Connecting | Phase::Streaming | Phase::Verified => Ok(()),
+        }
+    }
+
     /// Waits until the fill has ended, well or not.
     pub(super) async fn ended(&self) {
         let mut progress = self.progress.subscribe();
