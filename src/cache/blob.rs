@@ -146,10 +146,16 @@ impl Cache {
         }
     }
 
-    /// Joins or starts the fill of a blob whose stored bytes, `object`, failed an answer in the middle, at `first_byte`.
+    /// Joins or starts the fill of a blob whose bytes failed an answer in the middle; the client was told that there are `told_bytes`.
     ///
-    /// `None` when the upstream does not give it, or when it is not as long as the client was told.
-    pub(super) async fn refill(&self, reading: &Reading, object: &Object, first_byte: u64) -> Option<Interest> {
+    /// `None` when the upstream does not give it, or when its length is another, or none while the one that was told `is_certain` not.
+    pub(super) async fn refill(
+        &self,
+        reading: &Reading,
+        first_byte: u64,
+        told_bytes: u64,
+        is_certain: bool,
+    ) -> Option<Interest> {
         let Reading { upstream, repository, digest, .. } = reading;
         if upstream.policy.offline {
             return None;
@@ -159,7 +165,7 @@ impl Cache {
         let size_bytes = interest.fill().started().await.ok()?;
         // The client had been let in; the grant went with the object.
         self.0.ledger.grant_blob(upstream.origin.name(), repository, digest);
-        let is_as_told = size_bytes.map_or(object.mark.is_verified(), |size| size == object.size_bytes);
+        let is_as_told = size_bytes.map_or(is_certain, |size| size == told_bytes);
         is_as_told.then_some(interest)
     }
 

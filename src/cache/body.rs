@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 
 use super::check::{Check, Passed};
-use super::fill::{FollowError, Follower, Interest, Reach};
+use super::fill::{FillError, FollowError, Follower, Interest, Reach};
 use super::{Cache, Piece, Rescue, Upstream};
 use crate::oci::{Digest, RepositoryName};
 use crate::store::{Content, Damage, Object, blocking};
@@ -131,7 +131,9 @@ impl BlobBody {
                     other => return other.map(|next| next.map_err(BodyError::Disk)),
                 },
                 Kind::Following { follower, .. } => match follower.next().await {
-                    Some(Err(error)) if error.is_about_this_reader() => Box::pin(self.leave_the_fill(error)).await,
+                    Some(Err(error)) if error.is_about_the_bytes_at_hand() => {
+                        Box::pin(self.leave_the_fill(error)).await
+                    }
                     other => return other.map(|next| next.map_err(BodyError::Follow)),
                 },
                 Kind::Direct { transfer, rest, .. } => return next_direct(transfer, rest).await,
@@ -147,7 +149,9 @@ impl BlobBody {
         let kind = std::mem::replace(&mut self.kind, Kind::Failed);
         let Kind::Stored { object, reading, rest, reach } = kind else { return Err(BodyError::Disk(error)) };
         drop_unreadable(&reading, &object, &error).await;
-        let Some(interest) = reading.cache.refill(&reading, &object, rest.start).await else {
+        let Some(interest) =
+            reading.cache.refill(&reading, rest.start, object.size_bytes, object.mark.is_verified()).await
+        else {
             return Err(BodyError::Disk(error));
         };
         self.kind = Kind::following(interest, reading, rest.start, reach);
@@ -166,10 +170,11 @@ impl BlobBody {
         let (rest, witness) = match (*reach, &self.check, follower.size_bytes()) {
             (Reach::Until(end), _, _) => (cursor..end, None),
             (_, Some(check), _) => (cursor..check.size_bytes(), None),
-            (Reach::ToEnd, None, Some(size)) => {
+            (Reach::ToEnd, None, Some(size)) if matches!(error, FollowError::Outpaced) => {
                 self.check = Some(Box::new(Check::resuming(reading.digest, size, cursor)));
                 (0..size, follower.leave())
             }
+            (Reach::ToEnd, None, Some(size)) => return self.follow_anew(size).await,
             (_, None, _) => return Err(BodyError::Follow(error)),
         };
         tracing::debug!(digest = %reading.digest, at = cursor, "a reader goes on past the fill");
@@ -177,6 +182,30 @@ impl BlobBody {
         let opened = origin.blob(&reading.repository, &reading.digest, rest.start, rest.end.checked_sub(1)).await;
         let transfer = opened.map_err(BodyError::Upstream)?;
         self.kind = Kind::Direct { transfer, rest, witness };
+        Ok(())
+    }
+
+    /// Goes on with another fill of the same blob of `size_bytes`, since what this one wrote cannot be read back. The other one is read
+    /// from its first byte on and checked, also against what this one had sent.
+    async fn follow_anew(&mut self, size_bytes: u64) -> Result<(), BodyError> {
+        let Kind::Following { mut follower, reading, .. } = std::mem::replace(&mut self.kind, Kind::Failed) else {
+            return Ok(());
+        };
+        let (cursor, interest) = (follower.cursor(), follower.leave());
+        let failed = |why| BodyError::Follow(FollowError::Fill(why));
+        let Some(Err(why)) = (match &interest {
+            Some(interest) => Some(interest.fill().verdict().await),
+            None => None,
+        }) else {
+            return Err(failed(Arc::new(FillError::Aborted)));
+        };
+        let prefix = match &*why {
+            FillError::Unreadable { prefix, .. } if prefix.len_bytes >= cursor => *prefix,
+            _ => return Err(failed(why)),
+        };
+        let interest = reading.cache.refill(&reading, 0, size_bytes, true).await.ok_or_else(|| failed(why))?;
+        self.check = Some(Box::new(Check::resuming(reading.digest, size_bytes, cursor).beginning_as(prefix)));
+        self.kind = Kind::following(interest, reading, 0, Reach::ToEnd);
         Ok(())
     }
 

@@ -9,7 +9,7 @@
 
 use bytes::{Bytes, BytesMut};
 
-use super::fill::WITHHELD_BYTES;
+use super::fill::{Prefix, WITHHELD_BYTES};
 use crate::oci::{Digest, Hasher};
 
 /// The check of one body, from its first byte to its last.
@@ -22,6 +22,8 @@ pub(super) struct Check {
     cursor: u64,
     /// What lies below has been sent already, and is not sent again.
     sent: u64,
+    /// What vouches for what has been sent, where it came from elsewhere.
+    prefix: Option<Prefix>,
     held: BytesMut,
 }
 
@@ -41,12 +43,17 @@ pub(super) enum Passed {
 impl Check {
     pub(super) fn new(expected: Digest, size_bytes: u64) -> Self {
         let hasher = Hasher::new(expected.algorithm());
-        Self { expected, hasher, size_bytes, cursor: 0, sent: 0, held: BytesMut::new() }
+        Self { expected, hasher, size_bytes, cursor: 0, sent: 0, prefix: None, held: BytesMut::new() }
     }
 
     /// A check for a body whose first `sent` bytes have been sent already; they are hashed with the others.
     pub(super) fn resuming(expected: Digest, size_bytes: u64, sent: u64) -> Self {
         Self { sent, ..Self::new(expected, size_bytes) }
+    }
+
+    /// Has the beginning be the same as that which `prefix` tells of.
+    pub(super) fn beginning_as(self, prefix: Prefix) -> Self {
+        Self { prefix: Some(prefix).filter(|prefix| prefix.len_bytes > 0), ..self }
     }
 
     pub(super) fn size_bytes(&self) -> u64 {
@@ -60,7 +67,9 @@ impl Check {
 
     /// Takes the next bytes, of which there is at least one.
     pub(super) fn pass(&mut self, mut chunk: Bytes) -> Passed {
-        self.hasher.update(&chunk);
+        if let Err(actual) = self.hash(&chunk) {
+            return Passed::Wrong { actual };
+        }
         let again = usize::try_from(self.sent.saturating_sub(self.cursor)).unwrap_or(usize::MAX).min(chunk.len());
         self.cursor += chunk.len() as u64;
         let start = self.cursor - (chunk.len() - again) as u64;
@@ -72,6 +81,21 @@ impl Check {
         let free = usize::try_from(free).unwrap_or(usize::MAX).min(chunk.len());
         self.held.extend_from_slice(&chunk.split_off(free));
         if chunk.is_empty() { Passed::Held } else { Passed::Some(chunk) }
+    }
+
+    /// Hashes the next bytes; where the prefix ends among them and is not as it should be, its digest is the error.
+    fn hash(&mut self, chunk: &Bytes) -> Result<(), Digest> {
+        let end = self.cursor + chunk.len() as u64;
+        let Some(prefix) = self.prefix.take_if(|prefix| prefix.len_bytes <= end) else {
+            self.hasher.update(chunk);
+            return Ok(());
+        };
+        let len = usize::try_from(prefix.len_bytes.saturating_sub(self.cursor)).unwrap_or(usize::MAX);
+        let (before, after) = chunk.split_at(len.min(chunk.len()));
+        self.hasher.update(before);
+        let actual = self.hasher.clone().finish();
+        self.hasher.update(after);
+        if actual == prefix.digest { Ok(()) } else { Err(actual) }
     }
 
     fn end(&mut self, chunk: Bytes) -> Passed {

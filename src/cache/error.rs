@@ -77,7 +77,7 @@ impl CacheError {
             FillError::Upstream(source) => Self::Upstream { upstream, source: source.clone() },
             FillError::DigestMismatch { expected, actual } => Self::mismatch(upstream, *expected, *actual),
             FillError::Overloaded => Self::Overloaded { retry_after: OVERLOAD_RETRY_AFTER },
-            FillError::Abandoned | FillError::Aborted => Self::Aborted,
+            FillError::Unreadable { .. } | FillError::Abandoned | FillError::Aborted => Self::Aborted,
         }
     }
 }

@@ -28,7 +28,7 @@ pub use blob::{BlobAnswer, BlobQuestion};
 pub use body::{BlobBody, BodyError};
 pub use decide::Policy;
 pub use error::CacheError;
-pub use fill::{FillError, FillLimits, Parallel};
+pub use fill::{FillError, FillLimits, Parallel, Prefix};
 pub use manifest::{ManifestAnswer, ManifestQuestion};
 pub use piece::{PIECE_BYTES_MAX, Piece, Rescue};
 pub use prefetch::Prefetch;

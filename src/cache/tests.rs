@@ -262,24 +262,14 @@ struct FaultyFile {
     fails_at: u64,
 }
 
-impl FaultyFile {
-    fn check(&self, offset: u64, buffer: &[u8]) -> std::io::Result<usize> {
-        let readable = self.fails_at.saturating_sub(offset);
-        if readable == 0 {
-            return Err(rustix::io::Errno::IO.into());
-        }
-        Ok(buffer.len().min(usize::try_from(readable).unwrap()))
-    }
-}
-
 impl ReadAt for FaultyFile {
     fn read_now(&self, offset: u64, buffer: &mut [u8]) -> std::io::Result<Option<usize>> {
-        let len = self.check(offset, buffer)?;
+        let len = readable(self.fails_at, offset, buffer)?;
         self.file.read_now(offset, &mut buffer[..len])
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let len = self.check(offset, buffer)?;
+        let len = readable(self.fails_at, offset, buffer)?;
         self.file.read_at(offset, &mut buffer[..len])
     }
 
@@ -296,13 +286,20 @@ struct FaultyPartial {
 }
 
 impl FaultyPartial {
-    fn check(&self, offset: u64, buffer: &[u8]) -> std::io::Result<()> {
+    /// Returns how much of `buffer` can be read.
+    fn check(&self, offset: u64, buffer: &[u8]) -> std::io::Result<usize> {
         match self.fault {
-            DiskFault::PartialReadFails { at } if !self.is_sound && offset + buffer.len() as u64 > at => {
-                Err(rustix::io::Errno::IO.into())
-            }
-            _ => Ok(()),
+            DiskFault::PartialReadFails { at } if !self.is_sound => readable(at, offset, buffer),
+            _ => Ok(buffer.len()),
         }
+    }
+}
+
+/// Returns how much of `buffer` a disk gives whose blocks from `fails_at` on are bad.
+fn readable(fails_at: u64, offset: u64, buffer: &[u8]) -> std::io::Result<usize> {
+    match fails_at.saturating_sub(offset) {
+        0 => Err(rustix::io::Errno::IO.into()),
+        readable => Ok(buffer.len().min(usize::try_from(readable).unwrap())),
     }
 }
 
@@ -401,13 +398,13 @@ impl Partial for FaultyPartial {
 
 impl ReadAt for FaultyPartial {
     fn read_now(&self, offset: u64, buffer: &mut [u8]) -> std::io::Result<Option<usize>> {
-        self.check(offset, buffer)?;
-        self.partial.read_now(offset, buffer)
+        let len = self.check(offset, buffer)?;
+        self.partial.read_now(offset, &mut buffer[..len])
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> std::io::Result<usize> {
-        self.check(offset, buffer)?;
-        self.partial.read_at(offset, buffer)
+        let len = self.check(offset, buffer)?;
+        self.partial.read_at(offset, &mut buffer[..len])
     }
 
     fn as_file(&self) -> Option<&std::fs::File> {

@@ -211,11 +211,11 @@ pub enum FollowError {
 }
 
 impl FollowError {
-    /// Returns true when the fill may well go on, and its bytes are out of this reader's reach.
-    pub(crate) fn is_about_this_reader(&self) -> bool {
+    /// Returns true when the upstream has the bytes that are out of this reader's reach here.
+    pub(crate) fn is_about_the_bytes_at_hand(&self) -> bool {
         match self {
             Self::Outpaced | Self::Disk(_) => true,
-            Self::Fill(_) => false,
+            Self::Fill(why) => matches!(**why, FillError::Unreadable { .. }),
         }
     }
 }

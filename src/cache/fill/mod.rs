@@ -42,6 +42,7 @@ pub(super) use inflight::{Inflight, Joined, Lead};
 pub(super) use learned::Learned;
 pub(super) use run::FillTask;
 pub use transfers::Parallel;
+pub use verify::Prefix;
 
 use crate::oci::{Digest, RepositoryName, UpstreamName};
 use crate::store::{Buffers, Present};
@@ -177,6 +178,12 @@ pub enum FillError {
     DigestMismatch { expected: Digest, actual: Digest },
     #[error("too many fills are under way")]
     Overloaded,
+    #[error("what was written cannot be read back beyond byte {}", prefix.len_bytes)]
+    Unreadable {
+        /// What its readers may have had of it.
+        prefix: Prefix,
+        source: std::io::Error,
+    },
     #[error("nobody wants it any more, and the store does not take it")]
     Abandoned,
     #[error("the fill was stopped")]

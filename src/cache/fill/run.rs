@@ -206,7 +206,7 @@ impl FillTask {
                         Ok(()) => transfers.judge(),
                         Err(Unverified::Failed(_)) => transfers.distrust_senders(),
                         // The next fill could not read it either.
-                        Err(Unverified::Unreadable(_)) => self.discard(),
+                        Err(Unverified::Unreadable { .. }) => self.discard(),
                         Err(Unverified::Moot(_)) => {}
                     }
                     return verdict.map_err(Unverified::into_fill_error);
@@ -282,7 +282,7 @@ impl FillTask {
                 tracing::debug!(digest = %key.digest, upstream.name = %key.upstream, error, "no fill");
                 FillEnd::Error
             }
-            FillError::Upstream(_) | FillError::Overloaded => {
+            FillError::Upstream(_) | FillError::Overloaded | FillError::Unreadable { .. } => {
                 tracing::warn!(digest = %key.digest, upstream.name = %key.upstream, error, "a fill failed");
                 FillEnd::Error
             }
@@ -311,10 +311,7 @@ impl Unverified {
         match self {
             Self::Failed(why) => Arc::new(why),
             Self::Moot(why) => why,
-            Self::Unreadable(error) => {
-                tracing::warn!(%error, "what a fill wrote cannot be read back");
-                Arc::new(FillError::Aborted)
-            }
+            Self::Unreadable { prefix, error } => Arc::new(FillError::Unreadable { prefix, source: error }),
         }
     }
 }

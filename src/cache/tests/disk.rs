@@ -33,14 +33,30 @@ async fn whatever_the_disk_does_clients_get_their_bytes_and_each_is_sent_once() 
 }
 
 #[tokio::test]
-async fn what_cannot_be_read_back_is_not_left_for_the_next_fill() {
-    let bench = Bench::with_disk(ScriptedOrigin::new(blob(3 * MIB)), DiskFault::PartialReadFails { at: 2 * MIB });
-    let (bytes, complete) = read(bench.open().await.from(0)).await;
-    assert!(!complete, "{}", bytes.len());
-    while bench.cache.fills_under_way() > 0 {
-        tokio::task::yield_now().await;
+async fn what_cannot_be_read_back_is_fetched_once_more_for_everybody_who_was_reading_it() {
+    for at in [0, 100, MIB + 1, 2 * MIB, 3 * MIB - 1] {
+        let bench = Bench::with_disk(ScriptedOrigin::new(blob(3 * MIB)).paced(), DiskFault::PartialReadFails { at });
+        let answers = [bench.open().await, bench.open().await, bench.open().await];
+        let bodies = answers.map(|answer| tokio::spawn(read(answer.from(0))));
+        bench.origin.pace.close();
+        for body in bodies {
+            assert!(body.await.unwrap() == (bench.blob.to_vec(), true), "{at}");
+        }
+        assert_eq!(bench.origin.asked(), [FIRST, FIRST], "{at}");
+        assert_eq!(bench.tasks.drain(Duration::from_secs(20)).await, 0);
+        assert!(bench.is_stored());
+        bench.settle().await;
     }
-    assert!(read(bench.open().await.from(0)).await == (bench.blob.to_vec(), true));
+}
+
+#[tokio::test]
+async fn bytes_that_were_wrong_before_they_could_not_be_read_back_are_not_completed_by_right_ones() {
+    let origin = ScriptedOrigin::new(blob(3 * MIB)).paced().faults([Fault::WrongByteAt(7)]);
+    let bench = Bench::with_disk(origin, DiskFault::PartialReadFails { at: 2 * MIB });
+    let body = tokio::spawn(read(bench.open().await.from(0)));
+    bench.origin.pace.close();
+    let (bytes, complete) = body.await.unwrap();
+    assert!(!complete && bytes.len() < bench.blob.len());
     bench.settle().await;
 }
 
