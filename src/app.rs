@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
@@ -29,6 +29,10 @@ const SWEEP_PERIOD: Duration = Duration::from_secs(10);
 
 /// How often old tags are dropped.
 const PRUNE_PERIOD: Duration = Duration::from_hours(24);
+
+/// Connections that may wait to be accepted, as far as `net.core.somaxconn` allows. The library's 128 is less than one herd: whom it
+/// leaves out tries again after a second.
+const ACCEPT_BACKLOG: u32 = 4096;
 
 /// How long the ledger's last write may take.
 const LEDGER_PATIENCE: Duration = Duration::from_secs(5);
@@ -80,8 +84,8 @@ impl App {
     /// # Errors
     /// A busy port, an unusable store, an upstream that makes no client.
     pub async fn start(settings: &Settings) -> Result<Self, AppError> {
-        let listeners = bind_all(&settings.server.listen).await?;
-        let admin_listener = bind(settings.admin.listen).await?;
+        let listeners = bind_all(&settings.server.listen)?;
+        let admin_listener = bind(settings.admin.listen)?;
         let names: Vec<_> = settings.upstreams.iter().map(|upstream| upstream.name.clone()).collect();
         let metrics = Arc::new(Metrics::new(&names)?);
         let (disk, ledger) = options::open_disk(&settings.store, &metrics)?;
@@ -215,16 +219,23 @@ async fn sweep(disk: Disk) {
     }
 }
 
-async fn bind_all(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, AppError> {
+fn bind_all(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, AppError> {
     let mut listeners = Vec::with_capacity(addresses.len());
     for address in addresses {
-        listeners.push(bind(*address).await?);
+        listeners.push(bind(*address)?);
     }
     Ok(listeners)
 }
 
-async fn bind(address: SocketAddr) -> Result<TcpListener, AppError> {
-    TcpListener::bind(address).await.map_err(|source| AppError::Bind { address, source })
+fn bind(address: SocketAddr) -> Result<TcpListener, AppError> {
+    let listen = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        // A restart takes the address over while connections of the process before linger.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(ACCEPT_BACKLOG)
+    };
+    listen().map_err(|source| AppError::Bind { address, source })
 }
 
 /// Raises the soft limit of open files to the hard one: each client and each upstream transfer holds a descriptor, and the usual soft
@@ -252,4 +263,20 @@ pub enum AppError {
     Metrics(#[from] prometheus::Error),
     #[error("cannot use an upstream")]
     Upstream(#[from] upstream::OptionsError),
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_herd_that_comes_before_it_can_be_accepted_is_not_sent_away() {
+        let listener = bind(([127, 0, 0, 1], 0).into()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let herd: Result<Vec<_>, _> =
+            (0..500).map(|_| TcpStream::connect_timeout(&address, Duration::from_millis(500))).collect();
+        assert_eq!(herd.map(|herd| herd.len()).ok(), Some(500));
+    }
 }
