@@ -83,6 +83,7 @@ impl App {
     ///
     /// # Errors
     /// A busy port, an unusable store, an upstream that makes no client.
+    #[expect(clippy::unused_async, reason = "it needs a runtime: sockets are registered with it, tasks spawned")]
     pub async fn start(settings: &Settings) -> Result<Self, AppError> {
         let listeners = bind_all(&settings.server.listen)?;
         let admin_listener = bind(settings.admin.listen)?;

@@ -82,9 +82,10 @@
 //!
 //! 1. The first client finds neither a stored object nor a fill; it leads: a fill is listed and its task spawned. The task looks once
 //!    more at the store (the blob may have been committed a moment ago, or an earlier fill have left a part), asks the upstream for the
-//!    segment that the client wants first, reserves room, and begins a partial. A `206` tells the length, and that ranges work.
+//!    segment that the client wants first. A `206` tells the length, and that ranges work. Room is reserved and a partial begun.
 //! 2. The upstream says yes: the phase becomes *streaming*, the grant is recorded, and the client's headers go out with the length.
-//! 3. Bytes land in the partial and are published. The client's follower finds them in the page cache and sends them on. A large blob is
+//! 3. Bytes land in the partial and are published; the first ones are handed out while they are still being written. The client's
+//!    follower finds them in the page cache and sends them on. A large blob is
 //!    fetched over several connections once the first bytes are there, in pieces that shrink towards its end.
 //! 4. The second client finds the fill and follows it from byte 0: what is there comes at disk speed, the rest as it lands. If it wants a
 //!    range far ahead, its waiting cursor makes the scheduler fetch that segment at once by a ranged request.

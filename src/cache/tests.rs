@@ -236,6 +236,8 @@ enum DiskFault {
     CrashBeforeRename,
     /// Every write takes a while.
     Slow,
+    /// Beginning an object takes until the test closes the gate.
+    Stuck,
     /// The first stored object that is opened counts as absent.
     OpenFailsOnce,
     /// Reads of stored objects that reach this offset fail with EIO.
@@ -254,6 +256,7 @@ struct FaultyStore {
     fault: DiskFault,
     /// The fault has happened to what was stored: what comes in its place is on sound blocks.
     replaced: AtomicBool,
+    gate: Arc<Semaphore>,
 }
 
 #[derive(Debug)]
@@ -337,6 +340,9 @@ impl BlobStore for FaultyStore {
         if self.fault == DiskFault::ReadOnly {
             return Err(disk_error(std::io::ErrorKind::ReadOnlyFilesystem));
         }
+        if self.fault == DiskFault::Stuck {
+            assert!(tokio::runtime::Handle::current().block_on(self.gate.acquire()).is_err(), "the gate is closed");
+        }
         let partial = self.disk.begin(digest, class, size_bytes)?;
         let is_faulty = matches!(self.fault, DiskFault::PartialReadFails { .. });
         let is_sound = !is_faulty || self.replaced.swap(true, Ordering::SeqCst);
@@ -368,6 +374,7 @@ impl Partial for FaultyPartial {
             DiskFault::None
             | DiskFault::ReadOnly
             | DiskFault::FullBeyond(_)
+            | DiskFault::Stuck
             | DiskFault::CrashBeforeRename
             | DiskFault::OpenFailsOnce
             | DiskFault::ReadFails { .. }
@@ -422,6 +429,7 @@ struct Bench {
     metrics: Arc<Metrics>,
     ledger: Arc<Ledger>,
     directory: tempfile::TempDir,
+    disk_gate: Arc<Semaphore>,
 }
 
 impl Bench {
@@ -453,10 +461,12 @@ impl Bench {
         let filling = Filling { limits: LIMITS, parallel: PARALLEL, prefetch: Prefetch::Off };
         let upstream =
             Upstream::new(Arc::clone(&origin) as Arc<dyn Origin>, policy, filling, metrics.upstream(&origin.name));
-        let store = Arc::new(FaultyStore { disk: disk.clone(), fault, replaced: AtomicBool::new(false) });
+        let disk_gate = Arc::new(Semaphore::new(0));
+        let (replaced, gate) = (AtomicBool::new(false), Arc::clone(&disk_gate));
+        let store = Arc::new(FaultyStore { disk: disk.clone(), fault, replaced, gate });
         let kept = Arc::clone(&ledger);
         let cache = Cache::new(Parts { store, ledger, upstreams: vec![upstream], tasks: tasks.clone(), fills: LIMITS });
-        Self { cache, origin, disk, tasks, blob, metrics, ledger: kept, directory }
+        Self { cache, origin, disk, tasks, blob, metrics, ledger: kept, directory, disk_gate }
     }
 
     /// Ends this process, so to speak, and begins the next one over the same store.

@@ -46,16 +46,23 @@ pub(crate) struct Follower {
 
 /// What a follower can do next.
 enum Step {
-    Read { limit: u64, from: Source },
+    Read(Source),
     Wait,
     End,
     Fail(Arc<FillError>),
     Outpaced,
 }
 
+/// Where the next bytes are, and how many there are at the most.
 enum Source {
-    Disk,
-    Window,
+    Disk {
+        limit: u64,
+    },
+    Window {
+        limit: u64,
+    },
+    /// These, which have not landed yet, or just now.
+    Early(Bytes),
 }
 
 impl Follower {
@@ -115,7 +122,7 @@ impl Follower {
                 Step::End => return None,
                 Step::Fail(why) => return Some(Err(FollowError::Fill(why))),
                 Step::Outpaced => return Some(Err(FollowError::Outpaced)),
-                Step::Read { limit, from } => return Some(self.read(limit, from).await),
+                Step::Read(from) => return Some(self.read(from).await),
                 Step::Wait => {
                     self.fill.readers.waits(&self.place);
                     if self.progress.changed().await.is_err() {
@@ -129,7 +136,7 @@ impl Follower {
     /// Returns the next bytes as a piece of the file that they lie in; `None` when they do not, are not there yet, or are not at
     /// hand: [`Follower::next`] has them.
     pub(crate) async fn next_file_piece(&mut self) -> Option<Piece> {
-        let Step::Read { limit, from: Source::Disk } = self.step() else { return None };
+        let Step::Read(Source::Disk { limit }) = self.step() else { return None };
         let piece = Piece::of_file(self.fill.ground.content()?, self.cursor..self.cursor + limit, || None)?;
         tokio::task::coop::consume_budget().await;
         self.cursor += piece.len();
@@ -142,13 +149,16 @@ impl Follower {
         !matches!(self.step(), Step::Wait)
     }
 
-    async fn read(&mut self, limit: u64, from: Source) -> Result<Bytes, FollowError> {
-        let limit = limit.min(CHUNK_BYTES as u64);
+    async fn read(&mut self, from: Source) -> Result<Bytes, FollowError> {
+        let chunk = |limit: u64| limit.min(CHUNK_BYTES as u64);
         let bytes = match from {
-            Source::Window => self.fill.ground.window().get(self.cursor, limit).ok_or(FollowError::Outpaced)?,
-            Source::Disk => {
+            Source::Early(bytes) => bytes,
+            Source::Window { limit } => {
+                self.fill.ground.window().get(self.cursor, chunk(limit)).ok_or(FollowError::Outpaced)?
+            }
+            Source::Disk { limit } => {
                 let content = self.fill.ground.content().ok_or(FollowError::Outpaced)?;
-                read_chunk(content, &self.fill.buffers, self.cursor, limit).await.map_err(FollowError::Disk)?
+                read_chunk(content, &self.fill.buffers, self.cursor, chunk(limit)).await.map_err(FollowError::Disk)?
             }
         };
         self.cursor += bytes.len() as u64;
@@ -157,6 +167,7 @@ impl Follower {
     }
 
     fn step(&mut self) -> Step {
+        let early = self.fill.ground.early();
         let progress = self.progress.borrow_and_update();
         if let Phase::Failed(why) = &progress.phase {
             return Step::Fail(Arc::clone(why));
@@ -171,24 +182,45 @@ impl Follower {
             return if self.reach == Reach::ToEnd && !is_verified { Step::Wait } else { Step::End };
         }
         let gap = progress.present.first_gap(self.cursor);
-        let readable = match self.reach {
-            Reach::ToEnd if !is_verified => gap.min(progress.size_bytes.unwrap_or(gap).saturating_sub(WITHHELD_BYTES)),
-            Reach::Vetted(end) if !is_verified => gap.min(end.saturating_sub(WITHHELD_BYTES)),
-            Reach::ToEnd | Reach::Until(_) | Reach::Vetted(_) | Reach::Unverified => gap.min(end.unwrap_or(gap)),
-        };
+        let free_end = self.reach.free_end(&progress, gap);
+        let early = |end: u64| early.get(self.cursor, end.saturating_sub(self.cursor).min(CHUNK_BYTES as u64));
+        let readable = gap.min(free_end);
         if readable <= self.cursor {
             // What passes through the window in order comes to this reader much too late.
             let is_far = || self.cursor.saturating_sub(progress.present.first_gap(0)) > WINDOW_BYTES;
-            return if progress.on_disk.is_some() && is_far() { Step::Outpaced } else { Step::Wait };
+            return match early(free_end) {
+                // What is hashed has landed.
+                Some(bytes) if self.reach != Reach::Unverified => Step::Read(Source::Early(bytes)),
+                Some(_) | None if progress.on_disk.is_some() && is_far() => Step::Outpaced,
+                Some(_) | None => Step::Wait,
+            };
         }
-        let (limit, from) = match &progress.on_disk {
-            None => (readable - self.cursor, Source::Disk),
+        if self.reach == Reach::Unverified
+            && let Some(bytes) = early(readable)
+        {
+            return Step::Read(Source::Early(bytes));
+        }
+        let limit = readable - self.cursor;
+        Step::Read(match &progress.on_disk {
+            None => Source::Disk { limit },
             Some(on_disk) => match on_disk.first_gap(self.cursor) {
-                stored if stored > self.cursor => (readable.min(stored) - self.cursor, Source::Disk),
-                _ => (readable - self.cursor, Source::Window),
+                stored if stored > self.cursor => Source::Disk { limit: limit.min(stored - self.cursor) },
+                _ => Source::Window { limit },
             },
-        };
-        Step::Read { limit, from }
+        })
+    }
+}
+
+impl Reach {
+    /// Returns where the bytes end that may be read by now, of a blob that is present up to `gap`.
+    fn free_end(self, progress: &Progress, gap: u64) -> u64 {
+        let size = progress.size_bytes;
+        match (self, &progress.phase) {
+            (Self::ToEnd, Phase::Verified) | (Self::Unverified, _) => size.unwrap_or(gap),
+            (Self::ToEnd, _) => size.unwrap_or(gap).saturating_sub(WITHHELD_BYTES),
+            (Self::Vetted(end), Phase::Verified) | (Self::Until(end), _) => end,
+            (Self::Vetted(end), _) => end.saturating_sub(WITHHELD_BYTES),
+        }
     }
 }
 

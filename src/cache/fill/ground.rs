@@ -3,13 +3,14 @@
 //! The change from the one to the other happens at most once, at any byte, and no client notices (promise 8).
 
 use std::sync::Arc;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::sync::SetOnce;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::early::{Early, Landing};
 use super::window::{WINDOW_BYTES, Window};
 use super::{Fill, Progress};
 use crate::store::{Partial, ReadAt, StoreError, blocking};
@@ -29,9 +30,11 @@ const CHECKPOINT_BYTES_MIN: u64 = 1024 * 1024;
 /// The ground of one fill.
 #[derive(Debug, Default)]
 pub(super) struct Ground {
-    partial: OnceLock<Arc<dyn Partial>>,
+    /// Where bytes are written, once that is decided; `None` in it when there is nowhere.
+    partial: SetOnce<Option<Arc<dyn Partial>>>,
     /// What readers read: the partial, or an object that was there already.
-    content: OnceLock<Arc<dyn ReadAt>>,
+    content: SetOnce<Arc<dyn ReadAt>>,
+    early: Early,
     window: Window,
     /// Bytes written since the last checkpoint.
     unrecorded_bytes: AtomicU64,
@@ -49,8 +52,13 @@ pub(super) enum Landed {
 impl Ground {
     pub(super) fn take_partial(&self, partial: Arc<dyn Partial>) {
         let content: Arc<dyn ReadAt> = Arc::clone(&partial) as _;
-        // Set once, by the task, before the first byte.
-        let _first = (self.partial.set(partial), self.content.set(content));
+        // Set once, by the task, before the first byte is written.
+        let _first = (self.content.set(content), self.partial.set(Some(partial)));
+    }
+
+    /// Has nothing written.
+    pub(super) fn take_none(&self) {
+        let _first = self.partial.set(None);
     }
 
     pub(super) fn take_object(&self, content: Arc<dyn ReadAt>) {
@@ -58,7 +66,7 @@ impl Ground {
     }
 
     pub(super) fn partial(&self) -> Option<&Arc<dyn Partial>> {
-        self.partial.get()
+        self.partial.get().and_then(Option::as_ref)
     }
 
     pub(super) fn content(&self) -> Option<&Arc<dyn ReadAt>> {
@@ -67,6 +75,10 @@ impl Ground {
 
     pub(super) fn window(&self) -> &Window {
         &self.window
+    }
+
+    pub(super) fn early(&self) -> &Early {
+        &self.early
     }
 }
 
@@ -101,10 +113,23 @@ impl Fill {
         let _spilled = progress.wait_for(|progress| progress.on_disk.is_some()).await;
     }
 
+    /// Hands `chunks` to those who wait for them at `offset`, while they land.
+    pub(super) fn hand_out(&self, offset: u64, chunks: Vec<Bytes>) -> Landing<'_> {
+        let landing = self.ground.early.hold(offset, chunks);
+        self.progress.send_modify(|_| {});
+        landing
+    }
+
+    /// Notes how far the blob has been hashed.
+    pub(super) fn hashed(&self, until: u64) {
+        self.ground.early.hashed(until);
+    }
+
     /// Lands `chunks` at `offset` and publishes them.
     pub(super) async fn land(&self, offset: u64, chunks: Vec<Bytes>) -> Landed {
         let len: u64 = chunks.iter().map(|chunk| chunk.len() as u64).sum();
-        if let Some(partial) = self.ground.partial().filter(|_| !self.is_spilled()) {
+        let partial = self.ground.partial.wait().await;
+        if let Some(partial) = partial.as_ref().filter(|_| !self.is_spilled()) {
             let (partial, batch) = (Arc::clone(partial), chunks.clone());
             match blocking(move || partial.write_at(offset, &batch)).await {
                 Ok(()) => {

@@ -18,6 +18,7 @@
 //! A failed fill is never reused: the next request starts a fresh one, which goes on with the bytes that the store has kept of it.
 
 mod bounds;
+mod early;
 mod follow;
 mod ground;
 mod inflight;

@@ -6,6 +6,7 @@
 use std::pin::pin;
 use std::sync::Arc;
 
+use futures_util::future::join;
 use tokio::time::Instant;
 
 use super::bounds::{self, Bounds, Place};
@@ -74,12 +75,17 @@ impl FillTask {
         let first = self.open(left.as_deref()).await.map_err(FillError::Upstream)?;
         let _bytes =
             bounds::take_bytes(&self.bounds, first.size_bytes.unwrap_or(0)).await.ok_or(FillError::Overloaded)?;
-        self.take_ground(left, first.size_bytes).await;
+        let size_bytes = first.size_bytes;
+        let is_resumed = left.is_some_and(|left| self.go_on_with(left, size_bytes));
         self.fill().progress.send_modify(|progress| {
             progress.phase = Phase::Streaming;
-            progress.size_bytes = first.size_bytes;
+            progress.size_bytes = size_bytes;
         });
-        let streamed = self.stream(first).await;
+        let streamed = if is_resumed {
+            self.stream(first).await
+        } else {
+            join(self.stream(first), self.begin(size_bytes)).await.0
+        };
         self.keep_or_discard(streamed.as_ref().err()).await;
         streamed?;
         self.fill().progress.send_modify(|progress| progress.phase = Phase::Verified);
@@ -172,21 +178,30 @@ impl FillTask {
         self.origin.blob(&self.fill().repository, &self.fill().key.digest, fetch.start, last).await
     }
 
-    /// Goes on with what was left when it is of the same length, or begins anew.
-    async fn take_ground(&self, left: Option<Arc<dyn Partial>>, size_bytes: Option<u64>) {
-        if let Some(left) = left {
-            match left.resumed() {
-                Some((size, present)) if Some(size) == size_bytes => {
-                    self.fill().progress.send_modify(|progress| progress.present = present);
-                    return self.fill().ground.take_partial(left);
-                }
-                Some(_) | None => left.discard(),
+    /// Goes on with what was left; false when it is not of the same length.
+    fn go_on_with(&self, left: Arc<dyn Partial>, size_bytes: Option<u64>) -> bool {
+        match left.resumed() {
+            Some((size, present)) if Some(size) == size_bytes => {
+                self.fill().progress.send_modify(|progress| progress.present = present);
+                self.fill().ground.take_partial(left);
+                true
+            }
+            Some(_) | None => {
+                left.discard();
+                false
             }
         }
+    }
+
+    /// Begins a partial; nothing lands before it is there, or is known not to come.
+    async fn begin(&self, size_bytes: Option<u64>) {
         let (store, digest, class) = (Arc::clone(&self.store), self.fill().key.digest, self.class);
         match blocking(move || store.begin(&digest, class, size_bytes)).await {
             Ok(partial) => self.fill().ground.take_partial(partial),
-            Err(error) => self.fill().spill(&error),
+            Err(error) => {
+                self.fill().spill(&error);
+                self.fill().ground.take_none();
+            }
         }
     }
 

@@ -245,7 +245,9 @@ impl Transfer {
             while from < end.min(stop) {
                 let (free_end, taken_end) = self.free_run(from, end.min(stop));
                 if from < free_end {
-                    match self.fill.land(from, cut(&step, from - *at, free_end - *at)).await {
+                    let chunks = cut(&step, from - *at, free_end - *at);
+                    let _early = (from == self.fetch.start).then(|| self.fill.hand_out(from, chunks.clone()));
+                    match self.fill.land(from, chunks).await {
                         Landed::Yes => self.board.stands(self.number, free_end),
                         Landed::No => return Some(Ended::Refused),
                     }

@@ -43,7 +43,7 @@ enum Stuck {
 /// Hashes all bytes of `fill` and compares.
 pub(super) async fn verify(fill: Arc<Fill>) -> Result<(), Unverified> {
     let expected = fill.key.digest;
-    let mut follower = Follower::internal(fill);
+    let mut follower = Follower::internal(Arc::clone(&fill));
     let mut hasher = Hasher::new(expected.algorithm());
     loop {
         match gather(&mut follower).await {
@@ -52,6 +52,7 @@ pub(super) async fn verify(fill: Arc<Fill>) -> Result<(), Unverified> {
             Ok(batch) => {
                 let hashed = hash(hasher, batch).await;
                 hasher = hashed.map_err(|_stopped| Unverified::Failed(FillError::Aborted))?;
+                fill.hashed(follower.cursor());
             }
             Err(Stuck::Moot(why)) => return Err(Unverified::Moot(why)),
             Err(Stuck::Unreadable(error)) => {

@@ -33,6 +33,24 @@ async fn whatever_the_disk_does_clients_get_their_bytes_and_each_is_sent_once() 
 }
 
 #[tokio::test]
+async fn the_first_bytes_do_not_wait_for_the_disk_and_the_last_ones_do() {
+    let bench = Bench::with_disk(ScriptedOrigin::new(blob(3 * MIB)), DiskFault::Stuck);
+    let answer = bench.open().await;
+    let (mut whole, mut range) = (answer.from(0), answer.range(ByteRange { start: 5, end: 99_999 }));
+    for (body, from) in [(&mut whole, 0), (&mut range, 5)] {
+        let first = body.next().await.unwrap().unwrap();
+        assert!(bench.blob[from..].starts_with(&first));
+    }
+    let whole = tokio::spawn(read(whole));
+    bench.disk_gate.close();
+    assert!(whole.await.unwrap().1 && read(range).await.1);
+    drop(answer);
+    assert_eq!(bench.tasks.drain(Duration::from_secs(20)).await, 0);
+    assert!(bench.is_stored());
+    bench.settle().await;
+}
+
+#[tokio::test]
 async fn what_cannot_be_read_back_is_fetched_once_more_for_everybody_who_was_reading_it() {
     for at in [0, 100, MIB + 1, 2 * MIB, 3 * MIB - 1] {
         let bench = Bench::with_disk(ScriptedOrigin::new(blob(3 * MIB)).paced(), DiskFault::PartialReadFails { at });
