@@ -17,7 +17,10 @@ use crate::telemetry::sentence;
 
 /// Bytes that one body sends before others have their turn, when neither the disk nor the client makes it wait: without this a
 /// fast client keeps a worker for itself, and who has just come waits for its first byte.
-const TURN_BYTES: u64 = 512 * 1024;
+///
+/// A turn is what a client's kernel takes in one go, and short ones wake it more often: with four clients a GB costs 1.3 times what
+/// it costs nginx in turns of 512 KiB, 0.95 in turns of 2 MiB, which nginx takes as well, and 0.83 in turns of 4 MiB.
+const TURN_BYTES: u64 = 2 * 1024 * 1024;
 
 /// The body of an answer.
 pub(super) struct Body {
