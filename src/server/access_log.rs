@@ -2,6 +2,7 @@
 //!
 //! The account is closed by dropping it, which happens however the exchange ends: done, failed, or client gone.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -23,7 +24,7 @@ pub(super) struct Exchange {
     /// Without the query (S-40).
     path: String,
     handler: Handler,
-    pub(super) request_id: String,
+    pub(super) request_id: RequestId,
     question: Option<Question>,
     answer: Option<(Kind, Outcome)>,
     status: StatusCode,
@@ -34,6 +35,16 @@ pub(super) struct Exchange {
 }
 
 type InFlight = crate::telemetry::InFlight;
+
+/// What log lines and error answers of one exchange have in common.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RequestId(u64);
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
 
 /// How the body ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,7 +67,7 @@ impl Exchange {
             method,
             path: path.to_owned(),
             handler,
-            request_id: format!("{:016x}", fastrand::u64(..)),
+            request_id: RequestId(fastrand::u64(..)),
             question: None,
             answer: None,
             status: StatusCode::OK,

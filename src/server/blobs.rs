@@ -19,7 +19,7 @@ use crate::cache::{BlobAnswer, BlobQuestion, CacheError};
 use crate::oci::{Digest, ErrorCode};
 use crate::telemetry::Kind;
 use crate::wire::{
-    ByteRange, Multipart, RangeHeader, Resolved, cache_control, etag, if_range_matches, is_not_modified,
+    ByteRange, ContentNames, Multipart, RangeHeader, Resolved, cache_control, if_range_matches, is_not_modified,
 };
 
 /// P-45: always this, never what an upstream or its CDN says.
@@ -127,8 +127,9 @@ fn multipart(blob: BlobAnswer, ranges: Vec<ByteRange>, size: u64) -> Response<Bo
 fn common_headers(headers: &mut HeaderMap, digest: &Digest) {
     headers.entry(CONTENT_TYPE).or_insert(OCTET_STREAM);
     headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-    headers.insert(CONTENT_DIGEST, text(&digest.to_string()));
-    headers.insert(ETAG, etag(digest));
+    let names = ContentNames::of(digest);
+    headers.insert(CONTENT_DIGEST, names.digest);
+    headers.insert(ETAG, names.etag);
     headers.insert(CACHE_CONTROL, HeaderValue::from_static(cache_control::DIGEST));
 }
 

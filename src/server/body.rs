@@ -102,7 +102,7 @@ impl Body {
         match next {
             Some(Ok(bytes)) => exchange.sent(bytes.len()),
             Some(Err(error)) => {
-                tracing::warn!(request.id = exchange.request_id, error = sentence(error), "a body is cut short");
+                tracing::warn!(request.id = %exchange.request_id, error = sentence(error), "a body is cut short");
                 exchange.failed();
                 return;
             }

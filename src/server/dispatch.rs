@@ -38,7 +38,7 @@ pub(super) async fn handle(server: &Server, request: Request<Incoming>, peer: So
         }
         Err(refusal) => Err(Problem::of_refusal(&refusal)),
     };
-    let mut response = answered.unwrap_or_else(|problem| problem.into_response(&exchange.request_id, is_head));
+    let mut response = answered.unwrap_or_else(|problem| problem.into_response(exchange.request_id, is_head));
     response.headers_mut().insert(API_VERSION, HeaderValue::from_static("registry/2.0"));
     response.headers_mut().entry(CACHE_STATUS).or_insert_with(|| cache_status(&exchange));
     exchange.set_status(response.status());

@@ -11,7 +11,7 @@ use super::routed::Routed;
 use crate::cache::{CacheError, ManifestAnswer, ManifestQuestion};
 use crate::oci::Reference;
 use crate::telemetry::{Kind, StaleReason};
-use crate::wire::{Accept, cache_control, cache_status_header, etag, is_not_modified};
+use crate::wire::{Accept, ContentNames, cache_control, cache_status_header, is_not_modified};
 
 /// Answers a manifest request; a `Range` on it is ignored, which P-37 allows.
 pub(super) async fn answer(
@@ -43,9 +43,9 @@ pub(super) async fn answer(
 
 fn respond(manifest: ManifestAnswer, reference: &Reference, not_modified: bool, is_head: bool) -> Response<Body> {
     let mut headers = HeaderMap::with_capacity(10);
-    let digest = text(&manifest.digest.to_string());
-    headers.insert(ETAG, etag(&manifest.digest));
-    headers.insert(CONTENT_DIGEST, digest);
+    let names = ContentNames::of(&manifest.digest);
+    headers.insert(ETAG, names.etag);
+    headers.insert(CONTENT_DIGEST, names.digest);
     let caching = match reference {
         Reference::Tag(_) => cache_control::MUTABLE,
         Reference::Digest(_) => cache_control::DIGEST,

@@ -13,6 +13,7 @@ use std::time::Duration;
 use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
+use super::access_log::RequestId;
 use super::body::Body;
 use super::limits::HEADER_BUDGET;
 use crate::cache::CacheError;
@@ -120,7 +121,7 @@ impl Problem {
     }
 
     /// Returns the response; our own 5xx name the request, so that the log line can be found.
-    pub(super) fn into_response(self, request_id: &str, is_head: bool) -> Response<Body> {
+    pub(super) fn into_response(self, request_id: RequestId, is_head: bool) -> Response<Body> {
         let message = if self.status.is_server_error() {
             format!("cachalot: {} (request {request_id})", self.message)
         } else {

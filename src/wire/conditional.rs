@@ -2,22 +2,40 @@
 //!
 //! Source: RFC 9110 §13.1 (P-38, P-65).
 
+use bytes::Bytes;
 use http::HeaderValue;
 
 use crate::oci::Digest;
 
-/// Returns the strong entity tag of the content with this digest, quotes included (P-38).
-#[expect(clippy::missing_panics_doc, reason = "it cannot: every printed digest is a valid header value")]
-pub fn etag(digest: &Digest) -> HeaderValue {
-    HeaderValue::from_str(&quoted(digest)).expect("a digest is letters, digits and a colon")
+/// How answers name their content, by header values that share one text.
+#[derive(Debug)]
+pub struct ContentNames {
+    /// `Docker-Content-Digest`.
+    pub digest: HeaderValue,
+    /// The strong entity tag: the digest in quotes (P-38).
+    pub etag: HeaderValue,
+}
+
+impl ContentNames {
+    #[expect(clippy::missing_panics_doc, reason = "it cannot: every printed digest is a valid header value")]
+    pub fn of(digest: &Digest) -> Self {
+        let quoted = Bytes::from(quoted(digest));
+        let bare = quoted.slice(1..quoted.len() - 1);
+        let value = |text| HeaderValue::from_maybe_shared(text).expect("a digest is letters, digits and a colon");
+        Self { digest: value(bare), etag: value(quoted) }
+    }
 }
 
 /// Returns true when the lines of `If-None-Match` name this content, so that 304 is the answer.
 ///
 /// The comparison is weak, as RFC 9110 §13.1.2 has it. A digest without quotes counts: older Docker clients send that.
 pub fn is_not_modified<'a>(lines: impl IntoIterator<Item = &'a str>, digest: &Digest) -> bool {
+    let mut lines = lines.into_iter().peekable();
+    if lines.peek().is_none() {
+        return false;
+    }
     let bare = digest.to_string();
-    lines.into_iter().flat_map(|line| line.split(',')).map(str::trim).any(|tag| {
+    lines.flat_map(|line| line.split(',')).map(str::trim).any(|tag| {
         let opaque = tag.strip_prefix("W/").unwrap_or(tag);
         tag == "*" || opaque == bare || unquoted(opaque) == Some(&bare)
     })
@@ -51,7 +69,8 @@ mod tests {
 
     #[test]
     fn the_entity_tag_is_the_digest_in_quotes() {
-        assert_eq!(etag(&digest()).to_str().ok(), Some(format!("\"{D}\"").as_str()), "P-38");
+        let names = ContentNames::of(&digest());
+        assert_eq!((names.digest, names.etag), (D.parse().unwrap(), format!("\"{D}\"").parse().unwrap()), "P-38");
     }
 
     #[test]

@@ -13,6 +13,6 @@ pub mod retry_after;
 
 pub use accept::Accept;
 pub use cache_status::{Outcome, header as cache_status_header, header_with_ttl as cache_status_header_with_ttl};
-pub use conditional::{etag, if_range_matches, is_not_modified};
+pub use conditional::{ContentNames, if_range_matches, is_not_modified};
 pub use multipart::Multipart;
 pub use range::{ByteRange, RANGES_MAX, RangeHeader, RangeSpec, Resolved};

@@ -1,11 +1,12 @@
 //! The data plane's side: requests, their duration, what clients felt.
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use http::Method;
-use prometheus::{HistogramVec, IntCounterVec, IntGauge, IntGaugeVec};
+use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge};
 
-use super::families::Families;
+use super::families::{Families, Grid, words};
 use crate::telemetry::labels::{Handler, Kind};
 use crate::wire::Outcome;
 
@@ -15,25 +16,33 @@ const DURATION_BUCKETS: &[f64] = &[0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 30.0, 60.0,
 /// Seconds; from memory to the limit at which clients give up.
 const FIRST_BYTE_BUCKETS: &[f64] = &[0.001, 0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0];
 
+/// The words for methods; [`method_place`] tells the place of each.
 const METHODS: [&str; 3] = ["get", "head", "other"];
+
+/// The statuses whose series are found without a look-up by text.
+const STATUSES: [u16; 10] = [200, 206, 304, 400, 403, 404, 416, 502, 503, 504];
 
 /// The metrics of the data plane.
 #[derive(Debug)]
 pub struct HttpMetrics {
     requests: IntCounterVec,
-    in_flight: IntGaugeVec,
-    duration: HistogramVec,
-    first_byte: HistogramVec,
-    disconnects: IntCounterVec,
+    /// The series of `requests` for each handler and method, and therein for each of [`STATUSES`], once one was seen.
+    by_status: Grid<[OnceLock<IntCounter>; STATUSES.len()]>,
+    in_flight: Grid<IntGauge>,
+    duration: Grid<Histogram>,
+    first_byte: Grid<Histogram>,
+    disconnects: Grid<IntCounter>,
 }
 
 /// A request under way; dropping it counts it out.
 #[derive(Debug)]
-pub struct InFlight(IntGauge);
+pub struct InFlight(Option<IntGauge>);
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.dec();
+        if let Some(gauge) = &self.0 {
+            gauge.dec();
+        }
     }
 }
 
@@ -60,47 +69,65 @@ impl HttpMetrics {
         let disconnects =
             families.counters("client_disconnects_total", "Clients that left before the end of a body.", &["kind"])?;
         for handler in Handler::ALL {
-            in_flight.with_label_values(&[handler.as_str()]);
             for method in METHODS {
                 requests.with_label_values(&[handler.as_str(), method, "200"]);
-                duration.with_label_values(&[handler.as_str(), method]);
             }
         }
-        for kind in Kind::ALL {
-            disconnects.with_label_values(&[kind.as_str()]);
-            for outcome in Outcome::ALL {
-                first_byte.with_label_values(&[kind.as_str(), outcome.as_str()]);
-            }
-        }
-        Ok(Self { requests, in_flight, duration, first_byte, disconnects })
+        let handlers = words!(Handler);
+        Ok(Self {
+            by_status: Grid::new(handlers, &METHODS, |_, _| Default::default()),
+            in_flight: Grid::new(handlers, &[""], |handler, _| in_flight.with_label_values(&[handler])),
+            duration: Grid::new(handlers, &METHODS, |handler, method| duration.with_label_values(&[handler, method])),
+            first_byte: Grid::new(words!(Kind), words!(Outcome), |kind, result| {
+                first_byte.with_label_values(&[kind, result])
+            }),
+            disconnects: Grid::new(words!(Kind), &[""], |kind, _| disconnects.with_label_values(&[kind])),
+            requests,
+        })
     }
 
     /// Counts a request in; the guard counts it out.
     pub fn began(&self, handler: Handler) -> InFlight {
-        let gauge = self.in_flight.with_label_values(&[handler.as_str()]);
-        gauge.inc();
-        InFlight(gauge)
+        let gauge = self.in_flight.at(handler as usize, 0).cloned();
+        InFlight(gauge.inspect(IntGauge::inc))
     }
 
     /// Counts a finished exchange.
     pub fn finished(&self, handler: Handler, method: &Method, status: u16, elapsed: Duration) {
-        let method = match *method {
-            Method::GET => "get",
-            Method::HEAD => "head",
-            _ => "other",
-        };
-        let mut digits = [0; 3];
-        self.requests.with_label_values(&[handler.as_str(), method, code(status, &mut digits)]).inc();
-        self.duration.with_label_values(&[handler.as_str(), method]).observe(elapsed.as_secs_f64());
+        let method = method_place(method);
+        let place = STATUSES.iter().position(|known| *known == status);
+        let known = self.by_status.at(handler as usize, method).zip(place);
+        match known.and_then(|(statuses, place)| statuses.get(place)) {
+            Some(series) => series.get_or_init(|| self.of_status(handler, method, status)).inc(),
+            None => self.of_status(handler, method, status).inc(),
+        }
+        if let Some(duration) = self.duration.at(handler as usize, method) {
+            duration.observe(elapsed.as_secs_f64());
+        }
     }
 
     pub fn first_byte(&self, kind: Kind, outcome: Outcome, elapsed: Duration) {
-        self.first_byte.with_label_values(&[kind.as_str(), outcome.as_str()]).observe(elapsed.as_secs_f64());
+        if let Some(first_byte) = self.first_byte.at(kind as usize, outcome as usize) {
+            first_byte.observe(elapsed.as_secs_f64());
+        }
     }
 
     /// Counts a client that left before the end.
     pub fn disconnected(&self, kind: Kind) {
-        self.disconnects.with_label_values(&[kind.as_str()]).inc();
+        self.disconnects.add(kind as usize, 0, 1);
+    }
+
+    fn of_status(&self, handler: Handler, method: usize, status: u16) -> IntCounter {
+        let method = METHODS.get(method).copied().unwrap_or_default();
+        self.requests.with_label_values(&[handler.as_str(), method, code(status, &mut [0; 3])])
+    }
+}
+
+fn method_place(method: &Method) -> usize {
+    match *method {
+        Method::GET => 0,
+        Method::HEAD => 1,
+        _ => 2,
     }
 }
 

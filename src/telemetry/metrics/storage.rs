@@ -23,7 +23,7 @@ pub struct StorageMetrics {
     evictions: IntCounterVec,
     evicted_bytes: IntCounterVec,
     victim_idle: IntGaugeVec,
-    memory_lookups: Grid,
+    memory_lookups: Grid<IntCounter>,
     scrubbed: IntCounterVec,
     scrubbed_bytes: IntCounter,
     scrub_completed: IntGauge,

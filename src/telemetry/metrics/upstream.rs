@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use prometheus::{Histogram, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec};
+use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 use super::families::{Families, Grid, words};
 use super::http::code;
@@ -32,16 +32,16 @@ const TOKEN_RESULTS: [&str; 3] = ["ok", "refused", "error"];
 #[derive(Debug)]
 pub struct UpstreamMetrics {
     label: String,
-    requests: Grid,
-    served_bytes: Grid,
-    fetched_bytes: Grid,
-    stale: Grid,
-    revalidations: Grid,
+    requests: Grid<IntCounter>,
+    served_bytes: Grid<IntCounter>,
+    fetched_bytes: Grid<IntCounter>,
+    stale: Grid<IntCounter>,
+    revalidations: Grid<IntCounter>,
     fills: IntCounterVec,
     fills_in_flight: IntGauge,
     fill_followers: IntGauge,
     fill_duration: Vec<Histogram>,
-    mismatches: Grid,
+    mismatches: Grid<IntCounter>,
     answers: IntCounterVec,
     answer_duration: HistogramVec,
     errors: IntCounterVec,
