@@ -67,6 +67,7 @@ fn rows(other: &Registry) -> Vec<Row> {
         mended("U-59", Fault::RedirectRelative),
         mended("U-59, S-30", Fault::RedirectLoop),
         mended("U-60, U-61", Fault::redirect_to(other)),
+        mended("U-48, U-61", Fault::redirect_expiring(other, 300 * KIB)),
         mended("U-65", Fault::Status(500, "")),
         mended("U-65", Fault::Status(503, "<html>")),
         told("P-104", Fault::Status(403, ""), 403),

@@ -98,6 +98,27 @@ async fn a_wrong_blob_is_counted_and_no_reader_completes_it() {
 }
 
 #[tokio::test]
+async fn a_signed_url_that_expires_in_the_middle_is_replaced_by_asking_the_registry_again() {
+    let (registry, cdn) = (Registry::start().await, Registry::start().await);
+    let content = Content::generated(4, SIZE);
+    let digest = registry.with_blob(content.clone());
+    cdn.with_blob(content.clone());
+    registry.fault(Match::blob(&digest), Fault::redirect_expiring(&cdn, 300 * KIB)).always();
+    let cachalot = Cachalot::over(&registry).await;
+    let answer = cachalot.get(&format!("/v2/app/blobs/{digest}")).await;
+    assert!(answer.is_complete && answer.body == content.bytes(), "U-48");
+    let signed = cdn.gets("/blobs/");
+    assert_eq!((signed.len(), registry.gets("/blobs/").len()), (4, 4), "U-61");
+    let starts: Vec<_> = signed.iter().map(|request| request.range.clone().unwrap_or_default()).collect();
+    for (step, start) in starts.iter().enumerate() {
+        let expected = format!("bytes={}-", step as u64 * 300 * KIB);
+        assert!(start.starts_with(&expected), "{starts:?}");
+    }
+    assert!(signed.iter().all(|request| request.authorization.is_none()), "U-60");
+    cachalot.finish().await;
+}
+
+#[tokio::test]
 async fn an_upstream_that_ignores_ranges_is_resumed_all_the_same() {
     let registry = Registry::start().await;
     let content = Content::generated(8, SIZE);

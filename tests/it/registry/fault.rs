@@ -40,6 +40,11 @@ pub(crate) enum Fault {
         base: String,
         query: &'static str,
     },
+    /// Redirects to `base` by a signed URL of its own, which gives so many bytes and is refused from then on.
+    RedirectExpiring {
+        base: String,
+        after: u64,
+    },
     /// Redirects to itself.
     RedirectLoop,
     /// Redirects to a relative location at the same registry.
@@ -70,6 +75,11 @@ impl Fault {
     /// Redirects to the same path at another registry, with a query that must never be logged.
     pub(crate) fn redirect_to(other: &Registry) -> Self {
         Self::RedirectTo { base: other.url(), query: "X-Signature=secret-signature" }
+    }
+
+    /// Redirects to the same path at another registry, by a URL that expires in the middle of the body.
+    pub(crate) fn redirect_expiring(other: &Registry, after: u64) -> Self {
+        Self::RedirectExpiring { base: other.url(), after }
     }
 }
 

@@ -125,6 +125,11 @@ impl Book {
         self.lock().clone()
     }
 
+    /// Returns how many requests `fits` holds of, those under way included.
+    pub(crate) fn count(&self, fits: impl Fn(&Request) -> bool) -> usize {
+        self.lock().requests.iter().filter(|request| fits(request)).count()
+    }
+
     /// Waits until `fits` holds of the log.
     pub(crate) async fn wait_for(&self, fits: impl Fn(&Log) -> bool) {
         let mut changes = self.changed.subscribe();

@@ -13,6 +13,9 @@ use super::{World, lock};
 
 const DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 
+/// What the query of a signed URL begins with that gives so many bytes once.
+const EXPIRES_AFTER: &str = "X-Expires-After=";
+
 /// What becomes of a `Range`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ranges {
@@ -20,6 +23,11 @@ pub(crate) enum Ranges {
     Ignored,
     /// Answered with a range that starts one byte later.
     Shifted,
+}
+
+/// Returns how many bytes the signed URL of a request gives, if it is one.
+fn expires_after(seen: &Request) -> Option<u64> {
+    seen.query.as_deref()?.strip_prefix(EXPIRES_AFTER)?.split('&').next()?.parse().ok()
 }
 
 impl World {
@@ -80,6 +88,12 @@ impl World {
             .with(header::CONTENT_TYPE, "application/octet-stream")
             .with(header::ACCEPT_RANGES, "bytes")
             .with(DIGEST, &digest.to_string());
+        if let Some(limit) = expires_after(seen) {
+            if self.book.count(|other| other.query == seen.query) > 1 {
+                return error(403, "DENIED", "request has expired");
+            }
+            reply.plan.end = End::Cut(limit);
+        }
         let asked = seen.range.as_deref().filter(|_| ranges != Ranges::Ignored).and_then(|text| range(text, total));
         match asked {
             None => reply,
@@ -114,6 +128,10 @@ impl World {
             Fault::WrongRange => return self.find(seen, Ranges::Shifted),
             Fault::Gzip => return reply.with(header::CONTENT_ENCODING, "gzip"),
             Fault::RedirectTo { base, query } => return redirect(&format!("{base}{}?{query}", seen.path)),
+            Fault::RedirectExpiring { base, after } => {
+                let turn = self.book.count(|_| true);
+                return redirect(&format!("{base}{}?{EXPIRES_AFTER}{after}&turn={turn}", seen.path));
+            }
             Fault::RedirectLoop => return redirect(&format!("{}{}", self.url(), seen.path)),
             // With dots before it: a bare digest would read as a URL of the scheme `sha256`.
             Fault::RedirectRelative => {
