@@ -13,10 +13,13 @@ use crossbeam_queue::ArrayQueue;
 /// Larger chunks gain little: the read is a copy from the page cache either way.
 pub const CHUNK_BYTES: usize = 64 * 1024;
 
+/// Fewer bytes get a buffer of their own size: a thousand readers that wait for the same bytes read few of them at a time.
+const POOLED_BYTES_MIN: usize = 16 * 1024;
+
 /// Free buffers that the pool keeps at the most: 16 MiB.
 const FREE_MAX: usize = 256;
 
-/// A pool of buffers of [`CHUNK_BYTES`] each; cheap to clone.
+/// A pool of buffers of [`CHUNK_BYTES`] each, beside small ones that are not kept; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Buffers {
     free: Arc<ArrayQueue<Box<[u8]>>>,
@@ -29,9 +32,11 @@ impl Default for Buffers {
 }
 
 impl Buffers {
-    /// Takes a buffer from the pool, or makes one.
-    pub fn take(&self) -> Buffer {
-        let bytes = self.free.pop().unwrap_or_else(|| vec![0; CHUNK_BYTES].into_boxed_slice());
+    /// Takes a buffer for at most `limit` bytes from the pool, or makes one.
+    pub fn take(&self, limit: usize) -> Buffer {
+        let make = |len| vec![0; len].into_boxed_slice();
+        let bytes =
+            if limit < POOLED_BYTES_MIN { make(limit) } else { self.free.pop().unwrap_or_else(|| make(CHUNK_BYTES)) };
         Buffer { bytes, filled: 0, pool: self.clone() }
     }
 }
@@ -66,8 +71,10 @@ impl AsRef<[u8]> for Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        // One more than the pool keeps is freed.
-        let _one_too_many = self.pool.free.push(std::mem::take(&mut self.bytes));
+        if self.bytes.len() == CHUNK_BYTES {
+            // One more than the pool keeps is freed.
+            let _one_too_many = self.pool.free.push(std::mem::take(&mut self.bytes));
+        }
     }
 }
 
@@ -78,7 +85,7 @@ mod tests {
     #[test]
     fn a_buffer_comes_back_when_the_last_reference_to_its_bytes_is_dropped() {
         let pool = Buffers::default();
-        let mut buffer = pool.take();
+        let mut buffer = pool.take(CHUNK_BYTES);
         buffer.space(3).copy_from_slice(b"abc");
         let bytes = buffer.into_bytes(3);
         let tail = bytes.slice(1..);
@@ -86,5 +93,9 @@ mod tests {
         assert_eq!((pool.free.len(), &tail[..]), (0, &b"bc"[..]));
         drop(tail);
         assert_eq!(pool.free.len(), 1);
+        let mut small = pool.take(3);
+        assert_eq!((small.space(9).len(), pool.free.len()), (3, 1));
+        drop(small);
+        assert_eq!(pool.free.len(), 1, "small ones are not kept");
     }
 }

@@ -103,7 +103,7 @@ impl Object {
 /// Reads one chunk at `offset`, at most `limit` bytes, at least one.
 pub async fn read_chunk(file: &Arc<dyn ReadAt>, buffers: &Buffers, offset: u64, limit: u64) -> io::Result<Bytes> {
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    let mut buffer = buffers.take();
+    let mut buffer = buffers.take(limit);
     if let Some(read @ 1..) = file.read_now(offset, buffer.space(limit))? {
         return Ok(buffer.into_bytes(read));
     }

@@ -124,19 +124,29 @@ impl Follower {
                 Step::Outpaced => return Some(Err(FollowError::Outpaced)),
                 Step::Read(from) => return Some(self.read(from).await),
                 Step::Wait => {
-                    self.fill.readers.waits(&self.place);
-                    if self.progress.changed().await.is_err() {
-                        return Some(Err(FollowError::Fill(Arc::new(FillError::Aborted))));
+                    if let Err(error) = self.wait().await {
+                        return Some(Err(error));
                     }
                 }
             }
         }
     }
 
-    /// Returns the next bytes as a piece of the file that they lie in; `None` when they do not, are not there yet, or are not at
-    /// hand: [`Follower::next`] has them.
+    /// Waits for the next bytes and returns them as a piece of the file that they lie in; `None` when they do not, are too few or not
+    /// at hand, or never come: [`Follower::next`] has them, or the reason.
+    ///
+    /// # Cancel safety
+    /// As of [`Follower::next`].
     pub(crate) async fn next_file_piece(&mut self) -> Option<Piece> {
-        let Step::Read(Source::Disk { limit }) = self.step() else { return None };
+        let limit = loop {
+            match self.step() {
+                Step::Wait => self.wait().await.ok()?,
+                Step::Read(Source::Disk { limit }) => break limit,
+                Step::Read(Source::Window { .. } | Source::Early(_)) | Step::End | Step::Fail(_) | Step::Outpaced => {
+                    return None;
+                }
+            }
+        };
         let piece = Piece::of_file(self.fill.ground.content()?, self.cursor..self.cursor + limit, || None)?;
         tokio::task::coop::consume_budget().await;
         self.cursor += piece.len();
@@ -147,6 +157,12 @@ impl Follower {
     /// Returns true when `next` would return without waiting for the fill.
     pub(super) fn is_ready(&mut self) -> bool {
         !matches!(self.step(), Step::Wait)
+    }
+
+    /// Waits until something has changed.
+    async fn wait(&mut self) -> Result<(), FollowError> {
+        self.fill.readers.waits(&self.place);
+        self.progress.changed().await.map_err(|_closed| FollowError::Fill(Arc::new(FillError::Aborted)))
     }
 
     async fn read(&mut self, from: Source) -> Result<Bytes, FollowError> {

@@ -6,19 +6,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use futures_util::StreamExt;
+use futures_util::stream::Fuse;
+use futures_util::{FutureExt, StreamExt};
 use tokio::sync::Notify;
 
 use super::ground::Landed;
 use super::schedule::{Fetch, Order, SEGMENT_BYTES, Underway};
 use super::{Fill, Phase};
 use crate::telemetry::{Kind, Trigger, UpstreamMetrics};
-use crate::upstream::{BlobTransfer, EndpointId, Origin, UpstreamError};
+use crate::upstream::{BlobTransfer, Chunks, EndpointId, Origin, UpstreamError};
 
-/// Network reads gathered into one write at the most, when they are there without waiting.
-const GATHER_READS: usize = 64;
-
-/// Bytes landed in one step at the most: less than the distance at which a waiting reader is given a transfer of its own, so
+/// Bytes landed in one step at the most, and gathered for one beside the last network read: less than the distance at which a waiting reader is given a transfer of its own, so
 /// that the two cannot overlap.
 const STEP_BYTES: usize = 512 * 1024;
 
@@ -207,16 +205,8 @@ impl Transfer {
     async fn receive(&self, opened: BlobTransfer) -> Ended {
         let mut at = opened.start;
         let mut progressed = false;
-        let mut reads = opened.chunks.ready_chunks(GATHER_READS);
-        while let Some(batch) = reads.next().await {
-            let mut broken = None;
-            let mut chunks = Vec::with_capacity(batch.len());
-            for read in batch {
-                match read {
-                    Ok(chunk) => chunks.push(chunk),
-                    Err(error) => broken = Some(error),
-                }
-            }
+        let mut reads = opened.chunks.fuse();
+        while let Some((chunks, broken)) = gather(&mut reads).await {
             let received: u64 = chunks.iter().map(|chunk| chunk.len() as u64).sum();
             self.metrics.fetched(Kind::Blob, self.trigger, received);
             progressed |= at + received > self.fetch.start && received > 0;
@@ -310,6 +300,25 @@ impl Transfer {
         debug_assert!(!matches!(progress.phase, Phase::Connecting), "bytes come after the upstream's answer");
         progress.size_bytes
     }
+}
+
+/// Waits for a network read, and takes what else is there without waiting, up to a step; with the error that came after them, if any.
+/// `None` at the end.
+async fn gather(reads: &mut Fuse<Chunks>) -> Option<(Vec<Bytes>, Option<UpstreamError>)> {
+    let (mut chunks, mut len) = (Vec::new(), 0);
+    let mut next = Some(reads.next().await?);
+    while let Some(read) = next {
+        match read {
+            Ok(chunk) => {
+                len += chunk.len();
+                chunks.push(chunk);
+            }
+            Err(error) => return Some((chunks, Some(error))),
+        }
+        // The end, met here, is met again.
+        next = if len < STEP_BYTES { reads.next().now_or_never().flatten() } else { None };
+    }
+    Some((chunks, None))
 }
 
 /// Takes a transfer off the board, however it ends.
