@@ -40,8 +40,8 @@
 //! * [`store`]: [`store::BlobStore`] is its seam. [`store::Disk`] keeps files by digest within budgets, [`store::Memory`] is a tier
 //!   in front, [`store::Ledger`] knows tags and grants.
 //! * [`upstream`]: [`upstream::Origin`] is its seam, [`upstream::Client`] the real thing. Credentials never come above it.
-//! * [`cache`]: [`cache::Cache`] answers questions about manifests and blobs. `cache::fill` is the heart: one download, many
-//!   followers. `cache::decide` is the freshness policy as a table, `cache::flight` the single flight of small questions.
+//! * [`cache`]: [`cache::Cache`] answers questions about manifests, blobs and lists of tags. `cache::fill` is the heart: one download,
+//!   many followers. `cache::decide` is the freshness policy as a table, `cache::flight` the single flight of small questions.
 //! * [`server`]: HTTP/1.1 in front of the cache. `server::respond` alone turns errors into statuses.
 //! * [`admin`]: health and metrics, on a listener of its own.
 //! * [`settings`]: defaults, file, environment and flags, merged and checked; every problem at once.
@@ -85,8 +85,8 @@
 //!    segment that the client wants first. A `206` tells the length, and that ranges work. Room is reserved and a partial begun.
 //! 2. The upstream says yes: the phase becomes *streaming*, the grant is recorded, and the client's headers go out with the length.
 //! 3. Bytes land in the partial and are published; the first ones are handed out while they are still being written. The client's
-//!    follower finds them in the page cache and sends them on. A large blob is
-//!    fetched over several connections once the first bytes are there, in pieces that shrink towards its end.
+//!    follower finds the others in the page cache and sends them on. A large blob is fetched over several connections once the first
+//!    bytes are there, in pieces that shrink towards its end.
 //! 4. The second client finds the fill and follows it from byte 0: what is there comes at disk speed, the rest as it lands. If it wants a
 //!    range far ahead, its waiting cursor makes the scheduler fetch that segment at once by a ranged request.
 //! 5. A connection to the upstream breaks. The task asks for what is missing, at another endpoint if there is one; no client notices.

@@ -111,6 +111,7 @@ impl Observer for Counting {
             RequestKind::ManifestTag => Kind::ManifestTag,
             RequestKind::ManifestDigest => Kind::ManifestDigest,
             RequestKind::Blob => Kind::Blob,
+            RequestKind::Tags => Kind::Tags,
         };
         self.0.upstream_answered(kind, status, elapsed);
     }

@@ -1,6 +1,7 @@
 //! The policy: when to serve what is stored, when to ask the upstream, when to fill, and when to refuse.
 //!
-//! [`Cache`] answers two questions so far: a manifest ([`Cache::manifest`]) and a blob ([`Cache::blob`]). Every answer says how it
+//! [`Cache`] answers three questions so far: a manifest ([`Cache::manifest`]), a blob ([`Cache::blob`]) and a list of tags
+//! ([`Cache::tags`]). Every answer says how it
 //! came about ([`Outcome`]). Bytes are shared by digest; who may have them is decided per (upstream, repository, kind, digest):
 //! the upstream must have granted it, or is asked (S-3).
 //!
@@ -17,6 +18,7 @@ mod manifest;
 mod piece;
 mod prefetch;
 mod tag;
+mod tags;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -32,6 +34,7 @@ pub use fill::{FillError, FillLimits, Parallel, Prefix};
 pub use manifest::{ManifestAnswer, ManifestQuestion};
 pub use piece::{PIECE_BYTES_MAX, Piece, Rescue};
 pub use prefetch::Prefetch;
+pub use tags::{TagsAnswer, TagsQuestion};
 
 use crate::oci::{Digest, Reference, RepositoryName, Tag, UpstreamName};
 use crate::store::{BlobStore, Buffers, Class, GrantKind, Ledger};
@@ -94,6 +97,8 @@ struct Inner {
     bounds: Bounds,
     tags: Flights<Place<Tag>, Result<tag::Asked, CacheError>>,
     manifests: Flights<Place<Digest>, Result<manifest::Fetched, CacheError>>,
+    pages: tags::Pages,
+    page_flights: Flights<Place<String>, Result<tags::Page, CacheError>>,
     existence: Flights<Place<Digest>, Result<Option<u64>, CacheError>>,
     negatives: Memo<Place<(GrantKind, Reference)>, Absence>,
     image_configs: Memo<Digest, ()>,
@@ -143,6 +148,8 @@ impl Cache {
             bounds: Bounds::new(fills),
             tags: Flights::new(tasks.clone()),
             manifests: Flights::new(tasks.clone()),
+            pages: tags::pages(),
+            page_flights: Flights::new(tasks.clone()),
             existence: Flights::new(tasks.clone()),
             negatives: Memo::builder().max_capacity(NEGATIVES_MAX).expire_after(AbsenceExpiry).build(),
             image_configs: Memo::new(IMAGE_CONFIGS_MAX),

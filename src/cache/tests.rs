@@ -23,7 +23,9 @@ use crate::store::{
 };
 use crate::tasks::TaskGroup;
 use crate::telemetry::Metrics;
-use crate::upstream::{BlobHead, BlobTransfer, EndpointId, ManifestAnswer, ManifestHead, Origin, UpstreamError};
+use crate::upstream::{
+    BlobHead, BlobTransfer, EndpointId, ManifestAnswer, ManifestHead, Origin, TagsPage, UpstreamError,
+};
 use crate::wire::{ByteRange, Outcome};
 
 const KIB: u64 = 1024;
@@ -215,6 +217,15 @@ impl Origin for ScriptedOrigin {
         end: Option<u64>,
     ) -> BoxFuture<'a, Result<BlobTransfer, UpstreamError>> {
         async move { self.transfer(start, end) }.boxed()
+    }
+
+    fn tags<'a>(
+        &'a self,
+        _repository: &'a RepositoryName,
+        _query: &'a str,
+        _limit_bytes: usize,
+    ) -> BoxFuture<'a, Result<TagsPage, UpstreamError>> {
+        async { Err(UpstreamError::NotFound { message: None }) }.boxed()
     }
 
     fn distrust(&self, _endpoint: EndpointId) {}

@@ -11,6 +11,7 @@ mod media_type;
 mod name;
 mod reference;
 mod route;
+mod tag_list;
 
 pub use descriptor::{Descriptor, Platform};
 pub use digest::{Algorithm, Digest, DigestError, Hasher};
@@ -20,3 +21,4 @@ pub use media_type::MediaType;
 pub use name::{NAME_LENGTH_MAX, NameError, RepositoryName, UpstreamName};
 pub use reference::{Reference, ReferenceError, Tag};
 pub use route::{Endpoint, Entry, Question, Refusal, Route, TARGET_LENGTH_MAX, Table, TableError, route};
+pub use tag_list::{TagList, TagListError};

@@ -13,7 +13,7 @@ use super::headers::{API_VERSION, CACHE_STATUS, OCI_NAMESPACE};
 use super::limits::HEADER_BUDGET;
 use super::respond::Problem;
 use super::routed::Routed;
-use super::{Server, blobs, manifests};
+use super::{Server, blobs, manifests, tags};
 use crate::oci::{Endpoint, ErrorCode, Question, Refusal, Route, route};
 use crate::telemetry::Handler;
 use crate::wire::cache_status_header;
@@ -56,8 +56,9 @@ async fn ask(routed: &Routed<'_>, exchange: &mut Exchange) -> Result<Response<Bo
     match &routed.question.endpoint {
         Endpoint::Manifest(reference) => manifests::answer(routed, reference, exchange).await,
         Endpoint::Blob(digest) => blobs::answer(routed, digest, exchange).await,
-        // A registry without these answers 404, and clients go on without them (for referrers, by the fallback tag).
-        Endpoint::Tags | Endpoint::Referrers(_) => Err(Problem::new(
+        // A registry without this answers 404, and clients go on by the fallback tag.
+        Endpoint::Tags => tags::answer(routed, exchange).await,
+        Endpoint::Referrers(_) => Err(Problem::new(
             StatusCode::NOT_FOUND,
             ErrorCode::Unsupported,
             "this endpoint is not served; ask the registry itself",

@@ -1,6 +1,9 @@
 //! The header names that no library has, and reading and writing header values.
 
+use http::header::WARNING;
 use http::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::telemetry::StaleReason;
 
 pub(super) const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 
@@ -12,6 +15,14 @@ pub(super) const API_VERSION: HeaderName = HeaderName::from_static("docker-distr
 
 /// P-113: says which upstream `ns` selected, as it was received.
 pub(super) const OCI_NAMESPACE: HeaderName = HeaderName::from_static("oci-namespace");
+
+/// Says that an answer is stale, and why (RFC 9111 §5.5 of old; still what tools look for).
+pub(super) fn warn_of_staleness(headers: &mut HeaderMap, stale: Option<StaleReason>) {
+    if stale.is_some() {
+        let warning = r#"299 - "cachalot: served stale, the upstream did not answer""#;
+        headers.insert(WARNING, HeaderValue::from_static(warning));
+    }
+}
 
 /// Returns the lines of a header that are text.
 pub(super) fn lines<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {

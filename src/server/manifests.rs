@@ -1,11 +1,11 @@
 //! Manifests on the wire (P-22…P-42).
 
-use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_NONE_MATCH, WARNING};
+use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
 use super::access_log::Exchange;
 use super::body::Body;
-use super::headers::{CACHE_STATUS, CONTENT_DIGEST, lines, text};
+use super::headers::{CACHE_STATUS, CONTENT_DIGEST, lines, text, warn_of_staleness};
 use super::respond::{Asked, Problem};
 use super::routed::Routed;
 use crate::cache::{CacheError, ManifestAnswer, ManifestQuestion};
@@ -52,12 +52,7 @@ fn respond(manifest: ManifestAnswer, reference: &Reference, not_modified: bool, 
     };
     headers.insert(CACHE_CONTROL, HeaderValue::from_static(caching));
     headers.insert(CACHE_STATUS, cache_status_header(manifest.outcome, manifest.stale.map(StaleReason::as_str)));
-    if manifest.stale.is_some() {
-        headers.insert(
-            WARNING,
-            HeaderValue::from_static(r#"299 - "cachalot: served stale, the upstream did not answer""#),
-        );
-    }
+    warn_of_staleness(&mut headers, manifest.stale);
     let mut response = Response::new(Body::empty());
     if not_modified {
         *response.status_mut() = StatusCode::NOT_MODIFIED;

@@ -32,6 +32,7 @@ const STOPPING_PAUSE: Duration = Duration::from_secs(1);
 pub(super) enum Asked {
     Manifest,
     Blob,
+    Tags,
 }
 
 /// An error answer before it is a response.
@@ -149,6 +150,7 @@ impl Asked {
         match self {
             Self::Manifest => ErrorCode::ManifestUnknown,
             Self::Blob => ErrorCode::BlobUnknown,
+            Self::Tags => ErrorCode::NameUnknown,
         }
     }
 }

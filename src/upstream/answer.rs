@@ -9,10 +9,11 @@ use http::{HeaderMap, HeaderName, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use serde::Deserialize;
+use url::Url;
 
 use super::error::UpstreamError;
 use crate::oci::{Digest, MediaType};
-use crate::wire::retry_after;
+use crate::wire::{link, retry_after};
 
 /// Bytes of an error body read at the most; a longer one is not JSON by a registry.
 const ERROR_BODY_MAX: usize = 16 << 10;
@@ -84,6 +85,14 @@ pub(super) fn location(response: &Response<Incoming>) -> Option<&str> {
     }
 }
 
+/// Returns the query of the next page of the list that was asked for at `asked`, when it is a page of the same host (P-95).
+pub(super) fn next_query(headers: &HeaderMap, asked: &Url) -> Option<String> {
+    let lines = headers.get_all(header::LINK).into_iter().filter_map(|line| line.to_str().ok());
+    let next = asked.join(link::next(lines)?).ok()?;
+    let is_of_the_same_host = next.host() == asked.host();
+    next.query().filter(|query| is_of_the_same_host && !query.is_empty()).map(str::to_owned)
+}
+
 pub(super) fn content_length(headers: &HeaderMap) -> Option<u64> {
     number(text(headers, &header::CONTENT_LENGTH)?)
 }
@@ -125,6 +134,25 @@ pub(super) fn message(body: &[u8]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_next_page_may_be_named_in_every_form_of_a_url_and_only_at_the_same_host() {
+        let asked = Url::parse("https://a.io/prefix/v2/app/tags/list").unwrap();
+        for (target, expected) in [
+            ("https://a.io/v2/app/tags/list?last=b&n=2", Some("last=b&n=2")),
+            ("//a.io/v2/app/tags/list?last=b", Some("last=b")),
+            ("/v2/app/tags/list?last=b%2F%3D", Some("last=b%2F%3D")),
+            ("?next_page=x", Some("next_page=x")),
+            ("list?last=b", Some("last=b")),
+            ("https://b.io/v2/app/tags/list?last=b", None),
+            ("/v2/app/tags/list", None),
+            ("?", None),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::LINK, format!("<{target}>; rel=\"next\"").parse().unwrap());
+            assert_eq!(next_query(&headers, &asked), expected.map(str::to_owned), "P-95: {target}");
+        }
+    }
 
     #[test]
     fn the_upstreams_words_are_kept_short_and_clean() {

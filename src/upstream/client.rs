@@ -14,7 +14,7 @@ use super::exchange::{Exchange, Question};
 use super::limit::Budget;
 use super::observe::{Observer, RequestKind};
 use super::options::{Options, OptionsError, Timeouts};
-use super::origin::{BlobHead, BlobTransfer, EndpointId, ManifestAnswer, ManifestHead, Origin};
+use super::origin::{BlobHead, BlobTransfer, EndpointId, ManifestAnswer, ManifestHead, Origin, TagsPage};
 use super::range::{self, Placement};
 use super::transfer::Transfer;
 use super::transport::Pool;
@@ -109,6 +109,27 @@ impl Client {
         self.exchange.persist(&budget, Pool::Blobs, attempt).await
     }
 
+    async fn fetch_tags(
+        &self,
+        repository: &RepositoryName,
+        query: &str,
+        limit_bytes: usize,
+    ) -> Result<TagsPage, UpstreamError> {
+        let budget = Budget::start(self.timeouts.header);
+        let _permit = self.exchange.request_turn(&budget).await?;
+        let path = format!("{repository}/tags/list");
+        let headers = HeaderMap::new();
+        let question = Question { kind: RequestKind::Tags, method: Method::GET, path, query, repository, headers };
+        let attempt = async |endpoint, pool| {
+            let response = self.exchange.attempt(&question, &budget, endpoint, pool).await?;
+            let (parts, body) = expect_ok(response).await?.into_parts();
+            let bytes = answer::read(body, &parts.headers, limit_bytes).await?;
+            let asked = self.exchange.endpoints.url(endpoint, &question.path);
+            Ok(TagsPage { bytes, next_query: asked.and_then(|asked| answer::next_query(&parts.headers, &asked)) })
+        };
+        self.exchange.persist(&budget, Pool::Api, attempt).await
+    }
+
     async fn fetch_blob(
         &self,
         repository: &RepositoryName,
@@ -194,6 +215,15 @@ impl Origin for Client {
         Box::pin(self.fetch_blob(repository, digest, start, end))
     }
 
+    fn tags<'a>(
+        &'a self,
+        repository: &'a RepositoryName,
+        query: &'a str,
+        limit_bytes: usize,
+    ) -> BoxFuture<'a, Result<TagsPage, UpstreamError>> {
+        Box::pin(self.fetch_tags(repository, query, limit_bytes))
+    }
+
     fn distrust(&self, endpoint: EndpointId) {
         self.exchange.endpoints.distrust(endpoint);
     }
@@ -212,7 +242,7 @@ fn manifest_question<'a>(
     let mut headers = HeaderMap::new();
     headers.insert(header::ACCEPT, header_value(accept)?);
     let path = format!("{repository}/manifests/{reference}");
-    Ok(Question { kind: RequestKind::of_manifest(reference), method, path, repository, headers })
+    Ok(Question { kind: RequestKind::of_manifest(reference), method, path, query: "", repository, headers })
 }
 
 fn blob_question<'a>(
@@ -227,7 +257,7 @@ fn blob_question<'a>(
         headers.insert(header::RANGE, header_value(&format!("bytes={start}-{end}"))?);
     }
     let path = format!("{repository}/blobs/{digest}");
-    Ok(Question { kind: RequestKind::Blob, method, path, repository, headers })
+    Ok(Question { kind: RequestKind::Blob, method, path, query: "", repository, headers })
 }
 
 fn is_endpoint(url: &Url) -> bool {

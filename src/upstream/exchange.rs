@@ -27,6 +27,8 @@ pub(super) struct Question<'a> {
     pub(super) method: Method,
     /// Beneath `/v2/` of whichever endpoint is asked.
     pub(super) path: String,
+    /// Encoded; empty for none.
+    pub(super) query: &'a str,
     pub(super) repository: &'a RepositoryName,
     /// `Accept`, `Range`; nothing that may not be seen by a host that a redirect leads to.
     pub(super) headers: HeaderMap,
@@ -175,6 +177,7 @@ impl Exchange {
     ) -> Result<Response<Incoming>, UpstreamError> {
         let url = self.endpoints.url(endpoint, &question.path);
         let mut url = url.ok_or_else(|| UpstreamError::Protocol { reason: "no such endpoint".to_owned() })?;
+        url.set_query(Some(question.query).filter(|query| !query.is_empty()));
         let mut is_upstream = true;
         let mut hops = 0;
         loop {
@@ -299,6 +302,7 @@ mod tests {
             kind: RequestKind::Blob,
             method: Method::GET,
             path: String::new(),
+            query: "",
             repository: &repository,
             headers: HeaderMap::new(),
         };

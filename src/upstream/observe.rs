@@ -36,6 +36,7 @@ pub enum RequestKind {
     ManifestTag,
     ManifestDigest,
     Blob,
+    Tags,
 }
 
 impl RequestKind {
@@ -53,6 +54,7 @@ impl RequestKind {
             Self::ManifestTag => "manifest_tag",
             Self::ManifestDigest => "manifest_digest",
             Self::Blob => "blob",
+            Self::Tags => "tags",
         }
     }
 }

@@ -55,6 +55,15 @@ pub trait Origin: Send + Sync + fmt::Debug {
         end: Option<u64>,
     ) -> BoxFuture<'a, Result<BlobTransfer, UpstreamError>>;
 
+    /// Asks for a page of the repository's tags by `query`, encoded as it is sent; a page above `limit_bytes` is
+    /// [`UpstreamError::TooLarge`].
+    fn tags<'a>(
+        &'a self,
+        repository: &'a RepositoryName,
+        query: &'a str,
+        limit_bytes: usize,
+    ) -> BoxFuture<'a, Result<TagsPage, UpstreamError>>;
+
     /// Notes that `endpoint` sent bytes that do not match their digest: it is asked last for a while.
     fn distrust(&self, endpoint: EndpointId);
 
@@ -78,6 +87,14 @@ pub struct ManifestAnswer {
     pub media_type: Option<MediaType>,
     /// The upstream's claim, not proof (S-10).
     pub digest: Option<Digest>,
+}
+
+/// A page of a repository's tags as received.
+#[derive(Debug, Clone)]
+pub struct TagsPage {
+    pub bytes: Bytes,
+    /// The query of the next page, encoded as the upstream gave it (P-96).
+    pub next_query: Option<String>,
 }
 
 /// What is known of a blob without its bytes.

@@ -7,6 +7,7 @@ pub mod cache_control;
 mod cache_status;
 pub mod challenge;
 mod conditional;
+pub mod link;
 mod multipart;
 mod range;
 pub mod retry_after;

@@ -14,4 +14,5 @@ mod readme;
 mod registry;
 mod requests;
 mod rot;
+mod tags;
 mod upstream;

@@ -23,7 +23,7 @@ const ERROR_REASONS: [&str; 10] =
 const STALE_CONNECTION: &str = "stale_connection";
 
 /// What upstreams are asked about today.
-const ASKED: [Kind; 3] = [Kind::ManifestTag, Kind::ManifestDigest, Kind::Blob];
+const ASKED: [Kind; 4] = [Kind::ManifestTag, Kind::ManifestDigest, Kind::Blob, Kind::Tags];
 
 /// The ends of token requests.
 const TOKEN_RESULTS: [&str; 3] = ["ok", "refused", "error"];

@@ -66,6 +66,7 @@ impl World {
         match route(&seen.path) {
             Some((repository, "manifests", reference)) => self.manifest(repository, reference),
             Some((repository, "blobs", digest)) => self.blob(seen, repository, digest, ranges),
+            Some((repository, "tags", "list")) => self.tags(seen, repository),
             Some(_) | None => error(404, "NOT_FOUND", "no such path"),
         }
     }
@@ -77,6 +78,28 @@ impl World {
         Reply::new(200, manifest.bytes)
             .with(header::CONTENT_TYPE, &manifest.media_type)
             .with(DIGEST, &manifest.digest.to_string())
+    }
+
+    /// Answers with the tags of a repository, in pages of `n` after `last`, which is repeated as docker-registry does.
+    fn tags(&self, seen: &Request, repository: &str) -> Reply {
+        let Some(mut tags) = lock(&self.stock).tags(repository) else {
+            return error(404, "NAME_UNKNOWN", "repository name not known to registry");
+        };
+        let query = seen.query.as_deref().unwrap_or_default();
+        let parameter = |name: &str| query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
+        if let Some(last) = parameter("last") {
+            tags.retain(|tag| tag.as_str() >= last);
+        }
+        let size = parameter("n").and_then(|n| n.parse().ok()).unwrap_or(tags.len());
+        let is_cut = size < tags.len();
+        tags.truncate(size);
+        let page = json!({"name": repository, "tags": tags, "child": []}).to_string();
+        let reply = Reply::new(200, page).with(header::CONTENT_TYPE, "text/plain");
+        let next = format!(
+            "</v2/{repository}/tags/list?n={size}&last={}>; rel=\"next\"",
+            tags.last().unwrap_or(&String::new())
+        );
+        if is_cut { reply.with(header::LINK, &next) } else { reply }
     }
 
     fn blob(&self, seen: &Request, repository: &str, digest: &str, ranges: Ranges) -> Reply {

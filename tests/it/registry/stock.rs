@@ -67,6 +67,14 @@ impl Stock {
         own.or_else(|| self.blobs.get(&(None, digest))).map(|content| (digest, content.clone()))
     }
 
+    /// Returns the tags of a repository, in order; `None` when it has none, and so is not known.
+    pub(crate) fn tags(&self, repository: &str) -> Option<Vec<String>> {
+        let own = self.tags.keys().filter(|(name, _)| name == repository);
+        let mut tags: Vec<_> = own.map(|(_, tag)| tag.clone()).collect();
+        tags.sort();
+        (!tags.is_empty()).then_some(tags)
+    }
+
     pub(crate) fn manifest(&self, repository: &str, reference: &str) -> Option<Manifest> {
         let digest = match reference.parse() {
             Ok(digest) => digest,

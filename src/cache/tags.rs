@@ -1,0 +1,152 @@
+//! The tags question: a page of the list of a repository's tags.
+//!
+//! A list is the upstream's word: what is known of some tags is not all of them (P-97). Pages are kept as they came, by the query that
+//! asked for them, under the same policy of freshness as a tag, and in memory only.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use moka::sync::Cache as Memo;
+use url::form_urlencoded;
+
+use super::decide::{AfterFailure, Decision, after_failure, decide};
+use super::{Cache, CacheError, Place, Upstream};
+use crate::oci::{RepositoryName, TagList};
+use crate::telemetry::{Kind, StaleReason, Trigger};
+use crate::upstream::UpstreamError;
+use crate::wire::Outcome;
+
+/// Bytes of an upstream's page at the most: some 100,000 long tags.
+const PAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Bytes of all pages that are kept.
+const KEPT_BYTES_MAX: u64 = 32 * 1024 * 1024;
+
+/// What a page costs in memory beside its bytes and its query.
+const OVERHEAD_BYTES: usize = 512;
+
+/// A question about a repository's tags.
+#[derive(Debug)]
+pub struct TagsQuestion<'a> {
+    pub upstream: &'a Arc<Upstream>,
+    pub repository: &'a RepositoryName,
+    /// What the upstream is asked, encoded: `n`, `last`, or the query of a link that it gave (P-94, P-96).
+    pub query: &'a str,
+}
+
+/// A page of tags.
+#[derive(Debug, Clone)]
+pub struct TagsAnswer {
+    /// A document as clients want it.
+    pub json: Bytes,
+    /// The query of the next page, as the upstream gave it.
+    pub next_query: Option<Arc<str>>,
+    pub outcome: Outcome,
+    /// Why the answer is stale, when it is.
+    pub stale: Option<StaleReason>,
+}
+
+/// A page that is kept.
+#[derive(Debug, Clone)]
+pub(super) struct Page {
+    json: Bytes,
+    next_query: Option<Arc<str>>,
+    checked_at: SystemTime,
+}
+
+/// The pages that are kept.
+pub(super) type Pages = Memo<Place<String>, Page>;
+
+pub(super) fn pages() -> Pages {
+    let weigh = |place: &Place<String>, page: &Page| {
+        u32::try_from(place.what.len() + page.json.len() + OVERHEAD_BYTES).unwrap_or(u32::MAX)
+    };
+    Memo::builder().max_capacity(KEPT_BYTES_MAX).weigher(weigh).build()
+}
+
+impl Cache {
+    /// Answers a question about a repository's tags.
+    pub async fn tags(&self, question: &TagsQuestion<'_>) -> Result<TagsAnswer, CacheError> {
+        let answer = self.find_tags(question).await;
+        question.upstream.count(Kind::Tags, &answer, |answer| answer.outcome);
+        answer
+    }
+
+    async fn find_tags(&self, question: &TagsQuestion<'_>) -> Result<TagsAnswer, CacheError> {
+        let upstream = question.upstream;
+        let place = Place::new(upstream, question.repository, question.query.to_owned());
+        let known = self.0.pages.get(&place);
+        let checked_at = known.as_ref().map(|page| page.checked_at);
+        let decision = decide(SystemTime::now(), checked_at, &upstream.policy);
+        match (decision, known) {
+            (Decision::Serve, Some(page)) => Ok(page.answer(Outcome::Hit, None)),
+            (Decision::ServeStale(reason), Some(page)) => Ok(page.stale(upstream, reason)),
+            (Decision::Refuse, _) | (Decision::ServeStale(_), None) => Err(upstream.offline()),
+            (Decision::Ask | Decision::Serve, known) => match self.ask_for_tags(upstream, place.clone()).await {
+                Ok((page, outcome)) => Ok(page.answer(outcome, None)),
+                Err(error) => self.or_stale_tags(upstream, &place, known, error),
+            },
+        }
+    }
+
+    /// Puts the page that is known in the place of a failure, where the policy allows it.
+    fn or_stale_tags(
+        &self,
+        upstream: &Upstream,
+        place: &Place<String>,
+        known: Option<Page>,
+        error: CacheError,
+    ) -> Result<TagsAnswer, CacheError> {
+        let (Some(page), CacheError::Upstream { source, .. }) = (known, &error) else { return Err(error) };
+        match after_failure(SystemTime::now(), Some(page.checked_at), &upstream.policy, source) {
+            AfterFailure::ServeStale(reason) => Ok(page.stale(upstream, reason)),
+            AfterFailure::Drop => {
+                self.0.pages.invalidate(place);
+                Err(error)
+            }
+            AfterFailure::Tell => Err(error),
+        }
+    }
+
+    /// Asks the upstream for a page, once for all who ask together.
+    async fn ask_for_tags(
+        &self,
+        upstream: &Arc<Upstream>,
+        place: Place<String>,
+    ) -> Result<(Page, Outcome), CacheError> {
+        let (cache, upstream, asked) = (self.clone(), Arc::clone(upstream), place.clone());
+        let work = move || async move {
+            let page = fetch(&upstream, &asked).await?;
+            cache.0.pages.insert(asked, page.clone());
+            Ok(page)
+        };
+        let landed = self.0.page_flights.join(place, "ask for tags", work).await;
+        let outcome = if landed.led { Outcome::Miss } else { Outcome::Coalesced };
+        landed.answer.unwrap_or(Err(CacheError::Aborted)).map(|page| (page, outcome))
+    }
+}
+
+async fn fetch(upstream: &Upstream, place: &Place<String>) -> Result<Page, CacheError> {
+    let received = upstream.origin.tags(&place.repository, &place.what, PAGE_BYTES_MAX).await;
+    let received = received.map_err(|error| upstream.error(error))?;
+    upstream.metrics.fetched(Kind::Tags, Trigger::Client, received.bytes.len() as u64);
+    let mut list = TagList::read(&received.bytes)
+        .map_err(|error| upstream.error(UpstreamError::Protocol { reason: format!("no list of tags: {error}") }))?;
+    if let Some((_, last)) = form_urlencoded::parse(place.what.as_bytes()).find(|(name, _)| name == "last") {
+        list.after(&last);
+    }
+    let (json, next_query) = (list.to_json().into(), received.next_query.map(Arc::from));
+    Ok(Page { json, next_query, checked_at: SystemTime::now() })
+}
+
+impl Page {
+    fn answer(self, outcome: Outcome, stale: Option<StaleReason>) -> TagsAnswer {
+        TagsAnswer { json: self.json, next_query: self.next_query, outcome, stale }
+    }
+
+    fn stale(self, upstream: &Upstream, reason: StaleReason) -> TagsAnswer {
+        upstream.metrics.stale(reason);
+        self.answer(Outcome::Stale, Some(reason))
+    }
+}
