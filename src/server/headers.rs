@@ -16,7 +16,7 @@ pub(super) const API_VERSION: HeaderName = HeaderName::from_static("docker-distr
 /// P-113: says which upstream `ns` selected, as it was received.
 pub(super) const OCI_NAMESPACE: HeaderName = HeaderName::from_static("oci-namespace");
 
-/// Says that an answer is stale, and why (RFC 9111 §5.5 of old; still what tools look for).
+/// Says that an answer is stale, if it is, by a `Warning` (RFC 7234 §5.5; obsolete, and still what tools look for).
 pub(super) fn warn_of_staleness(headers: &mut HeaderMap, stale: Option<StaleReason>) {
     if stale.is_some() {
         let warning = r#"299 - "cachalot: served stale, the upstream did not answer""#;

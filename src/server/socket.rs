@@ -17,7 +17,7 @@
 //! | 4 | 0.19–0.20 | 0.15–0.18 | 0.16–0.22 |
 //! | 64 | 0.17 | 0.16 | 0.17–0.18 |
 //!
-//! and a thousand slow streams of one cold blob took 58 MiB instead of 87. Pieces of 1 MiB were no better than those of 256 KiB.
+//! and a thousand slow streams of one cold blob take 30 MiB instead of 87. Pieces of 1 MiB were no better than those of 256 KiB.
 //! Memory-mapped files would save one of the two copies, but a bad sector would end the process (SIGBUS).
 //!
 //! `sendfile` waits for the disk. The cache hands out ranges whose ends are in the page cache, and reads the others through its

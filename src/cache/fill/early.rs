@@ -29,26 +29,31 @@ struct Entry {
     has_landed: bool,
 }
 
-/// Bytes that are landing; dropping it says that they have, or never will.
+/// Bytes that are landing. Dropped without [`Landing::landed`], they are nobody's any more: others may land in their place, and it is
+/// those that must be hashed.
 #[derive(Debug)]
 pub(super) struct Landing<'a> {
     early: &'a Early,
     offset: u64,
+    has_landed: bool,
 }
 
 impl Early {
     /// Holds `chunks`, which are about to land at `offset`.
     pub(super) fn hold(&self, offset: u64, chunks: Vec<Bytes>) -> Landing<'_> {
         self.held().entries.push(Entry { offset, chunks, has_landed: false });
-        Landing { early: self, offset }
+        Landing { early: self, offset, has_landed: false }
     }
 
     /// Returns at most `limit` bytes at `offset`, or `None` when none of them is held.
     pub(super) fn get(&self, offset: u64, limit: u64) -> Option<Bytes> {
-        let held = self.held();
-        let (chunk, from) = held.entries.iter().find_map(|entry| entry.find(offset))?;
-        let len = usize::try_from(limit).unwrap_or(usize::MAX).min(chunk.len() - from);
-        (len > 0).then(|| chunk.slice(from..from + len))
+        self.held().entries.iter().find_map(|entry| entry.get(offset, limit))
+    }
+
+    /// Returns the same of what begins the blob, which lands or ends the fill. Anything else may be lost with the disk and fetched
+    /// again: it is not for those whose end waits for the verdict on what has landed.
+    pub(super) fn get_of_beginning(&self, offset: u64, limit: u64) -> Option<Bytes> {
+        self.held().entries.iter().filter(|entry| entry.offset == 0).find_map(|entry| entry.get(offset, limit))
     }
 
     /// Notes how far the blob has been hashed.
@@ -76,24 +81,36 @@ impl Entry {
         self.chunks.iter().map(|chunk| chunk.len() as u64).sum()
     }
 
-    /// Returns the chunk that holds the byte at `offset`, and where in it that is.
-    fn find(&self, offset: u64) -> Option<(&Bytes, usize)> {
-        let mut rest = usize::try_from(offset.checked_sub(self.offset)?).ok()?;
+    fn get(&self, offset: u64, limit: u64) -> Option<Bytes> {
+        let mut from = usize::try_from(offset.checked_sub(self.offset)?).ok()?;
         for chunk in &self.chunks {
-            if rest < chunk.len() {
-                return Some((chunk, rest));
+            if from < chunk.len() {
+                let len = usize::try_from(limit).unwrap_or(usize::MAX).min(chunk.len() - from);
+                return (len > 0).then(|| chunk.slice(from..from + len));
             }
-            rest -= chunk.len();
+            from -= chunk.len();
         }
         None
+    }
+}
+
+impl Landing<'_> {
+    /// Notes that the bytes have landed.
+    pub(super) fn landed(mut self) {
+        self.has_landed = true;
     }
 }
 
 impl Drop for Landing<'_> {
     fn drop(&mut self) {
         let mut held = self.early.held();
-        held.entries.iter_mut().filter(|entry| entry.offset == self.offset).for_each(|entry| entry.has_landed = true);
-        held.let_go();
+        if self.has_landed {
+            let landed = held.entries.iter_mut().filter(|entry| entry.offset == self.offset);
+            landed.for_each(|entry| entry.has_landed = true);
+            held.let_go();
+        } else {
+            held.entries.retain(|entry| entry.offset != self.offset);
+        }
     }
 }
 
@@ -121,7 +138,8 @@ mod tests {
         ] {
             assert_eq!(early.get(offset, limit), expected.map(Bytes::from), "{offset}");
         }
-        drop(first);
+        assert_eq!(early.get_of_beginning(10, 9), None);
+        first.landed();
         assert_eq!((early.get(10, 9), early.get(100, 9)), (None, Some("x".into())));
         drop(second);
         assert_eq!(early.get(100, 9), None);
@@ -136,13 +154,20 @@ mod tests {
             if hashed_first {
                 early.hashed(4);
                 assert!(early.get(0, 9).is_some(), "it has not landed");
-                drop(landing);
+                landing.landed();
             } else {
-                drop(landing);
-                assert!(early.get(3, 9).is_some(), "it is not hashed");
+                landing.landed();
+                assert!(early.get_of_beginning(3, 9).is_some(), "it is not hashed");
                 early.hashed(4);
             }
             assert_eq!(early.get(0, 9), None);
         }
+    }
+
+    #[test]
+    fn what_did_not_land_is_not_hashed_in_the_place_of_what_does() {
+        let early = Early::default();
+        drop(early.hold(0, chunks(&["ab"])));
+        assert_eq!(early.get(0, 9), None);
     }
 }

@@ -199,7 +199,13 @@ impl Follower {
         }
         let gap = progress.present.first_gap(self.cursor);
         let free_end = self.reach.free_end(&progress, gap);
-        let early = |end: u64| early.get(self.cursor, end.saturating_sub(self.cursor).min(CHUNK_BYTES as u64));
+        let early = |end: u64| {
+            let limit = end.saturating_sub(self.cursor).min(CHUNK_BYTES as u64);
+            match self.reach {
+                Reach::Until(_) => early.get(self.cursor, limit),
+                Reach::ToEnd | Reach::Vetted(_) | Reach::Unverified => early.get_of_beginning(self.cursor, limit),
+            }
+        };
         let readable = gap.min(free_end);
         if readable <= self.cursor {
             // What passes through the window in order comes to this reader much too late.

@@ -236,9 +236,14 @@ impl Transfer {
                 let (free_end, taken_end) = self.free_run(from, end.min(stop));
                 if from < free_end {
                     let chunks = cut(&step, from - *at, free_end - *at);
-                    let _early = (from == self.fetch.start).then(|| self.fill.hand_out(from, chunks.clone()));
+                    let early = (from == self.fetch.start).then(|| self.fill.hand_out(from, chunks.clone()));
                     match self.fill.land(from, chunks).await {
-                        Landed::Yes => self.board.stands(self.number, free_end),
+                        Landed::Yes => {
+                            if let Some(early) = early {
+                                early.landed();
+                            }
+                            self.board.stands(self.number, free_end);
+                        }
                         Landed::No => return Some(Ended::Refused),
                     }
                 } else if taken_end - from > SKIP_BYTES || self.size() == Some(taken_end) {
