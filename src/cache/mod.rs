@@ -1,9 +1,8 @@
 //! The policy: when to serve what is stored, when to ask the upstream, when to fill, and when to refuse.
 //!
 //! [`Cache`] answers three questions so far: a manifest ([`Cache::manifest`]), a blob ([`Cache::blob`]) and a list of tags
-//! ([`Cache::tags`]). Every answer says how it
-//! came about ([`Outcome`]). Bytes are shared by digest; who may have them is decided per (upstream, repository, kind, digest):
-//! the upstream must have granted it, or is asked (S-3).
+//! ([`Cache::tags`]). Every answer says how it came about ([`Outcome`]). Bytes are shared by digest; who may have them is decided per
+//! (upstream, repository, kind, digest): the upstream must have granted it, or is asked (S-3).
 //!
 //! What is deliberately absent: HTTP (that is `server`), credentials and redirects (`upstream`), files (`store`).
 

@@ -56,8 +56,8 @@ async fn ask(routed: &Routed<'_>, exchange: &mut Exchange) -> Result<Response<Bo
     match &routed.question.endpoint {
         Endpoint::Manifest(reference) => manifests::answer(routed, reference, exchange).await,
         Endpoint::Blob(digest) => blobs::answer(routed, digest, exchange).await,
-        // A registry without this answers 404, and clients go on by the fallback tag.
         Endpoint::Tags => tags::answer(routed, exchange).await,
+        // A registry without this answers 404, and clients go on by the fallback tag.
         Endpoint::Referrers(_) => Err(Problem::new(
             StatusCode::NOT_FOUND,
             ErrorCode::Unsupported,

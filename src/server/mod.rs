@@ -1,7 +1,8 @@
 //! The data plane: HTTP in front of the cache, read-only, for container tools.
 //!
 //! One way through: `listener` accepts → `connection` speaks HTTP → `dispatch` routes and asks the cache →
-//! `manifests`, `blobs` and `tags` shape the answer → `respond` is the one place that turns errors into HTTP → `body` streams and accounts.
+//! `manifests`, `blobs` and `tags` shape the answer → `respond` is the one place that turns errors into HTTP → `body` streams and
+//! accounts.
 //!
 //! On a plain connection `socket` sends what lies in files without copying it.
 //!

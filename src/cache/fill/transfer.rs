@@ -16,8 +16,8 @@ use super::{Fill, Phase};
 use crate::telemetry::{Kind, Trigger, UpstreamMetrics};
 use crate::upstream::{BlobTransfer, Chunks, EndpointId, Origin, UpstreamError};
 
-/// Bytes landed in one step at the most, and gathered for one beside the last network read: less than the distance at which a waiting reader is given a transfer of its own, so
-/// that the two cannot overlap.
+/// Bytes landed in one step at the most: less than the distance at which a waiting reader is given a transfer of its own, so that the
+/// two cannot overlap. As many are gathered before they are landed, and one more network read.
 const STEP_BYTES: usize = 512 * 1024;
 
 /// A run of others' bytes this short is received and dropped rather than skipped by a new request: closing a connection wastes
