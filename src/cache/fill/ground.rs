@@ -21,6 +21,9 @@ use crate::telemetry::sentence;
 /// A reader left behind goes on with a transfer of its own.
 const SLOWEST_READER_PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long bytes that were received wait for those before them, when the store has just been given up between the two.
+const TURN_PATIENCE: Duration = Duration::from_secs(2);
+
 /// What a crash may cost at the most, beside what is on its way: a small file is written for each so many bytes.
 const CHECKPOINT_BYTES: u64 = 4 * 1024 * 1024;
 
@@ -142,8 +145,7 @@ impl Fill {
                 Err(error) => self.spill(&error),
             }
         }
-        let continues = self.progress.borrow().present.first_gap(self.ground.window.end()) == offset;
-        if !continues || !self.wait_for_window().await {
+        if !self.wait_for_turn(offset).await || !self.wait_for_window().await {
             return Landed::No;
         }
         self.ground.window.push(offset, &chunks);
@@ -192,6 +194,14 @@ impl Fill {
         self.ground.window.trim(slowest.unwrap_or(u64::MAX));
     }
 
+    /// Waits until the bytes at `offset` are those that continue the window; false when another transfer does not bring it so far.
+    async fn wait_for_turn(&self, offset: u64) -> bool {
+        let next = |progress: &Progress| progress.present.first_gap(self.ground.window.end());
+        let mut progress = self.progress.subscribe();
+        let reached = timeout(TURN_PATIENCE, progress.wait_for(|progress| next(progress) >= offset)).await;
+        reached.is_ok_and(|progress| progress.is_ok_and(|progress| next(&progress) == offset))
+    }
+
     /// Waits until the window has room; false when no client wants the bytes any more.
     async fn wait_for_window(&self) -> bool {
         let patience = Instant::now() + SLOWEST_READER_PATIENCE;
@@ -221,5 +231,32 @@ impl Progress {
         if let Some(on_disk) = &mut self.on_disk {
             on_disk.insert(offset..offset + len);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::super::{FillKey, Inflight, Joined};
+    use super::*;
+    use crate::oci::Digest;
+    use crate::store::Buffers;
+
+    #[tokio::test(start_paused = true)]
+    async fn bytes_received_before_their_turn_wait_for_those_before_them() {
+        let key = FillKey { upstream: "registry.test".parse().unwrap(), digest: Digest::sha256(b"abcd") };
+        let make = || Fill::new(key.clone(), "app".parse().unwrap(), Buffers::default());
+        let Joined::Lead(_interest, lead) = Inflight::default().join(&key, make) else { panic!("there is no other") };
+        let fill = lead.fill();
+        fill.ground.take_none();
+        fill.spill(&StoreError::NoRoom { needed_bytes: 4 });
+        let mut last = Box::pin(fill.land(2, vec![Bytes::from_static(b"cd")]));
+        assert!(last.as_mut().now_or_never().is_none());
+        assert_eq!(fill.land(0, vec![Bytes::from_static(b"ab")]).await, Landed::Yes);
+        assert_eq!(last.await, Landed::Yes);
+        assert_eq!(fill.ground.window.get(2, 9), Some(Bytes::from_static(b"cd")));
+        assert_eq!(fill.land(9, vec![Bytes::from_static(b"x")]).await, Landed::No, "nobody brings those between");
+        assert_eq!(fill.land(0, vec![Bytes::from_static(b"x")]).await, Landed::No, "they have passed");
     }
 }
