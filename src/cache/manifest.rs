@@ -59,6 +59,9 @@ impl Cache {
             Reference::Digest(digest) => (Kind::ManifestDigest, self.manifest_by_digest(question, digest).await),
         };
         question.upstream.count(kind, &answer, |answer| answer.outcome);
+        if let (Ok(answer), true) = (&answer, question.wants_bytes) {
+            self.prefetch(question.upstream, question.repository, answer);
+        }
         answer
     }
 
@@ -160,7 +163,7 @@ impl Cache {
         Ok(fetched)
     }
 
-    /// Grants and stores a verified manifest, and prefetches what it names. The client's answer waits for the disk only a moment.
+    /// Grants and stores a verified manifest. The client's answer waits for the disk only a moment.
     pub(super) async fn keep_manifest(
         &self,
         upstream: &Arc<Upstream>,
@@ -174,7 +177,6 @@ impl Cache {
             self.0.image_configs.insert(config.digest, ());
         }
         self.0.ledger.grant_manifest(upstream.origin.name(), repository, &digest, &manifest.media_type);
-        self.prefetch(upstream, repository, manifest);
         let store = self.store();
         let kept = self.0.tasks.spawn("keep a manifest", async move {
             if let Err(error) = blocking(move || store.put(&digest, Class::Metadata, &bytes)).await {

@@ -101,6 +101,7 @@ struct Inner {
     existence: Flights<Place<Digest>, Result<Option<u64>, CacheError>>,
     negatives: Memo<Place<(GrantKind, Reference)>, Absence>,
     image_configs: Memo<Digest, ()>,
+    looked_at: prefetch::LookedAt,
 }
 
 /// Something within a repository of an upstream.
@@ -152,6 +153,7 @@ impl Cache {
             existence: Flights::new(tasks.clone()),
             negatives: Memo::builder().max_capacity(NEGATIVES_MAX).expire_after(AbsenceExpiry).build(),
             image_configs: Memo::new(IMAGE_CONFIGS_MAX),
+            looked_at: prefetch::looked_at(),
             tasks,
         }))
     }

@@ -1,13 +1,17 @@
-//! What a client will ask for next: when an image's manifest was fetched for it, the image's config and layers may be, too.
+//! What a client will ask for next: when an image's manifest is served to it, the image's config and layers may be fetched, too.
 //!
 //! An index is passed over: which of its images the client picks is told by the next manifest that it asks for.
+//!
+//! A manifest that is stored is looked at again every [`LOOK_AGAIN`]: what it names may never have been fetched, or be evicted since.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
+use moka::sync::Cache as Memo;
 
 use super::fill::{Fill, FillKey, Joined};
-use super::{Cache, Upstream};
+use super::{Cache, ManifestAnswer, Place, Upstream};
 use crate::oci::{Descriptor, Digest, Manifest, ManifestKind, RepositoryName};
 use crate::telemetry::Trigger;
 
@@ -24,16 +28,36 @@ pub enum Prefetch {
 /// Blobs of one image at once: as many as common clients ask for.
 const AT_ONCE: usize = 3;
 
+/// How long a manifest that is served again and again makes nothing be looked for.
+const LOOK_AGAIN: Duration = Duration::from_mins(5);
+
+/// Manifests that this is remembered of.
+const LOOKED_AT_MAX: u64 = 10_000;
+
+/// The manifests whose blobs were looked for a moment ago.
+pub(super) type LookedAt = Memo<Place<Digest>, ()>;
+
+pub(super) fn looked_at() -> LookedAt {
+    Memo::builder().max_capacity(LOOKED_AT_MAX).time_to_live(LOOK_AGAIN).build()
+}
+
 impl Cache {
-    /// Starts fetching what `manifest`, just fetched for a client, makes it ask for next. Does not wait for it.
-    pub(super) fn prefetch(&self, upstream: &Arc<Upstream>, repository: &RepositoryName, manifest: &Manifest) {
-        let wanted = wanted(upstream.filling.prefetch, &manifest.kind);
-        if wanted.is_empty() || upstream.policy.offline {
+    /// Starts fetching what the manifest makes a client ask for next, unless that was done a moment ago. Does not wait for it.
+    pub(super) fn prefetch(&self, upstream: &Arc<Upstream>, repository: &RepositoryName, answer: &ManifestAnswer) {
+        let prefetch = upstream.filling.prefetch;
+        let is_in_vain = upstream.policy.offline || answer.stale.is_some();
+        if prefetch == Prefetch::Off || is_in_vain || !answer.media_type.is_image_manifest() {
             return;
         }
+        let place = Place::new(upstream, repository, answer.digest);
+        let Some(bytes) = answer.bytes.clone().filter(|_| !self.0.looked_at.contains_key(&place)) else { return };
+        self.0.looked_at.insert(place, ());
         let (cache, upstream, repository) = (self.clone(), Arc::clone(upstream), repository.clone());
+        let media_type = answer.media_type.clone();
         self.0.tasks.spawn("prefetch", async move {
-            let blobs = stream::iter(wanted);
+            // It was read before it was kept.
+            let Ok(manifest) = Manifest::read(&bytes, Some(&media_type)) else { return };
+            let blobs = stream::iter(wanted(prefetch, &manifest.kind));
             blobs.for_each_concurrent(AT_ONCE, |digest| cache.prefetch_blob(&upstream, &repository, digest)).await;
         });
     }

@@ -105,7 +105,7 @@ pub struct Fills {
     pub unattended: u32,
 }
 
-/// `prefetch`: what is downloaded before a client asks for it, when a manifest is.
+/// `prefetch`: what is downloaded before a client asks for it, when a manifest is served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Prefetch {
     Off,

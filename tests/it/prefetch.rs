@@ -1,4 +1,4 @@
-//! What is fetched ahead of the client, once an image's manifest was fetched for it.
+//! What is fetched ahead of the client, once an image's manifest was served to it.
 
 use crate::harness::{Cachalot, More};
 use crate::registry::{Content, Image, MIB, Registry};
@@ -27,6 +27,27 @@ async fn config_and_layers_are_fetched_with_the_manifest_as_far_as_is_configured
             assert_eq!(registry.requests().len(), asked, "{prefetch}");
         }
         cachalot.finish().await;
+    }
+}
+
+#[tokio::test]
+async fn a_stored_manifest_makes_what_is_missing_be_fetched() {
+    let registry = Registry::start().await;
+    let image = registry.image("app", "1", &Image::new().layer(Content::generated(1, MIB)));
+    let cachalot = Cachalot::configured(&registry, More::upstream("prefetch = \"off\"")).await;
+    assert_eq!(cachalot.get(PATH).await.status, 200);
+    let stopped = cachalot.stop().await;
+    let cachalot = stopped.start(&registry, More::upstream("prefetch = \"layers\"")).await;
+    let path = format!("/v2/app/manifests/{}", image.digest);
+    assert_eq!(cachalot.head(&path).await.header("cache-status"), "cachalot; hit");
+    assert_eq!(registry.gets("/blobs/").len(), 0, "who asks by HEAD does not pull");
+    for _ in 0..3 {
+        assert_eq!(cachalot.get(&path).await.header("cache-status"), "cachalot; hit");
+    }
+    let _stopped = cachalot.stop().await;
+    assert_eq!(registry.gets("/manifests/").len(), 1);
+    for digest in [image.config.digest(), image.layer(0)] {
+        assert_eq!(registry.gets(&format!("/blobs/{digest}")).len(), 1, "{digest}");
     }
 }
 
