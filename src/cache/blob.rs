@@ -9,7 +9,7 @@ use super::{Cache, CacheError, Place, Upstream};
 use crate::oci::{Digest, Reference, RepositoryName};
 use crate::store::{GrantKind, Object, blocking};
 use crate::telemetry::{Kind, Trigger};
-use crate::wire::{ByteRange, Outcome};
+use crate::wire::{ByteRange, ContentHeaders, Outcome};
 
 /// A question about a blob.
 #[derive(Debug)]
@@ -52,6 +52,14 @@ impl BlobAnswer {
     /// when all of a stored blob is read that was not verified in this process.
     pub fn from(&self, start: u64) -> BlobBody {
         self.read(start, None)
+    }
+
+    /// Returns the header values of the blob.
+    pub fn headers(&self) -> Arc<ContentHeaders> {
+        match &self.source {
+            Source::Stored(object) => Arc::clone(&object.headers),
+            Source::Nowhere | Source::Fill(_) => ContentHeaders::of(&self.reading.digest, self.size_bytes).into(),
+        }
     }
 
     fn read(&self, start: u64, end: Option<u64>) -> BlobBody {

@@ -12,7 +12,7 @@ use crate::oci::{Digest, Manifest, ManifestKind, MediaType, Reference, Repositor
 use crate::store::{Class, Damage, GrantKind, blocking};
 use crate::telemetry::{Kind, MismatchSource, StaleReason, Trigger, sentence};
 use crate::upstream::{ManifestAnswer as Received, UpstreamError};
-use crate::wire::{Accept, Outcome};
+use crate::wire::{Accept, ContentHeaders, Outcome};
 
 /// Bytes of a manifest at the most: a little above what containerd accepts (P-32).
 pub(super) const MANIFEST_BYTES_MAX: usize = 4_500_000;
@@ -36,7 +36,7 @@ pub struct ManifestQuestion<'a> {
 pub struct ManifestAnswer {
     pub digest: Digest,
     pub media_type: MediaType,
-    pub size_bytes: u64,
+    pub headers: Arc<ContentHeaders>,
     /// `None` only when no bytes were wanted.
     pub bytes: Option<Bytes>,
     pub outcome: Outcome,
@@ -48,6 +48,7 @@ pub struct ManifestAnswer {
 #[derive(Debug, Clone)]
 pub(super) struct Fetched {
     bytes: Bytes,
+    headers: Arc<ContentHeaders>,
     media_type: MediaType,
 }
 
@@ -58,10 +59,10 @@ impl Cache {
             Reference::Tag(tag) => (Kind::ManifestTag, self.manifest_by_tag(question, tag).await),
             Reference::Digest(digest) => (Kind::ManifestDigest, self.manifest_by_digest(question, digest).await),
         };
-        question.upstream.count(kind, &answer, |answer| answer.outcome);
         if let (Ok(answer), true) = (&answer, question.wants_bytes) {
             self.prefetch(question.upstream, question.repository, answer);
         }
+        question.upstream.count(kind, &answer, |answer| answer.outcome);
         answer
     }
 
@@ -105,7 +106,7 @@ impl Cache {
         Ok(ManifestAnswer {
             digest,
             media_type: fetched.media_type,
-            size_bytes: fetched.bytes.len() as u64,
+            headers: fetched.headers,
             bytes: Some(fetched.bytes),
             outcome,
             stale: None,
@@ -136,7 +137,7 @@ impl Cache {
         Ok(Some(ManifestAnswer {
             digest: *digest,
             media_type,
-            size_bytes,
+            headers: ContentHeaders::of(digest, Some(size_bytes)).into(),
             bytes: None,
             outcome: Outcome::Miss,
             stale: None,
@@ -153,7 +154,11 @@ impl Cache {
         let received = upstream.origin.manifest(repository, &reference, Accept::MANIFESTS, MANIFEST_BYTES_MAX).await;
         let received = received.map_err(|error| upstream.error(error))?;
         let manifest = read(upstream, &received)?;
-        let fetched = Fetched { bytes: received.bytes.clone(), media_type: manifest.media_type.clone() };
+        let fetched = Fetched {
+            bytes: received.bytes.clone(),
+            headers: ContentHeaders::of(digest, Some(received.bytes.len() as u64)).into(),
+            media_type: manifest.media_type.clone(),
+        };
         // P-40: the digest of schema 1 does not cover the bytes as sent; they are passed on and not kept.
         if manifest.media_type.is_schema1() {
             return Ok(fetched);
@@ -195,20 +200,20 @@ impl Cache {
         digest: &Digest,
     ) -> Option<ManifestAnswer> {
         let media_type = self.0.ledger.manifest_type(upstream.origin.name(), repository, digest)?;
-        let bytes = self.stored_bytes(upstream, digest).await?;
+        let (bytes, headers) = self.stored_bytes(upstream, digest).await?;
         Some(ManifestAnswer {
             digest: *digest,
             media_type,
-            size_bytes: bytes.len() as u64,
+            headers,
             bytes: Some(bytes),
             outcome: Outcome::Hit,
             stale: None,
         })
     }
 
-    async fn stored_bytes(&self, upstream: &Upstream, digest: &Digest) -> Option<Bytes> {
+    async fn stored_bytes(&self, upstream: &Upstream, digest: &Digest) -> Option<(Bytes, Arc<ContentHeaders>)> {
         if let Some(object) = self.0.store.peek(digest) {
-            return object.read_all().ok();
+            return Some((object.read_all().ok()?, object.headers));
         }
         let (store, digest, metrics) = (self.store(), *digest, Arc::clone(&upstream.metrics));
         let load = move || {
@@ -225,7 +230,7 @@ impl Cache {
             };
             if Digest::of(digest.algorithm(), &bytes) == digest {
                 store.verified(&digest, &object);
-                return Ok(Some(bytes));
+                return Ok(Some((bytes, object.headers)));
             }
             if store.discard(&digest, &object, Damage::Mismatch) {
                 tracing::error!(%digest, "a stored manifest does not match its digest and is dropped");
@@ -234,7 +239,7 @@ impl Cache {
             Ok::<_, std::io::Error>(None)
         };
         match blocking(load).await {
-            Ok(bytes) => bytes,
+            Ok(stored) => stored,
             Err(error) => {
                 tracing::warn!(%digest, %error, "a stored manifest cannot be read and counts as absent");
                 None
@@ -266,10 +271,11 @@ pub(super) fn verify(upstream: &Upstream, expected: Digest, actual: Digest) -> R
 }
 
 pub(super) fn passed_through(received: Received, media_type: MediaType, computed: Digest) -> ManifestAnswer {
+    let digest = received.digest.unwrap_or(computed);
     ManifestAnswer {
-        digest: received.digest.unwrap_or(computed),
+        digest,
         media_type,
-        size_bytes: received.bytes.len() as u64,
+        headers: ContentHeaders::of(&digest, Some(received.bytes.len() as u64)).into(),
         bytes: Some(received.bytes),
         outcome: Outcome::Bypass,
         stale: None,

@@ -15,7 +15,7 @@ use crate::oci::{Algorithm, Digest, Reference, RepositoryName, Tag};
 use crate::store::{GrantKind, TagEntry};
 use crate::telemetry::{Revalidation, StaleReason};
 use crate::upstream::UpstreamError;
-use crate::wire::{Accept, Outcome};
+use crate::wire::{Accept, ContentHeaders, Outcome};
 
 /// What asking the upstream about a tag brought.
 #[derive(Debug, Clone)]
@@ -80,7 +80,7 @@ impl Cache {
             return Ok(ManifestAnswer {
                 digest: entry.digest,
                 media_type: entry.media_type.clone(),
-                size_bytes: entry.size_bytes,
+                headers: self.headers(entry),
                 bytes: None,
                 outcome,
                 stale: None,
@@ -91,6 +91,13 @@ impl Cache {
             answer.outcome = outcome;
         }
         Ok(answer)
+    }
+
+    /// Returns the header values of the entry's manifest: the stored one's, if it is at hand.
+    fn headers(&self, entry: &TagEntry) -> Arc<ContentHeaders> {
+        let at_hand = self.0.store.peek(&entry.digest).filter(|object| object.size_bytes == entry.size_bytes);
+        at_hand
+            .map_or_else(|| ContentHeaders::of(&entry.digest, Some(entry.size_bytes)).into(), |object| object.headers)
     }
 
     /// Puts the entry's stored manifest in the place of a failure, where the policy allows it (P-139).

@@ -19,7 +19,7 @@ use crate::cache::{BlobAnswer, BlobQuestion, CacheError};
 use crate::oci::{Digest, ErrorCode};
 use crate::telemetry::Kind;
 use crate::wire::{
-    ByteRange, ContentNames, Multipart, RangeHeader, Resolved, cache_control, if_range_matches, is_not_modified,
+    ByteRange, ContentHeaders, Multipart, RangeHeader, Resolved, cache_control, if_range_matches, is_not_modified,
 };
 
 /// P-45: always this, never what an upstream or its CDN says.
@@ -45,17 +45,16 @@ pub(super) async fn answer(
     let answered = routed.server.cache.blob(&asked).await;
     exchange.answered(Kind::Blob, answered.as_ref().map_or_else(CacheError::outcome, |answer| answer.outcome));
     let blob = answered.map_err(|error| Problem::of_failure(&error, Asked::Blob))?;
+    let headers = blob.headers();
     let mut response = if is_not_modified(lines(request, &IF_NONE_MATCH), digest) {
         with_status(StatusCode::NOT_MODIFIED)
     } else if routed.is_head {
         // P-66: a range means nothing here.
-        let mut response = Response::new(Body::empty());
-        set_length(response.headers_mut(), blob.size_bytes);
-        response
+        with_length(Body::empty(), &headers)
     } else {
-        content(range, blob)?
+        content(range, blob, &headers)?
     };
-    common_headers(response.headers_mut(), digest);
+    common_headers(response.headers_mut(), &headers);
     Ok(response)
 }
 
@@ -67,11 +66,11 @@ fn blob_range(request: &HeaderMap, digest: &Digest) -> Option<RangeHeader> {
     counts.then_some(range)
 }
 
-fn content(range: Option<RangeHeader>, blob: BlobAnswer) -> Result<Response<Body>, Problem> {
+fn content(range: Option<RangeHeader>, blob: BlobAnswer, headers: &ContentHeaders) -> Result<Response<Body>, Problem> {
     // While the length is unknown a range cannot be resolved: RFC 9110 §14.2 allows to ignore it.
-    let (Some(range), Some(size)) = (range, blob.size_bytes) else { return Ok(whole(&blob)) };
+    let (Some(range), Some(size)) = (range, blob.size_bytes) else { return Ok(whole(&blob, headers)) };
     match range.resolve(size) {
-        Resolved::Whole => Ok(whole(&blob)),
+        Resolved::Whole => Ok(whole(&blob, headers)),
         Resolved::Single(single) => Ok(partial(&blob, single, size, range.is_open_ended())),
         Resolved::Multiple(ranges) => Ok(multipart(blob, ranges, size)),
         Resolved::Unsatisfiable => {
@@ -88,10 +87,8 @@ fn content(range: Option<RangeHeader>, blob: BlobAnswer) -> Result<Response<Body
     }
 }
 
-fn whole(blob: &BlobAnswer) -> Response<Body> {
-    let mut response = Response::new(Body::blob(blob.size_bytes, blob.from(0)));
-    set_length(response.headers_mut(), blob.size_bytes);
-    response
+fn whole(blob: &BlobAnswer, headers: &ContentHeaders) -> Response<Body> {
+    with_length(Body::blob(blob.size_bytes, blob.from(0)), headers)
 }
 
 fn partial(blob: &BlobAnswer, range: ByteRange, size: u64, is_open_ended: bool) -> Response<Body> {
@@ -100,7 +97,7 @@ fn partial(blob: &BlobAnswer, range: ByteRange, size: u64, is_open_ended: bool) 
     let mut response = Response::new(Body::blob(Some(range.len()), bytes));
     *response.status_mut() = StatusCode::PARTIAL_CONTENT;
     response.headers_mut().insert(CONTENT_RANGE, text(&range.content_range(size)));
-    set_length(response.headers_mut(), Some(range.len()));
+    response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(range.len()));
     response
 }
 
@@ -120,23 +117,23 @@ fn multipart(blob: BlobAnswer, ranges: Vec<ByteRange>, size: u64) -> Response<Bo
     let mut response = Response::new(Body::stream(Some(len), closed.boxed()));
     *response.status_mut() = StatusCode::PARTIAL_CONTENT;
     response.headers_mut().insert(CONTENT_TYPE, content_type);
-    set_length(response.headers_mut(), Some(len));
+    response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(len));
     response
 }
 
-fn common_headers(headers: &mut HeaderMap, digest: &Digest) {
+fn common_headers(headers: &mut HeaderMap, content: &ContentHeaders) {
     headers.entry(CONTENT_TYPE).or_insert(OCTET_STREAM);
     headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-    let names = ContentNames::of(digest);
-    headers.insert(CONTENT_DIGEST, names.digest);
-    headers.insert(ETAG, names.etag);
+    headers.insert(CONTENT_DIGEST, content.digest.clone());
+    headers.insert(ETAG, content.etag.clone());
     headers.insert(CACHE_CONTROL, HeaderValue::from_static(cache_control::DIGEST));
 }
 
-fn set_length(headers: &mut HeaderMap, len: Option<u64>) {
-    if let Some(len) = len {
-        headers.insert(CONTENT_LENGTH, HeaderValue::from(len));
-    }
+/// An answer that is all of the content, or stands for it.
+fn with_length(body: Body, content: &ContentHeaders) -> Response<Body> {
+    let mut response = Response::new(body);
+    response.headers_mut().extend(content.length.clone().map(|length| (CONTENT_LENGTH, length)));
+    response
 }
 
 fn with_status(status: StatusCode) -> Response<Body> {

@@ -11,7 +11,7 @@ use super::routed::Routed;
 use crate::cache::{CacheError, ManifestAnswer, ManifestQuestion};
 use crate::oci::Reference;
 use crate::telemetry::{Kind, StaleReason};
-use crate::wire::{Accept, ContentNames, cache_control, cache_status_header, is_not_modified};
+use crate::wire::{Accept, cache_control, cache_status_header, is_not_modified};
 
 /// Answers a manifest request; a `Range` on it is ignored, which P-37 allows.
 pub(super) async fn answer(
@@ -43,9 +43,8 @@ pub(super) async fn answer(
 
 fn respond(manifest: ManifestAnswer, reference: &Reference, not_modified: bool, is_head: bool) -> Response<Body> {
     let mut headers = HeaderMap::with_capacity(10);
-    let names = ContentNames::of(&manifest.digest);
-    headers.insert(ETAG, names.etag);
-    headers.insert(CONTENT_DIGEST, names.digest);
+    headers.insert(ETAG, manifest.headers.etag.clone());
+    headers.insert(CONTENT_DIGEST, manifest.headers.digest.clone());
     let caching = match reference {
         Reference::Tag(_) => cache_control::MUTABLE,
         Reference::Digest(_) => cache_control::DIGEST,
@@ -58,7 +57,7 @@ fn respond(manifest: ManifestAnswer, reference: &Reference, not_modified: bool, 
         *response.status_mut() = StatusCode::NOT_MODIFIED;
     } else {
         headers.insert(CONTENT_TYPE, text(manifest.media_type.as_str()));
-        headers.insert(CONTENT_LENGTH, HeaderValue::from(manifest.size_bytes));
+        headers.extend(manifest.headers.length.clone().map(|length| (CONTENT_LENGTH, length)));
         if let (Some(bytes), false) = (manifest.bytes, is_head) {
             *response.body_mut() = Body::full(bytes);
         }

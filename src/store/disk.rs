@@ -23,6 +23,7 @@ use super::time::Time;
 use super::{BlobStore, Class, Damage, Mark, Partial, StoreError};
 use crate::oci::Digest;
 use crate::telemetry::{EvictReason, Kind, Metrics, StoreErrorReason, StoreOperation, Tier, sentence};
+use crate::wire::ContentHeaders;
 
 /// How old the recorded time of use may grow before a hit writes it anew: one metadata write per object and minute at most.
 const RECENCY_GRAIN: Duration = Duration::from_mins(1);
@@ -335,7 +336,8 @@ impl Disk {
             // Only the order after a restart depends on it: on a read-only disk it stays as it was.
             let _kept_as_it_was = file.set_modified(now);
         }
-        Ok(Object { size_bytes, content: Content::File(Arc::new(file)), mark })
+        let headers = Arc::new(ContentHeaders::of(digest, Some(size_bytes)));
+        Ok(Object { size_bytes, content: Content::File(Arc::new(file)), mark, headers })
     }
 }
 

@@ -11,6 +11,7 @@ use moka::sync::Cache;
 use super::{BlobStore, Class, Damage, Object, Partial, StoreError};
 use crate::oci::Digest;
 use crate::telemetry::{Kind, MemoryLookup, Metrics, MismatchSource, Tier};
+use crate::wire::ContentHeaders;
 
 /// The largest object that the tier holds: a manifest of the largest size that is accepted fits, a layer does not push manifests out.
 const OBJECT_BYTES_MAX: u64 = 5 * 1024 * 1024;
@@ -18,14 +19,31 @@ const OBJECT_BYTES_MAX: u64 = 5 * 1024 * 1024;
 /// The largest blob that is no manifest and no image config and still worth memory.
 const SMALL_BLOB_BYTES_MAX: u64 = 64 * 1024;
 
-/// What an entry costs beside its bytes: key, pointers, counters.
-const ENTRY_OVERHEAD_BYTES: u32 = 256;
+/// What an entry costs beside its bytes: key, pointers, counters, header values.
+const ENTRY_OVERHEAD_BYTES: u32 = 512;
+
+/// One object of the tier.
+#[derive(Debug, Clone)]
+struct Kept {
+    bytes: Bytes,
+    headers: Arc<ContentHeaders>,
+}
+
+impl Kept {
+    fn new(digest: &Digest, bytes: Bytes) -> Self {
+        Self { headers: Arc::new(ContentHeaders::of(digest, Some(bytes.len() as u64))), bytes }
+    }
+
+    fn object(self) -> Object {
+        Object::in_memory(self.bytes, self.headers)
+    }
+}
 
 /// A store with a memory tier in front.
 #[derive(Debug)]
 pub struct Memory<S> {
     below: S,
-    objects: Cache<Digest, Bytes>,
+    objects: Cache<Digest, Kept>,
     metrics: Arc<Metrics>,
 }
 
@@ -35,8 +53,8 @@ impl<S: BlobStore> Memory<S> {
         metrics.storage().capacity(Tier::Memory, capacity_bytes);
         let objects = Cache::builder()
             .max_capacity(capacity_bytes)
-            .weigher(|_, bytes: &Bytes| {
-                u32::try_from(bytes.len()).unwrap_or(u32::MAX).saturating_add(ENTRY_OVERHEAD_BYTES)
+            .weigher(|_, kept: &Kept| {
+                u32::try_from(kept.bytes.len()).unwrap_or(u32::MAX).saturating_add(ENTRY_OVERHEAD_BYTES)
             })
             // The default policy may refuse a newcomer: a manifest just fetched would then be asked for again.
             .eviction_policy(EvictionPolicy::lru())
@@ -72,20 +90,21 @@ impl<S: BlobStore> Memory<S> {
             return None;
         }
         self.below.verified(digest, object);
-        self.objects.insert(*digest, bytes.clone());
-        Some(Object::in_memory(bytes))
+        let kept = Kept::new(digest, bytes);
+        self.objects.insert(*digest, kept.clone());
+        Some(kept.object())
     }
 }
 
 impl<S: BlobStore> BlobStore for Memory<S> {
     fn peek(&self, digest: &Digest) -> Option<Object> {
-        let Some(bytes) = self.objects.get(digest) else {
+        let Some(kept) = self.objects.get(digest) else {
             self.metrics.storage().memory_lookup(Kind::Other, MemoryLookup::Miss);
             return self.below.peek(digest);
         };
         self.metrics.storage().memory_lookup(Kind::Other, MemoryLookup::Hit);
         self.below.touch(digest);
-        Some(Object::in_memory(bytes))
+        Some(kept.object())
     }
 
     fn is_absent(&self, digest: &Digest) -> bool {
@@ -115,7 +134,7 @@ impl<S: BlobStore> BlobStore for Memory<S> {
             Class::Layer => bytes.len() as u64 <= SMALL_BLOB_BYTES_MAX,
         };
         if kept {
-            self.objects.insert(*digest, bytes.clone());
+            self.objects.insert(*digest, Kept::new(digest, bytes.clone()));
         }
         self.below.put(digest, class, bytes)
     }

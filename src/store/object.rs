@@ -15,6 +15,7 @@ use rustix::io::{Errno, ReadWriteFlags};
 
 use super::buffers::Buffers;
 use super::mark::Mark;
+use crate::wire::ContentHeaders;
 
 /// Something that can be read at any offset, by many readers at once.
 pub trait ReadAt: Send + Sync + fmt::Debug {
@@ -55,6 +56,8 @@ pub struct Object {
     pub content: Content,
     /// As it was when the object was opened.
     pub mark: Mark,
+    /// Ready for every answer with the object.
+    pub headers: Arc<ContentHeaders>,
 }
 
 /// Where the bytes of an object are.
@@ -66,8 +69,8 @@ pub enum Content {
 
 impl Object {
     /// Returns an object of bytes that were verified on their way into memory.
-    pub fn in_memory(bytes: Bytes) -> Self {
-        Self { size_bytes: bytes.len() as u64, content: Content::Memory(bytes), mark: Mark::IN_MEMORY }
+    pub fn in_memory(bytes: Bytes, headers: Arc<ContentHeaders>) -> Self {
+        Self { size_bytes: bytes.len() as u64, content: Content::Memory(bytes), mark: Mark::IN_MEMORY, headers }
     }
 
     /// Reads at most `limit` bytes at `offset`: at least one, at most one chunk from a file.

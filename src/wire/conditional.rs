@@ -2,29 +2,7 @@
 //!
 //! Source: RFC 9110 §13.1 (P-38, P-65).
 
-use bytes::Bytes;
-use http::HeaderValue;
-
 use crate::oci::Digest;
-
-/// How answers name their content, by header values that share one text.
-#[derive(Debug)]
-pub struct ContentNames {
-    /// `Docker-Content-Digest`.
-    pub digest: HeaderValue,
-    /// The strong entity tag: the digest in quotes (P-38).
-    pub etag: HeaderValue,
-}
-
-impl ContentNames {
-    #[expect(clippy::missing_panics_doc, reason = "it cannot: every printed digest is a valid header value")]
-    pub fn of(digest: &Digest) -> Self {
-        let quoted = Bytes::from(quoted(digest));
-        let bare = quoted.slice(1..quoted.len() - 1);
-        let value = |text| HeaderValue::from_maybe_shared(text).expect("a digest is letters, digits and a colon");
-        Self { digest: value(bare), etag: value(quoted) }
-    }
-}
 
 /// Returns true when the lines of `If-None-Match` name this content, so that 304 is the answer.
 ///
@@ -65,12 +43,6 @@ mod tests {
 
     fn digest() -> Digest {
         D.parse().expect("a digest")
-    }
-
-    #[test]
-    fn the_entity_tag_is_the_digest_in_quotes() {
-        let names = ContentNames::of(&digest());
-        assert_eq!((names.digest, names.etag), (D.parse().unwrap(), format!("\"{D}\"").parse().unwrap()), "P-38");
     }
 
     #[test]

@@ -7,6 +7,7 @@ pub mod cache_control;
 mod cache_status;
 pub mod challenge;
 mod conditional;
+mod content_headers;
 pub mod link;
 mod multipart;
 mod range;
@@ -14,6 +15,7 @@ pub mod retry_after;
 
 pub use accept::Accept;
 pub use cache_status::{Outcome, header as cache_status_header, header_with_ttl as cache_status_header_with_ttl};
-pub use conditional::{ContentNames, if_range_matches, is_not_modified};
+pub use conditional::{if_range_matches, is_not_modified};
+pub use content_headers::ContentHeaders;
 pub use multipart::Multipart;
 pub use range::{ByteRange, RANGES_MAX, RangeHeader, RangeSpec, Resolved};
