@@ -38,9 +38,9 @@
 //! * [`telemetry`]: [`telemetry::Metrics`], logs, and [`telemetry::Secret`], which cannot print.
 //! * [`tasks`]: [`tasks::TaskGroup`], the only place that spawns.
 //! * [`store`]: [`store::BlobStore`] is its seam. [`store::Disk`] keeps files by digest within budgets, [`store::Memory`] is a tier
-//!   in front, [`store::Ledger`] knows tags and grants.
+//!   in front, [`store::Ledger`] knows tags, grants and who refers to whom.
 //! * [`upstream`]: [`upstream::Origin`] is its seam, [`upstream::Client`] the real thing. Credentials never come above it.
-//! * [`cache`]: [`cache::Cache`] answers questions about manifests, blobs and lists of tags. `cache::fill` is the heart: one download,
+//! * [`cache`]: [`cache::Cache`] answers questions about manifests, blobs, and lists of tags and referrers. `cache::fill` is the heart: one download,
 //!   many followers. `cache::decide` is the freshness policy as a table, `cache::flight` the single flight of small questions.
 //! * [`server`]: HTTP/1.1 in front of the cache. `server::respond` alone turns errors into statuses.
 //! * [`admin`]: health and metrics, on a listener of its own.

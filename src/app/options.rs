@@ -112,6 +112,7 @@ impl Observer for Counting {
             RequestKind::ManifestDigest => Kind::ManifestDigest,
             RequestKind::Blob => Kind::Blob,
             RequestKind::Tags => Kind::Tags,
+            RequestKind::Referrers => Kind::Referrers,
         };
         self.0.upstream_answered(kind, status, elapsed);
     }

@@ -18,6 +18,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use crate::oci::Tag;
 use crate::telemetry::StaleReason;
 use crate::upstream::UpstreamError;
 
@@ -32,6 +33,24 @@ pub struct Policy {
     pub negative_ttl: Duration,
     /// The upstream is never asked.
     pub offline: bool,
+}
+
+/// How long a list of referrers, or a tag that stands for one, is served without asking: what is signed is verified a moment later (P-88).
+const REFERRERS_TTL: Duration = Duration::from_secs(2);
+
+impl Policy {
+    /// Returns the policy for what tells of a manifest's signatures, attestations and the like: it changes at any time, and that there
+    /// is none is not remembered (P-88, P-142).
+    #[must_use]
+    pub(super) fn of_referrers(self) -> Self {
+        Self { tag_ttl: self.tag_ttl.min(REFERRERS_TTL), negative_ttl: Duration::ZERO, ..self }
+    }
+
+    /// Returns the policy for `tag`.
+    #[must_use]
+    pub(super) fn of_tag(self, tag: &Tag) -> Self {
+        if tag.tells_of_referrers() { self.of_referrers() } else { self }
+    }
 }
 
 /// What to do with a question about a tag.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::{Cache, CacheError, Place, Upstream};
-use crate::oci::{Digest, Manifest, ManifestKind, MediaType, Reference, RepositoryName};
+use crate::oci::{Digest, Manifest, ManifestKind, MediaType, Reference, Referrer, RepositoryName};
 use crate::store::{Class, Damage, GrantKind, blocking};
 use crate::telemetry::{Kind, MismatchSource, StaleReason, Trigger, sentence};
 use crate::upstream::{ManifestAnswer as Received, UpstreamError};
@@ -168,7 +168,7 @@ impl Cache {
         Ok(fetched)
     }
 
-    /// Grants and stores a verified manifest. The client's answer waits for the disk only a moment.
+    /// Grants, indexes and stores a verified manifest. The client's answer waits for the disk only a moment.
     pub(super) async fn keep_manifest(
         &self,
         upstream: &Arc<Upstream>,
@@ -181,7 +181,12 @@ impl Cache {
         if let ManifestKind::Image { config, .. } = &manifest.kind {
             self.0.image_configs.insert(config.digest, ());
         }
-        self.0.ledger.grant_manifest(upstream.origin.name(), repository, &digest, &manifest.media_type);
+        let name = upstream.origin.name();
+        self.0.ledger.grant_manifest(name, repository, &digest, &manifest.media_type);
+        if let Some(subject) = &manifest.subject {
+            let referrer = Referrer::of(manifest, &digest, bytes.len() as u64);
+            self.0.ledger.record_referrer(name, repository, &subject.digest, &referrer);
+        }
         let store = self.store();
         let kept = self.0.tasks.spawn("keep a manifest", async move {
             if let Err(error) = blocking(move || store.put(&digest, Class::Metadata, &bytes)).await {

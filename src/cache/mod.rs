@@ -1,7 +1,7 @@
 //! The policy: when to serve what is stored, when to ask the upstream, when to fill, and when to refuse.
 //!
-//! [`Cache`] answers three questions so far: a manifest ([`Cache::manifest`]), a blob ([`Cache::blob`]) and a list of tags
-//! ([`Cache::tags`]). Every answer says how it came about ([`Outcome`]). Bytes are shared by digest; who may have them is decided per
+//! [`Cache`] answers four questions: a manifest ([`Cache::manifest`]), a blob ([`Cache::blob`]), a list of tags ([`Cache::tags`]) and
+//! a manifest's referrers ([`Cache::referrers`]). Every answer says how it came about ([`Outcome`]). Bytes are shared by digest; who may have them is decided per
 //! (upstream, repository, kind, digest): the upstream must have granted it, or is asked (S-3).
 //!
 //! What is deliberately absent: HTTP (that is `server`), credentials and redirects (`upstream`), files (`store`).
@@ -16,6 +16,7 @@ mod flight;
 mod manifest;
 mod piece;
 mod prefetch;
+mod referrers;
 mod tag;
 mod tags;
 
@@ -33,6 +34,7 @@ pub use fill::{FillError, FillLimits, Parallel, Prefix};
 pub use manifest::{ManifestAnswer, ManifestQuestion};
 pub use piece::{PIECE_BYTES_MAX, Piece, Rescue};
 pub use prefetch::Prefetch;
+pub use referrers::{ReferrersAnswer, ReferrersQuestion};
 pub use tags::{TagsAnswer, TagsQuestion};
 
 use crate::oci::{Digest, Reference, RepositoryName, Tag, UpstreamName};
@@ -98,6 +100,8 @@ struct Inner {
     manifests: Flights<Place<Digest>, Result<manifest::Fetched, CacheError>>,
     pages: tags::Pages,
     page_flights: Flights<Place<String>, Result<tags::Page, CacheError>>,
+    lists: referrers::Lists,
+    list_flights: Flights<Place<Digest>, Result<referrers::Kept, CacheError>>,
     existence: Flights<Place<Digest>, Result<Option<u64>, CacheError>>,
     negatives: Memo<Place<(GrantKind, Reference)>, Absence>,
     image_configs: Memo<Digest, ()>,
@@ -150,6 +154,8 @@ impl Cache {
             manifests: Flights::new(tasks.clone()),
             pages: tags::pages(),
             page_flights: Flights::new(tasks.clone()),
+            lists: referrers::lists(),
+            list_flights: Flights::new(tasks.clone()),
             existence: Flights::new(tasks.clone()),
             negatives: Memo::builder().max_capacity(NEGATIVES_MAX).expire_after(AbsenceExpiry).build(),
             image_configs: Memo::new(IMAGE_CONFIGS_MAX),
@@ -202,8 +208,11 @@ impl Cache {
         let CacheError::Upstream { source, .. } = error else { return };
         if matches!(source, UpstreamError::NotFound { .. } | UpstreamError::Denied { .. }) {
             let place = Place::new(upstream, repository, (kind, reference.clone()));
-            let absence = Absence { error: source.clone(), ttl: upstream.policy.negative_ttl };
-            self.0.negatives.insert(place, absence);
+            let policy = match reference {
+                Reference::Tag(tag) => upstream.policy.of_tag(tag),
+                Reference::Digest(_) => upstream.policy,
+            };
+            self.0.negatives.insert(place, Absence { error: source.clone(), ttl: policy.negative_ttl });
         }
     }
 }

@@ -42,7 +42,8 @@ impl Cache {
     async fn resolve_tag(&self, question: &ManifestQuestion<'_>, tag: &Tag) -> Result<ManifestAnswer, CacheError> {
         let upstream = question.upstream;
         let known = self.0.ledger.tag(upstream.origin.name(), question.repository, tag);
-        match decide(SystemTime::now(), known.as_ref().map(|entry| entry.checked_at), &upstream.policy) {
+        let checked_at = known.as_ref().map(|entry| entry.checked_at);
+        match decide(SystemTime::now(), checked_at, &upstream.policy.of_tag(tag)) {
             Decision::Serve => {
                 if let Some(entry) = &known {
                     return self.tagged(question, entry, Outcome::Hit).await;

@@ -24,7 +24,7 @@ use crate::store::{
 use crate::tasks::TaskGroup;
 use crate::telemetry::Metrics;
 use crate::upstream::{
-    BlobHead, BlobTransfer, EndpointId, ManifestAnswer, ManifestHead, Origin, TagsPage, UpstreamError,
+    BlobHead, BlobTransfer, EndpointId, ListPage, ManifestAnswer, ManifestHead, Origin, UpstreamError,
 };
 use crate::wire::{ByteRange, Outcome};
 
@@ -224,7 +224,17 @@ impl Origin for ScriptedOrigin {
         _repository: &'a RepositoryName,
         _query: &'a str,
         _limit_bytes: usize,
-    ) -> BoxFuture<'a, Result<TagsPage, UpstreamError>> {
+    ) -> BoxFuture<'a, Result<ListPage, UpstreamError>> {
+        async { Err(UpstreamError::NotFound { message: None }) }.boxed()
+    }
+
+    fn referrers<'a>(
+        &'a self,
+        _repository: &'a RepositoryName,
+        _subject: &'a Digest,
+        _query: &'a str,
+        _limit_bytes: usize,
+    ) -> BoxFuture<'a, Result<ListPage, UpstreamError>> {
         async { Err(UpstreamError::NotFound { message: None }) }.boxed()
     }
 

@@ -10,6 +10,7 @@ mod manifest;
 mod media_type;
 mod name;
 mod reference;
+mod referrers;
 mod route;
 mod tag_list;
 
@@ -20,5 +21,6 @@ pub use manifest::{DESCRIPTORS_MAX, Manifest, ManifestError, ManifestKind};
 pub use media_type::MediaType;
 pub use name::{NAME_LENGTH_MAX, NameError, RepositoryName, UpstreamName};
 pub use reference::{Reference, ReferenceError, Tag};
+pub use referrers::{Referrer, Referrers, ReferrersError, ReferrersPage, fallback_tag, is_probe};
 pub use route::{Endpoint, Entry, Question, Refusal, Route, TARGET_LENGTH_MAX, Table, TableError, route};
 pub use tag_list::{TagList, TagListError};

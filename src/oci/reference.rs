@@ -19,6 +19,15 @@ impl Tag {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Returns true for a tag that tools keep a manifest's signatures or other referrers under: `sha256-…`, `….sig` (P-88).
+    pub fn tells_of_referrers(&self) -> bool {
+        let is_of_a_digest = ["sha256-", "sha512-"].iter().any(|algorithm| {
+            let encoded = self.0.strip_prefix(algorithm).map(|rest| rest.split('.').next().unwrap_or_default());
+            encoded.is_some_and(|hex| hex.len() >= 32 && hex.bytes().all(|byte| byte.is_ascii_hexdigit()))
+        });
+        is_of_a_digest || [".sig", ".att", ".sbom"].iter().any(|suffix| self.0.ends_with(suffix))
+    }
 }
 
 impl FromStr for Tag {
@@ -95,6 +104,22 @@ mod tests {
         }
         for bad in ["", ".a", "-a", "a/b", "a b", "é", "a\0", &"a".repeat(129)] {
             assert_eq!(bad.parse::<Reference>(), Err(ReferenceError::Tag), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn tags_of_signatures_are_known() {
+        let hash = "0".repeat(64);
+        for (tag, expected) in [
+            (format!("sha256-{hash}"), true),
+            (format!("sha256-{hash}.sig"), true),
+            (format!("sha512-{hash}"), true),
+            ("v1.sbom".to_owned(), true),
+            ("sha256-1.2".to_owned(), false),
+            (format!("git-{hash}"), false),
+            ("latest".to_owned(), false),
+        ] {
+            assert_eq!(tag.parse::<Tag>().unwrap().tells_of_referrers(), expected, "P-88: {tag}");
         }
     }
 

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use http::header::{CONTENT_LENGTH, HOST};
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderValue, Method, Request, Response};
 use hyper::body::Incoming;
 use tokio::time::timeout;
 
@@ -13,8 +13,8 @@ use super::headers::{API_VERSION, CACHE_STATUS, OCI_NAMESPACE};
 use super::limits::HEADER_BUDGET;
 use super::respond::Problem;
 use super::routed::Routed;
-use super::{Server, blobs, manifests, tags};
-use crate::oci::{Endpoint, ErrorCode, Question, Refusal, Route, route};
+use super::{Server, blobs, manifests, referrers, tags};
+use crate::oci::{Endpoint, Question, Refusal, Route, route};
 use crate::telemetry::Handler;
 use crate::wire::cache_status_header;
 
@@ -57,12 +57,7 @@ async fn ask(routed: &Routed<'_>, exchange: &mut Exchange) -> Result<Response<Bo
         Endpoint::Manifest(reference) => manifests::answer(routed, reference, exchange).await,
         Endpoint::Blob(digest) => blobs::answer(routed, digest, exchange).await,
         Endpoint::Tags => tags::answer(routed, exchange).await,
-        // A registry without this answers 404, and clients go on by the fallback tag.
-        Endpoint::Referrers(_) => Err(Problem::new(
-            StatusCode::NOT_FOUND,
-            ErrorCode::Unsupported,
-            "this endpoint is not served; ask the registry itself",
-        )),
+        Endpoint::Referrers(subject) => referrers::answer(routed, subject, exchange).await,
     }
 }
 

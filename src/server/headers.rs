@@ -16,6 +16,9 @@ pub(super) const API_VERSION: HeaderName = HeaderName::from_static("docker-distr
 /// P-113: says which upstream `ns` selected, as it was received.
 pub(super) const OCI_NAMESPACE: HeaderName = HeaderName::from_static("oci-namespace");
 
+/// P-81: which filters a list of referrers went through.
+pub(super) const FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");
+
 /// Says that an answer is stale, if it is, by a `Warning` (RFC 7234 §5.5; obsolete, and still what tools look for).
 pub(super) fn warn_of_staleness(headers: &mut HeaderMap, stale: Option<StaleReason>) {
     if stale.is_some() {

@@ -1,7 +1,7 @@
 //! The data plane: HTTP in front of the cache, read-only, for container tools.
 //!
 //! One way through: `listener` accepts → `connection` speaks HTTP → `dispatch` routes and asks the cache →
-//! `manifests`, `blobs` and `tags` shape the answer → `respond` is the one place that turns errors into HTTP → `body` streams and
+//! `manifests`, `blobs`, `tags` and `referrers` shape the answer → `respond` is the one place that turns errors into HTTP → `body` streams and
 //! accounts.
 //!
 //! On a plain connection `socket` sends what lies in files without copying it.
@@ -17,6 +17,7 @@ mod headers;
 mod limits;
 mod listener;
 mod manifests;
+mod referrers;
 mod respond;
 mod routed;
 mod socket;

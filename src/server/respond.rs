@@ -33,6 +33,7 @@ pub(super) enum Asked {
     Manifest,
     Blob,
     Tags,
+    Referrers,
 }
 
 /// An error answer before it is a response.
@@ -148,7 +149,8 @@ impl Problem {
 impl Asked {
     fn unknown(self) -> ErrorCode {
         match self {
-            Self::Manifest => ErrorCode::ManifestUnknown,
+            // P-72: of a repository that exists a list of referrers is never an unknown name.
+            Self::Manifest | Self::Referrers => ErrorCode::ManifestUnknown,
             Self::Blob => ErrorCode::BlobUnknown,
             Self::Tags => ErrorCode::NameUnknown,
         }

@@ -1,4 +1,4 @@
-//! What is known beside the content: which tag means which digest, and who was granted what.
+//! What is known beside the content: which tag means which digest, who was granted what, and what refers to what.
 //!
 //! A **grant** says that an upstream once gave a repository's reader this digest, as a manifest or as a blob; without one, stored
 //! bytes are not served from that repository (S-3, P-48). A **tag entry** says what a tag meant when the upstream was last asked.
@@ -6,6 +6,8 @@
 //! Lookups are answered from memory or from the database's page cache. Changes are visible at once and written to disk in
 //! groups by [`Ledger::write_behind`]; what a crash loses costs one question to an upstream. The database is a cache too:
 //! one that cannot be read is set aside and begun anew.
+
+mod referrers;
 
 use std::collections::HashMap;
 use std::io::ErrorKind;
@@ -19,14 +21,19 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+pub use self::referrers::ListEntry;
+
 use super::StoreError;
 use super::time::Time;
 use crate::oci::{Algorithm, Digest, MediaType, RepositoryName, Tag, UpstreamName};
 
 const ENTRIES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("entries");
 
-/// Decoded entries kept in memory, those that are known to be absent included: some 20 MiB at the most.
-const RECENT_MAX: u64 = 100_000;
+/// Bytes of the entries kept in memory, those that are known to be absent included.
+const RECENT_BYTES_MAX: u64 = 24 * 1024 * 1024;
+
+/// What such an entry costs beside its key and its value.
+const RECENT_OVERHEAD_BYTES: usize = 128;
 
 /// Changes that may wait for the disk; beyond, further ones stay in memory only until the writer has caught up.
 const PENDING_MAX: usize = 100_000;
@@ -34,11 +41,14 @@ const PENDING_MAX: usize = 100_000;
 /// Changes gathered before one durable write; what a crash may lose is what came in this long.
 const GROUP_DELAY: Duration = Duration::from_millis(50);
 
-/// How long a tag that nobody asks for is kept: the longest time for which it may be served stale (settings allow no more).
-const TAG_KEPT: Duration = Duration::from_hours(365 * 24);
+/// How long a tag or a list that nobody asks for is kept: the longest time for which it may be served stale (settings allow no more).
+const KEPT: Duration = Duration::from_hours(365 * 24);
 
-/// Tags that are kept at the most; the ones that were asked about longest ago go first. Some 20 MiB on disk.
-const TAGS_MAX: usize = 100_000;
+/// Bytes of tags that are kept at the most, some 100,000 of them; the ones that were asked about longest ago go first.
+const TAGS_BYTES_MAX: usize = 20 * 1024 * 1024;
+
+/// Bytes of lists of referrers that are kept at the most.
+const LISTS_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// Bytes of the database's own page cache.
 const DATABASE_CACHE_BYTES: usize = 16 * 1024 * 1024;
@@ -100,8 +110,7 @@ impl Ledger {
             }
             Ok(database) => database,
         };
-        let ledger =
-            Self { database, recent: Cache::new(RECENT_MAX), pending: Mutex::default(), changed: Notify::new() };
+        let ledger = Self { database, recent: recent(), pending: Mutex::default(), changed: Notify::new() };
         // Makes the table, so that readers need not tell a missing table from a missing entry.
         ledger.commit(&[]).map_err(|error| ledger_error(shown, error))?;
         Ok(ledger)
@@ -162,26 +171,55 @@ impl Ledger {
                 Err(error) => tracing::warn!(%digest, %error, "the grants of an evicted object stay in the ledger"),
             }
         }
+        if let Err(error) = self.forget_referrer(digest) {
+            tracing::warn!(%digest, %error, "an evicted manifest stays in the subject index");
+        }
     }
 
-    /// Drops the tags that were asked about too long ago, or longest ago when there are too many. Blocks.
+    /// Drops the tags and lists of referrers that were asked about too long ago, or longest ago when there are too many. Blocks.
     pub fn prune(&self, now: SystemTime) {
-        let mut tags = match self.tags_by_age() {
-            Ok(tags) => tags,
-            Err(error) => {
-                tracing::warn!(%error, "old tags stay in the ledger");
-                return;
+        let tag_time = |value: &[u8]| serde_json::from_slice::<StoredTag>(value).map_or(0, |tag| tag.checked_at);
+        for result in [
+            self.prune_under(TAG_PREFIX, tag_time, now, TAGS_BYTES_MAX),
+            self.prune_under(referrers::LIST_PREFIX, referrers::list_time, now, LISTS_BYTES_MAX),
+        ] {
+            if let Err(error) = result {
+                tracing::warn!(%error, "old tags and lists stay in the ledger");
             }
-        };
-        tags.sort_unstable();
-        let oldest_kept = Time::from(now.checked_sub(TAG_KEPT).unwrap_or(SystemTime::UNIX_EPOCH)).seconds();
-        let surplus = tags.len().saturating_sub(TAGS_MAX);
-        for (place, (checked_at, key)) in tags.into_iter().enumerate() {
-            if place >= surplus && checked_at >= oldest_kept {
+        }
+    }
+
+    /// Drops entries with keys that begin with `prefix`: those older than [`KEPT`], and the oldest while all take more than `bytes_max`.
+    fn prune_under(
+        &self,
+        prefix: &[u8],
+        time_of: impl Fn(&[u8]) -> u64,
+        now: SystemTime,
+        bytes_max: usize,
+    ) -> Result<(), redb::Error> {
+        let mut entries = Vec::new();
+        let mut bytes: usize = 0;
+        let table = self.database.begin_read()?.open_table(ENTRIES)?;
+        for entry in table.range(prefix..)? {
+            let (key, value) = entry?;
+            if !key.value().starts_with(prefix) {
                 break;
             }
+            let len = key.value().len() + value.value().len();
+            bytes += len;
+            // By seconds since the epoch.
+            entries.push((time_of(value.value()), len, key.value().to_vec()));
+        }
+        entries.sort_unstable();
+        let oldest_kept = Time::from(now.checked_sub(KEPT).unwrap_or(SystemTime::UNIX_EPOCH)).seconds();
+        for (time, len, key) in entries {
+            if bytes <= bytes_max && time >= oldest_kept {
+                break;
+            }
+            bytes -= len;
             self.set(key, None);
         }
+        Ok(())
     }
 
     /// Writes changes to disk, in groups, until `stop` is cancelled and the last one is written.
@@ -271,21 +309,6 @@ impl Ledger {
         Ok(keys)
     }
 
-    /// Returns the tags on disk with the time of the upstream's last word, in seconds since the epoch.
-    fn tags_by_age(&self) -> Result<Vec<(u64, Vec<u8>)>, redb::Error> {
-        let table = self.database.begin_read()?.open_table(ENTRIES)?;
-        let mut tags = Vec::new();
-        for entry in table.range(TAG_PREFIX..)? {
-            let (key, value) = entry?;
-            if !key.value().starts_with(TAG_PREFIX) {
-                break;
-            }
-            let checked_at = serde_json::from_slice::<StoredTag>(value.value()).map_or(0, |tag| tag.checked_at);
-            tags.push((checked_at, key.value().to_vec()));
-        }
-        Ok(tags)
-    }
-
     fn commit(&self, group: &[(Vec<u8>, Option<Vec<u8>>)]) -> Result<(), redb::Error> {
         let write = self.database.begin_write()?;
         {
@@ -336,6 +359,14 @@ impl StoredTag {
     }
 }
 
+fn recent() -> Cache<Vec<u8>, Option<Vec<u8>>> {
+    let weigh = |key: &Vec<u8>, value: &Option<Vec<u8>>| {
+        let len = key.len() + value.as_ref().map_or(0, Vec::len) + RECENT_OVERHEAD_BYTES;
+        u32::try_from(len).unwrap_or(u32::MAX)
+    };
+    Cache::builder().max_capacity(RECENT_BYTES_MAX).weigher(weigh).build()
+}
+
 fn builder() -> redb::Builder {
     let mut builder = Database::builder();
     builder.set_cache_size(DATABASE_CACHE_BYTES);
@@ -369,11 +400,14 @@ fn grant_prefix(kind: GrantKind, digest: &Digest) -> Vec<u8> {
         GrantKind::Manifest => b"m",
         GrantKind::Blob => b"b",
     };
-    let algorithm = match digest.algorithm() {
+    [b"g", &kind[..], algorithm_of(digest), digest.as_bytes()].concat()
+}
+
+fn algorithm_of(digest: &Digest) -> &'static [u8] {
+    match digest.algorithm() {
         Algorithm::Sha256 => b"1",
         Algorithm::Sha512 => b"2",
-    };
-    [b"g", &kind[..], algorithm, digest.as_bytes()].concat()
+    }
 }
 
 #[cfg(test)]
@@ -447,7 +481,7 @@ mod tests {
         let ledger = Ledger::open(&directory.path().join("ledger.redb")).unwrap();
         let (upstream, repository, old) = names();
         let young: Tag = "young".parse().unwrap();
-        let now = entry(b"a").checked_at + TAG_KEPT + Duration::from_hours(1);
+        let now = entry(b"a").checked_at + KEPT + Duration::from_hours(1);
         ledger.set_tag(&upstream, &repository, &old, &entry(b"a"));
         ledger.set_tag(&upstream, &repository, &young, &TagEntry { checked_at: now, ..entry(b"a") });
         ledger.flush().unwrap();

@@ -40,7 +40,7 @@ use bytes::Bytes;
 pub use buffers::{Buffers, CHUNK_BYTES};
 pub use damage::Damage;
 pub use disk::{Disk, Options, prepare};
-pub use ledger::{Grant, GrantKind, Ledger, TagEntry};
+pub use ledger::{Grant, GrantKind, Ledger, ListEntry, TagEntry};
 pub use mark::Mark;
 pub use memory::Memory;
 pub use object::{Content, Object, ReadAt, read_chunk};

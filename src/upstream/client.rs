@@ -14,11 +14,11 @@ use super::exchange::{Exchange, Question};
 use super::limit::Budget;
 use super::observe::{Observer, RequestKind};
 use super::options::{Options, OptionsError, Timeouts};
-use super::origin::{BlobHead, BlobTransfer, EndpointId, ManifestAnswer, ManifestHead, Origin, TagsPage};
+use super::origin::{BlobHead, BlobTransfer, EndpointId, ListPage, ManifestAnswer, ManifestHead, Origin};
 use super::range::{self, Placement};
 use super::transfer::Transfer;
 use super::transport::Pool;
-use crate::oci::{Digest, Reference, RepositoryName, UpstreamName};
+use crate::oci::{Digest, MediaType, Reference, RepositoryName, UpstreamName};
 
 /// A client of one upstream. Cheap to share, never to clone: its pools, tokens and limits are the upstream's.
 ///
@@ -109,23 +109,16 @@ impl Client {
         self.exchange.persist(&budget, Pool::Blobs, attempt).await
     }
 
-    async fn fetch_tags(
-        &self,
-        repository: &RepositoryName,
-        query: &str,
-        limit_bytes: usize,
-    ) -> Result<TagsPage, UpstreamError> {
+    async fn fetch_list(&self, question: Question<'_>, limit_bytes: usize) -> Result<ListPage, UpstreamError> {
         let budget = Budget::start(self.timeouts.header);
         let _permit = self.exchange.request_turn(&budget).await?;
-        let path = format!("{repository}/tags/list");
-        let headers = HeaderMap::new();
-        let question = Question { kind: RequestKind::Tags, method: Method::GET, path, query, repository, headers };
         let attempt = async |endpoint, pool| {
             let response = self.exchange.attempt(&question, &budget, endpoint, pool).await?;
             let (parts, body) = expect_ok(response).await?.into_parts();
             let bytes = answer::read(body, &parts.headers, limit_bytes).await?;
             let asked = self.exchange.endpoints.url(endpoint, &question.path);
-            Ok(TagsPage { bytes, next_query: asked.and_then(|asked| answer::next_query(&parts.headers, &asked)) })
+            let next_query = asked.and_then(|asked| answer::next_query(&parts.headers, &asked));
+            Ok(ListPage { bytes, media_type: answer::media_type(&parts.headers), next_query })
         };
         self.exchange.persist(&budget, Pool::Api, attempt).await
     }
@@ -220,8 +213,23 @@ impl Origin for Client {
         repository: &'a RepositoryName,
         query: &'a str,
         limit_bytes: usize,
-    ) -> BoxFuture<'a, Result<TagsPage, UpstreamError>> {
-        Box::pin(self.fetch_tags(repository, query, limit_bytes))
+    ) -> BoxFuture<'a, Result<ListPage, UpstreamError>> {
+        let (path, headers) = (format!("{repository}/tags/list"), HeaderMap::new());
+        let question = Question { kind: RequestKind::Tags, method: Method::GET, path, query, repository, headers };
+        Box::pin(self.fetch_list(question, limit_bytes))
+    }
+
+    fn referrers<'a>(
+        &'a self,
+        repository: &'a RepositoryName,
+        subject: &'a Digest,
+        query: &'a str,
+        limit_bytes: usize,
+    ) -> BoxFuture<'a, Result<ListPage, UpstreamError>> {
+        let path = format!("{repository}/referrers/{subject}");
+        let headers = HeaderMap::from_iter([(header::ACCEPT, HeaderValue::from_static(MediaType::OCI_INDEX))]);
+        let question = Question { kind: RequestKind::Referrers, method: Method::GET, path, query, repository, headers };
+        Box::pin(self.fetch_list(question, limit_bytes))
     }
 
     fn distrust(&self, endpoint: EndpointId) {

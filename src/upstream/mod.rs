@@ -42,4 +42,4 @@ pub use client::Client;
 pub use error::UpstreamError;
 pub use observe::{Observer, RequestKind};
 pub use options::{CONNECTIONS_DEFAULT, Credentials, Options, OptionsError, REQUESTS_DEFAULT, Timeouts};
-pub use origin::{BlobHead, BlobTransfer, Chunks, EndpointId, ManifestAnswer, ManifestHead, Origin, TagsPage};
+pub use origin::{BlobHead, BlobTransfer, Chunks, EndpointId, ListPage, ManifestAnswer, ManifestHead, Origin};

@@ -37,6 +37,7 @@ pub enum RequestKind {
     ManifestDigest,
     Blob,
     Tags,
+    Referrers,
 }
 
 impl RequestKind {
@@ -55,6 +56,7 @@ impl RequestKind {
             Self::ManifestDigest => "manifest_digest",
             Self::Blob => "blob",
             Self::Tags => "tags",
+            Self::Referrers => "referrers",
         }
     }
 }

@@ -62,7 +62,16 @@ pub trait Origin: Send + Sync + fmt::Debug {
         repository: &'a RepositoryName,
         query: &'a str,
         limit_bytes: usize,
-    ) -> BoxFuture<'a, Result<TagsPage, UpstreamError>>;
+    ) -> BoxFuture<'a, Result<ListPage, UpstreamError>>;
+
+    /// Asks for a page of the manifests that refer to `subject`, as [`Origin::tags`] does.
+    fn referrers<'a>(
+        &'a self,
+        repository: &'a RepositoryName,
+        subject: &'a Digest,
+        query: &'a str,
+        limit_bytes: usize,
+    ) -> BoxFuture<'a, Result<ListPage, UpstreamError>>;
 
     /// Notes that `endpoint` sent bytes that do not match their digest: it is asked last for a while.
     fn distrust(&self, endpoint: EndpointId);
@@ -89,10 +98,11 @@ pub struct ManifestAnswer {
     pub digest: Option<Digest>,
 }
 
-/// A page of a repository's tags as received.
+/// A page of a list, of tags or of referrers, as received.
 #[derive(Debug, Clone)]
-pub struct TagsPage {
+pub struct ListPage {
     pub bytes: Bytes,
+    pub media_type: Option<MediaType>,
     /// The query of the next page, encoded as the upstream gave it (P-96).
     pub next_query: Option<String>,
 }

@@ -11,6 +11,7 @@ mod lifecycle;
 mod prefetch;
 mod ranges;
 mod readme;
+mod referrers;
 mod registry;
 mod requests;
 mod rot;

@@ -22,6 +22,7 @@ mod fault;
 mod image;
 mod log;
 mod proxy;
+mod referrers;
 mod reply;
 mod serve;
 mod stock;
@@ -46,6 +47,7 @@ pub(crate) use fault::{Fault, Match};
 pub(crate) use image::{Image, Published, PublishedIndex};
 pub(crate) use log::{Log, Request};
 pub(crate) use proxy::Proxy;
+use reply::error;
 use stock::Stock;
 use tls::Identity;
 
@@ -67,6 +69,7 @@ struct World {
     faults: Mutex<fault::Schedule>,
     auth: Mutex<Auth>,
     headers: Mutex<Vec<(&'static str, String)>>,
+    referrers_api: Mutex<referrers::Api>,
     /// Bytes a second of every body, when set.
     pace: Mutex<Option<u64>>,
     book: Arc<log::Book>,
@@ -102,6 +105,7 @@ impl Registry {
             faults: Mutex::default(),
             auth: Mutex::default(),
             headers: Mutex::default(),
+            referrers_api: Mutex::default(),
             pace: Mutex::default(),
             book: Arc::new(log::Book::new()),
             gate: watch::Sender::new(0),

@@ -67,6 +67,7 @@ impl World {
             Some((repository, "manifests", reference)) => self.manifest(repository, reference),
             Some((repository, "blobs", digest)) => self.blob(seen, repository, digest, ranges),
             Some((repository, "tags", "list")) => self.tags(seen, repository),
+            Some((repository, "referrers", subject)) => self.referrers(seen, repository, subject),
             Some(_) | None => error(404, "NOT_FOUND", "no such path"),
         }
     }

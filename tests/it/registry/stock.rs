@@ -75,6 +75,10 @@ impl Stock {
         (!tags.is_empty()).then_some(tags)
     }
 
+    pub(crate) fn manifest_digests(&self, repository: &str) -> Vec<Digest> {
+        self.manifests.keys().filter(|(name, _)| name == repository).map(|(_, digest)| *digest).collect()
+    }
+
     pub(crate) fn manifest(&self, repository: &str, reference: &str) -> Option<Manifest> {
         let digest = match reference.parse() {
             Ok(digest) => digest,
