@@ -15,7 +15,7 @@ use crate::upstream::{ManifestAnswer as Received, UpstreamError};
 use crate::wire::{Accept, ContentHeaders, Outcome};
 
 /// Bytes of a manifest at the most: a little above what containerd accepts (P-32).
-pub(super) const MANIFEST_BYTES_MAX: usize = 4_500_000;
+pub const MANIFEST_BYTES_MAX: usize = 4_500_000;
 
 /// How long a fresh manifest's answer waits for the disk; past that it is kept behind the answer.
 const KEEP_PATIENCE: Duration = Duration::from_millis(500);
@@ -163,6 +163,7 @@ impl Cache {
         if manifest.media_type.is_schema1() {
             return Ok(fetched);
         }
+        upstream.metrics.fetched(Kind::ManifestDigest, Trigger::Client, received.bytes.len() as u64);
         verify(upstream, *digest, Digest::of(digest.algorithm(), &received.bytes))?;
         self.keep_manifest(upstream, repository, *digest, &manifest, received.bytes).await;
         Ok(fetched)
@@ -177,7 +178,6 @@ impl Cache {
         manifest: &Manifest,
         bytes: Bytes,
     ) {
-        upstream.metrics.fetched(Kind::ManifestDigest, Trigger::Client, bytes.len() as u64);
         if let ManifestKind::Image { config, .. } = &manifest.kind {
             self.0.image_configs.insert(config.digest, ());
         }

@@ -1,7 +1,7 @@
 //! The policy: when to serve what is stored, when to ask the upstream, when to fill, and when to refuse.
 //!
 //! [`Cache`] answers four questions: a manifest ([`Cache::manifest`]), a blob ([`Cache::blob`]), a list of tags ([`Cache::tags`]) and
-//! a manifest's referrers ([`Cache::referrers`]). Every answer says how it came about ([`Outcome`]). Bytes are shared by digest; who may have them is decided per
+//! a manifest's referrers ([`Cache::referrers`]). It relays writes (`push`). Every answer says how it came about ([`Outcome`]). Bytes are shared by digest; who may have them is decided per
 //! (upstream, repository, kind, digest): the upstream must have granted it, or is asked (S-3).
 //!
 //! What is deliberately absent: HTTP (that is `server`), credentials and redirects (`upstream`), files (`store`).
@@ -16,6 +16,7 @@ mod flight;
 mod manifest;
 mod piece;
 mod prefetch;
+mod push;
 mod referrers;
 mod tag;
 mod tags;
@@ -31,9 +32,10 @@ pub use body::{BlobBody, BodyError};
 pub use decide::Policy;
 pub use error::CacheError;
 pub use fill::{FillError, FillLimits, Parallel, Prefix};
-pub use manifest::{ManifestAnswer, ManifestQuestion};
+pub use manifest::{MANIFEST_BYTES_MAX, ManifestAnswer, ManifestQuestion};
 pub use piece::{PIECE_BYTES_MAX, Piece, Rescue};
 pub use prefetch::Prefetch;
+pub use push::{Begin, Begun, Chunk, Incoming, ManifestPush, ManifestPushed, PushError, UploadStatus, Writer};
 pub use referrers::{ReferrersAnswer, ReferrersQuestion};
 pub use tags::{TagsAnswer, TagsQuestion};
 
@@ -102,6 +104,8 @@ struct Inner {
     page_flights: Flights<Place<String>, Result<tags::Page, CacheError>>,
     lists: referrers::Lists,
     list_flights: Flights<Place<Digest>, Result<referrers::Kept, CacheError>>,
+    sessions: push::Sessions,
+    keeper: push::Keeper,
     existence: Flights<Place<Digest>, Result<Option<u64>, CacheError>>,
     negatives: Memo<Place<(GrantKind, Reference)>, Absence>,
     image_configs: Memo<Digest, ()>,
@@ -156,6 +160,8 @@ impl Cache {
             page_flights: Flights::new(tasks.clone()),
             lists: referrers::lists(),
             list_flights: Flights::new(tasks.clone()),
+            sessions: push::Sessions::default(),
+            keeper: push::Keeper::default(),
             existence: Flights::new(tasks.clone()),
             negatives: Memo::builder().max_capacity(NEGATIVES_MAX).expire_after(AbsenceExpiry).build(),
             image_configs: Memo::new(IMAGE_CONFIGS_MAX),

@@ -13,7 +13,7 @@ use super::manifest::{
 use super::{Cache, CacheError, Place, Upstream};
 use crate::oci::{Algorithm, Digest, Reference, RepositoryName, Tag};
 use crate::store::{GrantKind, TagEntry};
-use crate::telemetry::{Revalidation, StaleReason};
+use crate::telemetry::{Kind, Revalidation, StaleReason, Trigger};
 use crate::upstream::UpstreamError;
 use crate::wire::{Accept, ContentHeaders, Outcome};
 
@@ -221,6 +221,7 @@ impl Cache {
         if manifest.media_type.is_schema1() {
             return Ok(Asked::PassedThrough(passed_through(received, manifest.media_type, digest)));
         }
+        upstream.metrics.fetched(Kind::ManifestDigest, Trigger::Client, received.bytes.len() as u64);
         verify(upstream, received.digest.unwrap_or(digest), digest)?;
         let size_bytes = received.bytes.len() as u64;
         self.keep_manifest(upstream, repository, digest, &manifest, received.bytes).await;

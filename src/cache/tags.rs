@@ -133,11 +133,28 @@ async fn fetch(upstream: &Upstream, place: &Place<String>) -> Result<Page, Cache
     upstream.metrics.fetched(Kind::Tags, Trigger::Client, received.bytes.len() as u64);
     let mut list = TagList::read(&received.bytes)
         .map_err(|error| upstream.error(UpstreamError::Protocol { reason: format!("no list of tags: {error}") }))?;
-    if let Some((_, last)) = form_urlencoded::parse(place.what.as_bytes()).find(|(name, _)| name == "last") {
-        list.after(&last);
+    let parameter =
+        |name: &str| form_urlencoded::parse(place.what.as_bytes()).find(|(key, _)| key == name).map(|(_, value)| value);
+    let last = parameter("last");
+    let next_query = if let Some(next) = received.next_query {
+        if let Some(last) = &last {
+            list.after(last);
+        }
+        Some(next)
+    } else {
+        // The last page, or the whole list of a registry that has no pages.
+        let n = parameter("n").and_then(|n| n.parse().ok());
+        list.cut(last.as_deref(), n).map(|last| next_query(n, last))
+    };
+    Ok(Page { json: list.to_json().into(), next_query: next_query.map(Arc::from), checked_at: SystemTime::now() })
+}
+
+fn next_query(n: Option<usize>, last: &str) -> String {
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    if let Some(n) = n {
+        query.append_pair("n", &n.to_string());
     }
-    let (json, next_query) = (list.to_json().into(), received.next_query.map(Arc::from));
-    Ok(Page { json, next_query, checked_at: SystemTime::now() })
+    query.append_pair("last", last).finish()
 }
 
 impl Page {

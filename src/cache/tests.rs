@@ -24,7 +24,7 @@ use crate::store::{
 use crate::tasks::TaskGroup;
 use crate::telemetry::Metrics;
 use crate::upstream::{
-    BlobHead, BlobTransfer, EndpointId, ListPage, ManifestAnswer, ManifestHead, Origin, UpstreamError,
+    BlobHead, BlobTransfer, EndpointId, ListPage, ManifestAnswer, ManifestHead, Origin, UpstreamError, Write, Written,
 };
 use crate::wire::{ByteRange, Outcome};
 
@@ -238,6 +238,10 @@ impl Origin for ScriptedOrigin {
         async { Err(UpstreamError::NotFound { message: None }) }.boxed()
     }
 
+    fn write<'a>(&'a self, _write: Write<'a>) -> BoxFuture<'a, Result<Written, UpstreamError>> {
+        async { Err(UpstreamError::NotFound { message: None }) }.boxed()
+    }
+
     fn distrust(&self, _endpoint: EndpointId) {}
 
     fn free_transfers(&self) -> usize {
@@ -416,11 +420,11 @@ impl Partial for FaultyPartial {
         self.partial.discard();
     }
 
-    fn commit(&self, size_bytes: u64) -> Result<(), StoreError> {
+    fn commit(&self, digest: &Digest, size_bytes: u64) -> Result<(), StoreError> {
         if self.fault == DiskFault::CrashBeforeRename {
             return Err(disk_error(std::io::ErrorKind::Other));
         }
-        self.partial.commit(size_bytes)
+        self.partial.commit(digest, size_bytes)
     }
 }
 

@@ -73,6 +73,7 @@ fn upstream(file: &mut File, upstream: &Upstream) {
     file.key("parallel_from", text(bytes(upstream.parallel_from)));
     fills(file, "fills", upstream.fills);
     file.key("prefetch", text(prefetch(upstream.prefetch)));
+    file.key("push", upstream.push);
     file.key("requests", upstream.requests);
     match upstream.rate {
         Some(rate) => file.key("rate", rate),

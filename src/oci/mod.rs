@@ -22,5 +22,5 @@ pub use media_type::MediaType;
 pub use name::{NAME_LENGTH_MAX, NameError, RepositoryName, UpstreamName};
 pub use reference::{Reference, ReferenceError, Tag};
 pub use referrers::{Referrer, Referrers, ReferrersError, ReferrersPage, fallback_tag, is_probe};
-pub use route::{Endpoint, Entry, Question, Refusal, Route, TARGET_LENGTH_MAX, Table, TableError, route};
+pub use route::{Endpoint, Entry, Question, Refusal, Route, TARGET_LENGTH_MAX, Table, TableError, mount_source, route};
 pub use tag_list::{TagList, TagListError};

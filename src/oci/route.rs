@@ -79,6 +79,10 @@ pub enum Endpoint {
     Blob(Digest),
     Tags,
     Referrers(Digest),
+    /// Where uploads of blobs begin.
+    Uploads,
+    /// One upload under way, by whatever name it was given here.
+    Upload(String),
 }
 
 /// Finds the question in a request, or the reason why there is none.
@@ -93,13 +97,11 @@ pub fn route(table: &Table, method: &Method, path_and_query: &str, host: Option<
     let by_path = prefix.map(|name| table.lookup(&name)).transpose()?;
     let (name, kind, last) = match shape {
         Shape::Base if reads(method) => return Ok(Route::Base),
-        // P-148: uploads are a known path, also for GET, which asks how far a session is.
-        Shape::Base | Shape::Upload => return Err(Refusal::MethodNotAllowed),
+        Shape::Base => return Err(Refusal::MethodNotAllowed),
         Shape::Unknown { first, is_doubled } => {
             let is_mistake = is_doubled && table.find(&first).is_some();
             return Err(if is_mistake { Refusal::DoubledVersion } else { Refusal::UnknownPath });
         }
-        Shape::Content { .. } if !reads(method) => return Err(Refusal::MethodNotAllowed),
         Shape::Content { name, kind, last } => (name, kind, last),
     };
     let (namespace, query) = take_namespace(query)?;
@@ -107,6 +109,9 @@ pub fn route(table: &Table, method: &Method, path_and_query: &str, host: Option<
     let by_host = host.and_then(|host| table.find_host(host));
     let selected = agree([by_host, by_path, by_namespace])?;
     let (entry, rest) = split_prefix(table, selected, &name)?;
+    if !allows(entry, kind, &last, method) {
+        return Err(Refusal::MethodNotAllowed);
+    }
     let repository = repository(entry, rest)?;
     let endpoint = endpoint(kind, &last)?;
     Ok(Route::Question(Question { upstream: entry.name.clone(), namespace, repository, endpoint, query }))
@@ -115,6 +120,19 @@ pub fn route(table: &Table, method: &Method, path_and_query: &str, host: Option<
 /// P-20: HEAD works wherever GET does.
 fn reads(method: &Method) -> bool {
     *method == Method::GET || *method == Method::HEAD
+}
+
+/// Returns true when there is such a method. P-148: of writes there is none unless the upstream takes them.
+fn allows(entry: &Entry, kind: Kind, last: &str, method: &Method) -> bool {
+    match (kind, method) {
+        (Kind::Manifest, &Method::PUT | &Method::DELETE) | (Kind::Blob, &Method::DELETE) => entry.push,
+        (Kind::Upload, &Method::POST) => entry.push && last.is_empty(),
+        (Kind::Upload, &Method::GET | &Method::PATCH | &Method::PUT | &Method::DELETE) => {
+            entry.push && !last.is_empty()
+        }
+        (Kind::Upload, _) => false,
+        (Kind::Manifest | Kind::Blob | Kind::Tags | Kind::Referrers, method) => reads(method),
+    }
 }
 
 /// Takes `ns` out of a query, leaving every other parameter in its own encoding.
@@ -190,6 +208,21 @@ fn repository(entry: &Entry, name: &str) -> Result<RepositoryName, Refusal> {
     format!("library/{repository}").parse().map_err(Refusal::NameInvalid)
 }
 
+/// Returns the repository of `upstream` that a client means by `from` when it wants to mount a blob: by the name that it knows it by
+/// here, and only within the same upstream (P-154).
+pub fn mount_source(table: &Table, upstream: &UpstreamName, from: &str) -> Option<RepositoryName> {
+    let own = table.find(upstream.as_str())?;
+    match from.split_once('/') {
+        Some((first, rest)) => match table.find(first) {
+            Some(named) if named.name == *upstream => repository(own, rest).ok(),
+            // `hub/app` may be a repository of its own.
+            Some(_) | None if is_host_like(first) => None,
+            Some(_) | None => repository(own, from).ok(),
+        },
+        None => repository(own, from).ok(),
+    }
+}
+
 fn endpoint(kind: Kind, last: &str) -> Result<Endpoint, Refusal> {
     match kind {
         Kind::Manifest => last.parse().map(Endpoint::Manifest).map_err(|error| match error {
@@ -199,6 +232,8 @@ fn endpoint(kind: Kind, last: &str) -> Result<Endpoint, Refusal> {
         Kind::Blob => last.parse().map(Endpoint::Blob).map_err(Refusal::DigestInvalid),
         Kind::Referrers => last.parse().map(Endpoint::Referrers).map_err(Refusal::DigestInvalid),
         Kind::Tags => Ok(Endpoint::Tags),
+        Kind::Upload if last.is_empty() => Ok(Endpoint::Uploads),
+        Kind::Upload => Ok(Endpoint::Upload(last.to_owned())),
     }
 }
 

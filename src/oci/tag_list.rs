@@ -49,6 +49,18 @@ impl TagList {
         self.tags.retain(|tag| tag != last);
     }
 
+    /// Makes a page of a list that is whole although a page was asked for: the tags after `last`, at most `n` of them. Returns the last
+    /// one when more follow.
+    pub fn cut(&mut self, last: Option<&str>, n: Option<usize>) -> Option<&str> {
+        // A list without it begins after it.
+        if let Some(last) = last.filter(|last| self.tags.iter().any(|tag| tag == last)) {
+            self.tags.retain(|tag| tag.as_str() > last);
+        }
+        let n = n.filter(|n| *n < self.tags.len())?;
+        self.tags.truncate(n);
+        self.tags.last().map(String::as_str)
+    }
+
     /// Returns a page without its tags: what a client that asks for none of them wants.
     pub fn without_tags(json: &[u8]) -> Bytes {
         let members = Self::read(json).map(|list| list.members).unwrap_or_default();
@@ -83,6 +95,24 @@ mod tests {
         ] {
             let read = TagList::read(given.as_bytes()).map(|list| String::from_utf8(list.to_json()).unwrap());
             assert_eq!(read, expected.map(str::to_owned), "P-93, P-99: {name}");
+        }
+    }
+
+    #[test]
+    fn a_list_that_ignores_what_was_asked_is_cut() {
+        for (last, n, tags, next) in [
+            (None, None, "abc", None),
+            (None, Some(2), "ab", Some("b")),
+            (None, Some(3), "abc", None),
+            (Some("a"), Some(1), "b", Some("b")),
+            (Some("b"), Some(9), "c", None),
+            (Some("c"), None, "", None),
+            (Some("0"), None, "abc", None),
+            (Some("x"), Some(1), "a", Some("a")),
+        ] {
+            let mut list = TagList::read(br#"{"tags":["c","a","b"]}"#).unwrap();
+            assert_eq!(list.cut(last, n).map(str::to_owned).as_deref(), next, "P-94: {last:?} {n:?}");
+            assert_eq!(list.tags.concat(), tags, "P-94: {last:?} {n:?}");
         }
     }
 

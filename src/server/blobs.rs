@@ -33,7 +33,7 @@ pub(super) async fn answer(
 ) -> Result<Response<Body>, Problem> {
     let question = routed.question;
     let upstream = routed.server.cache.upstream(&question.upstream).ok_or_else(Problem::unknown_upstream)?;
-    let request = routed.request.headers();
+    let request = &routed.request.headers;
     let range = blob_range(request, digest);
     let asked = BlobQuestion {
         upstream,

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use http::header::{CONTENT_LENGTH, HOST};
+use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response};
 use hyper::body::Incoming;
 use tokio::time::timeout;
@@ -13,7 +14,7 @@ use super::headers::{API_VERSION, CACHE_STATUS, OCI_NAMESPACE};
 use super::limits::HEADER_BUDGET;
 use super::respond::Problem;
 use super::routed::Routed;
-use super::{Server, blobs, manifests, referrers, tags};
+use super::{Server, blobs, manifests, referrers, tags, writes};
 use crate::oci::{Endpoint, Question, Refusal, Route, route};
 use crate::telemetry::Handler;
 use crate::wire::cache_status_header;
@@ -24,6 +25,7 @@ pub(super) async fn handle(server: &Server, request: Request<Incoming>, peer: So
     let mut exchange =
         Exchange::begin(&server.metrics, server.options.access_log, peer, method.clone(), request.uri().path());
     let is_head = method == Method::HEAD;
+    let (request, body) = request.into_parts();
     let answered = match routed(server, &request) {
         Ok(Route::Base) => {
             exchange.is_about(Handler::Ping, None);
@@ -32,8 +34,12 @@ pub(super) async fn handle(server: &Server, request: Request<Incoming>, peer: So
         Ok(Route::Question(question)) => {
             exchange.is_about(handler(&question.endpoint), Some(&question));
             let routed = Routed { server, request: &request, question: &question, is_head };
-            let answered = timeout(HEADER_BUDGET, ask(&routed, &mut exchange)).await;
-            let answered = answered.unwrap_or_else(|_elapsed| Err(Problem::too_slow(&question)));
+            let answered = if writes::is_write(&method, &question.endpoint) {
+                writes::answer(&routed, body, &mut exchange).await
+            } else {
+                let answered = timeout(HEADER_BUDGET, ask(&routed, &mut exchange)).await;
+                answered.unwrap_or_else(|_elapsed| Err(Problem::too_slow(&question)))
+            };
             answered.map(|response| with_namespace(response, &question))
         }
         Err(refusal) => Err(Problem::of_refusal(&refusal)),
@@ -45,11 +51,11 @@ pub(super) async fn handle(server: &Server, request: Request<Incoming>, peer: So
     response.map(|body| body.accounted(exchange))
 }
 
-fn routed(server: &Server, request: &Request<Incoming>) -> Result<Route, Refusal> {
+fn routed(server: &Server, request: &Parts) -> Result<Route, Refusal> {
     // The parser has refused requests without a path, except for `*` and authority forms, which no route has.
-    let target = request.uri().path_and_query().map_or("", |target| target.as_str());
-    let host = request.headers().get(HOST).and_then(|host| host.to_str().ok()).or(request.uri().host());
-    route(&server.table, request.method(), target, host)
+    let target = request.uri.path_and_query().map_or("", |target| target.as_str());
+    let host = request.headers.get(HOST).and_then(|host| host.to_str().ok()).or(request.uri.host());
+    route(&server.table, &request.method, target, host)
 }
 
 async fn ask(routed: &Routed<'_>, exchange: &mut Exchange) -> Result<Response<Body>, Problem> {
@@ -58,6 +64,7 @@ async fn ask(routed: &Routed<'_>, exchange: &mut Exchange) -> Result<Response<Bo
         Endpoint::Blob(digest) => blobs::answer(routed, digest, exchange).await,
         Endpoint::Tags => tags::answer(routed, exchange).await,
         Endpoint::Referrers(subject) => referrers::answer(routed, subject, exchange).await,
+        Endpoint::Uploads | Endpoint::Upload(_) => Err(Problem::of_refusal(&Refusal::MethodNotAllowed)),
     }
 }
 
@@ -87,7 +94,7 @@ fn with_namespace(mut response: Response<Body>, question: &Question) -> Response
 fn handler(endpoint: &Endpoint) -> Handler {
     match endpoint {
         Endpoint::Manifest(_) => Handler::Manifests,
-        Endpoint::Blob(_) => Handler::Blobs,
+        Endpoint::Blob(_) | Endpoint::Uploads | Endpoint::Upload(_) => Handler::Blobs,
         Endpoint::Tags => Handler::Tags,
         Endpoint::Referrers(_) => Handler::Referrers,
     }

@@ -21,7 +21,7 @@ pub(super) async fn answer(
 ) -> Result<Response<Body>, Problem> {
     let question = routed.question;
     let upstream = routed.server.cache.upstream(&question.upstream).ok_or_else(Problem::unknown_upstream)?;
-    let headers = routed.request.headers();
+    let headers = &routed.request.headers;
     let accept = Accept::from_lines(lines(headers, &ACCEPT));
     let asked = ManifestQuestion {
         upstream,

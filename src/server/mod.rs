@@ -1,7 +1,7 @@
-//! The data plane: HTTP in front of the cache, read-only, for container tools.
+//! The data plane: HTTP in front of the cache, for container tools.
 //!
 //! One way through: `listener` accepts → `connection` speaks HTTP → `dispatch` routes and asks the cache →
-//! `manifests`, `blobs`, `tags` and `referrers` shape the answer → `respond` is the one place that turns errors into HTTP → `body` streams and
+//! `manifests`, `blobs`, `tags`, `referrers` and `writes` shape the answer → `respond` is the one place that turns errors into HTTP → `body` streams and
 //! accounts.
 //!
 //! On a plain connection `socket` sends what lies in files without copying it.
@@ -22,6 +22,7 @@ mod respond;
 mod routed;
 mod socket;
 mod tags;
+mod writes;
 
 use std::sync::Arc;
 

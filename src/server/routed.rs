@@ -1,7 +1,6 @@
 //! A request that has been routed: what its handler works with.
 
-use http::Request;
-use hyper::body::Incoming;
+use http::request::Parts;
 
 use super::Server;
 use crate::oci::Question;
@@ -10,7 +9,7 @@ use crate::oci::Question;
 #[derive(Debug)]
 pub(super) struct Routed<'a> {
     pub(super) server: &'a Server,
-    pub(super) request: &'a Request<Incoming>,
+    pub(super) request: &'a Parts,
     pub(super) question: &'a Question,
     pub(super) is_head: bool,
 }

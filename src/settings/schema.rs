@@ -164,6 +164,8 @@ pub struct Upstream {
     pub fills: Fills,
     /// `off`, `config` or `layers`. Default: `config`.
     pub prefetch: Prefetch,
+    /// Pushes and deletes are relayed, with the caller's own credentials. Default: false.
+    pub push: bool,
     /// Requests at one time at the most, waiting ones included; 1 to 10 000. Default: [`UPSTREAM_REQUESTS`].
     pub requests: u32,
     /// Requests per second at the most; 1 to 1 000 000. Default: no limit.
@@ -344,6 +346,7 @@ pub(super) const SECTIONS: [(&str, &[&str]); 7] = [
             "unfinished",
             "unattended",
             "prefetch",
+            "push",
             "requests",
             "rate",
             "connect_timeout",

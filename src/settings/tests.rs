@@ -429,6 +429,7 @@ connections_per_blob = 2
 parallel_from = "64MiB"
 fills = 8
 prefetch = "layers"
+push = true
 requests = 16
 rate = 50
 connect_timeout = "500ms"
@@ -463,7 +464,7 @@ fn every_key_is_accepted_and_arrives() {
     assert_eq!(upstream.name.as_str(), "registry.test:5000");
     assert_eq!(upstream.endpoints.len(), 2);
     assert_eq!((upstream.connections_per_blob, upstream.parallel_from), (2, 64 << 20));
-    assert_eq!((upstream.fills.max, upstream.prefetch), (8, Prefetch::Layers));
+    assert_eq!((upstream.fills.max, upstream.prefetch, upstream.push), (8, Prefetch::Layers, true));
     assert_eq!(upstream.ca.len(), 2);
     let credentials = upstream.credentials.as_ref().unwrap();
     assert_eq!((credentials.username.as_str(), credentials.password.expose()), ("bot", "hunter2 "));

@@ -227,6 +227,7 @@ impl Upstream {
             aliases: self.aliases.clone(),
             hosts: self.hosts.clone(),
             library: self.name.as_str() == DEFAULT_UPSTREAM,
+            push: self.push,
         }
     }
 }
@@ -261,6 +262,7 @@ fn anonymous(name: &UpstreamName, freshness: Freshness) -> Option<Upstream> {
         parallel_from: PARALLEL_FROM_BYTES,
         fills: FILLS_OF_UPSTREAM,
         prefetch: Prefetch::Config,
+        push: false,
         requests: UPSTREAM_REQUESTS,
         rate: None,
         connect_timeout: CONNECT_TIMEOUT,
@@ -302,6 +304,7 @@ fn read(section: &mut Section<'_>, upstream: &mut Upstream, freshness: Freshness
         .unwrap_or(PARALLEL_FROM_BYTES);
     upstream.fills = fills(section, "fills", FILLS_OF_UPSTREAM);
     upstream.prefetch = section.text("prefetch", units::prefetch).unwrap_or(Prefetch::Config);
+    upstream.push = section.switch("push").unwrap_or(false);
     upstream.requests = section.number("requests", &UPSTREAM_REQUESTS_BOUNDS).unwrap_or(UPSTREAM_REQUESTS);
     upstream.rate = section.number("rate", &RATE_BOUNDS).and_then(NonZeroU32::new);
     upstream.connect_timeout = section.duration("connect_timeout", &ANSWER_TIMEOUT_BOUNDS).unwrap_or(CONNECT_TIMEOUT);

@@ -163,6 +163,27 @@ impl Ledger {
         self.set(grant_key(&Grant { upstream, repository, kind: GrantKind::Manifest, digest }), Some(value));
     }
 
+    /// Takes a grant back: the upstream's repository has the content no more.
+    pub fn revoke(&self, grant: &Grant<'_>) {
+        self.set(grant_key(grant), None);
+    }
+
+    /// Drops the tags of a repository that mean `digest`. Blocks.
+    pub fn drop_tags_of(&self, upstream: &UpstreamName, repository: &RepositoryName, digest: &Digest) {
+        let prefix = tags_prefix(upstream, repository);
+        let keys = self.keys_under(&prefix).unwrap_or_else(|error| {
+            tracing::warn!(%digest, %error, "tags of a deleted manifest stay in the ledger");
+            Vec::new()
+        });
+        let means_it = |key: &Vec<u8>| {
+            let stored = serde_json::from_slice::<StoredTag>(&self.get(key.clone())?).ok()?;
+            Some(stored.digest == digest.to_string())
+        };
+        for key in keys.into_iter().filter(|key| means_it(key) == Some(true)) {
+            self.set(key, None);
+        }
+    }
+
     /// Drops every grant of a digest whose content is gone. Blocks.
     pub fn forget(&self, digest: &Digest) {
         for kind in [GrantKind::Manifest, GrantKind::Blob] {
@@ -382,8 +403,11 @@ const TAG_PREFIX: &[u8] = b"t";
 
 /// `t`, upstream, NUL, repository, NUL, tag: none of them can hold a NUL.
 fn tag_key(upstream: &UpstreamName, repository: &RepositoryName, tag: &Tag) -> Vec<u8> {
-    [TAG_PREFIX, upstream.as_str().as_bytes(), b"\0", repository.as_str().as_bytes(), b"\0", tag.as_str().as_bytes()]
-        .concat()
+    [&tags_prefix(upstream, repository), tag.as_str().as_bytes()].concat()
+}
+
+fn tags_prefix(upstream: &UpstreamName, repository: &RepositoryName) -> Vec<u8> {
+    [TAG_PREFIX, upstream.as_str().as_bytes(), b"\0", repository.as_str().as_bytes(), b"\0"].concat()
 }
 
 /// `g`, kind, digest, upstream, NUL, repository: all grants of a digest stand together.

@@ -76,7 +76,7 @@ pub trait BlobStore: Send + Sync + fmt::Debug {
     fn put(&self, digest: &Digest, class: Class, bytes: &Bytes) -> Result<(), StoreError> {
         let partial = self.begin(digest, class, Some(bytes.len() as u64))?;
         partial.write_at(0, std::slice::from_ref(bytes))?;
-        partial.commit(bytes.len() as u64)
+        partial.commit(digest, bytes.len() as u64)
     }
 
     /// Notes that all bytes of `object`, which was opened here, were read just now and match its digest.
@@ -103,8 +103,9 @@ pub trait Partial: ReadAt {
     /// Leaves nothing to a later fill, whatever is recorded from here on: the bytes are wrong, or cannot be read.
     fn discard(&self);
 
-    /// Makes the object durable and visible. The caller has verified all `size_bytes` of it.
-    fn commit(&self, size_bytes: u64) -> Result<(), StoreError>;
+    /// Makes the object durable and visible as `digest`, which may be another than it was begun with: of a push it is known at its end.
+    /// The caller has verified all `size_bytes` of it.
+    fn commit(&self, digest: &Digest, size_bytes: u64) -> Result<(), StoreError>;
 }
 
 /// Which budget an object is charged to (P-144: losing a manifest costs a rate-limited request, losing a layer does not).

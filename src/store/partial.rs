@@ -114,8 +114,8 @@ impl DiskPartial {
         self.recorded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn publish(&self) -> io::Result<()> {
-        let target = self.disk.layout().object(self.class, &self.digest);
+    fn publish(&self, digest: &Digest) -> io::Result<()> {
+        let target = self.disk.layout().object(self.class, digest);
         let directory = target.parent().ok_or(io::ErrorKind::InvalidInput)?;
         layout::make_directory(directory)?;
         fs::rename(&self.path, &target)?;
@@ -165,16 +165,16 @@ impl Partial for DiskPartial {
         *recorded = None;
     }
 
-    fn commit(&self, size_bytes: u64) -> Result<(), StoreError> {
+    fn commit(&self, digest: &Digest, size_bytes: u64) -> Result<(), StoreError> {
         let began = Instant::now();
         self.file.sync_all().map_err(|source| self.disk.failed(StoreOperation::Fsync, &self.path, source))?;
         self.disk.operated(StoreOperation::Fsync, began);
         let began = Instant::now();
-        self.publish().map_err(|source| self.disk.failed(StoreOperation::Rename, &self.path, source))?;
+        self.publish(digest).map_err(|source| self.disk.failed(StoreOperation::Rename, &self.path, source))?;
         self.disk.operated(StoreOperation::Rename, began);
         self.committed.store(true, Ordering::Release);
         self.reservation().release();
-        self.disk.committed(self.class, self.digest, size_bytes);
+        self.disk.committed(self.class, *digest, size_bytes);
         Ok(())
     }
 }

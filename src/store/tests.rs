@@ -87,7 +87,7 @@ fn a_partial_is_invisible_until_its_commit_and_gone_without_one() {
         assert_eq!(partials(root), 0);
         let partial = store.begin(&digest, Class::Layer, None).unwrap();
         partial.write_at(0, &[bytes.slice(..100), bytes.slice(100..)]).unwrap();
-        partial.commit(8 * KIB).unwrap();
+        partial.commit(&digest, 8 * KIB).unwrap();
         assert!(holds(store, &digest));
         drop(partial);
         assert_eq!(store.open(&digest).unwrap().read_all().unwrap(), bytes);

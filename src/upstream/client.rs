@@ -18,6 +18,7 @@ use super::origin::{BlobHead, BlobTransfer, EndpointId, ListPage, ManifestAnswer
 use super::range::{self, Placement};
 use super::transfer::Transfer;
 use super::transport::Pool;
+use super::write::{Write, Written};
 use crate::oci::{Digest, MediaType, Reference, RepositoryName, UpstreamName};
 
 /// A client of one upstream. Cheap to share, never to clone: its pools, tokens and limits are the upstream's.
@@ -230,6 +231,10 @@ impl Origin for Client {
         let headers = HeaderMap::from_iter([(header::ACCEPT, HeaderValue::from_static(MediaType::OCI_INDEX))]);
         let question = Question { kind: RequestKind::Referrers, method: Method::GET, path, query, repository, headers };
         Box::pin(self.fetch_list(question, limit_bytes))
+    }
+
+    fn write<'a>(&'a self, write: Write<'a>) -> BoxFuture<'a, Result<Written, UpstreamError>> {
+        Box::pin(self.exchange.write(write, self.timeouts.header))
     }
 
     fn distrust(&self, endpoint: EndpointId) {

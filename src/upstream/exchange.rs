@@ -36,7 +36,7 @@ pub(super) struct Question<'a> {
 
 /// What it takes to ask one upstream.
 pub(super) struct Exchange {
-    transport: Transport,
+    pub(super) transport: Transport,
     auth: Auth,
     limits: Limits,
     pub(super) endpoints: Arc<Endpoints>,

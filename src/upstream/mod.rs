@@ -9,6 +9,7 @@
 //!       ├ retry, redirect, realm, range    decisions, pure
 //!       ├ endpoints ─ health               who is asked, in which order
 //!       ├ auth ─ token                     what proves us to whom
+//!       ├ write                            what callers push, relayed in their own name
 //!       ├ limit                            turns, rate, the header budget
 //!       └ transport ─ connect ─ tls        one request over a pooled connection
 //! ```
@@ -37,9 +38,11 @@ mod tls;
 mod token;
 mod transfer;
 mod transport;
+mod write;
 
 pub use client::Client;
 pub use error::UpstreamError;
 pub use observe::{Observer, RequestKind};
 pub use options::{CONNECTIONS_DEFAULT, Credentials, Options, OptionsError, REQUESTS_DEFAULT, Timeouts};
 pub use origin::{BlobHead, BlobTransfer, Chunks, EndpointId, ListPage, ManifestAnswer, ManifestHead, Origin};
+pub use write::{Outgoing, SendError, Target, UploadUrl, Write, Written};

@@ -7,6 +7,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 
 use super::error::UpstreamError;
+use super::write::{Write, Written};
 use crate::oci::{Digest, MediaType, Reference, RepositoryName, UpstreamName};
 
 /// One upstream registry, as the cache sees it.
@@ -72,6 +73,9 @@ pub trait Origin: Send + Sync + fmt::Debug {
         query: &'a str,
         limit_bytes: usize,
     ) -> BoxFuture<'a, Result<ListPage, UpstreamError>>;
+
+    /// Relays a write in its caller's name, once, and returns what the upstream says, whatever the status.
+    fn write<'a>(&'a self, write: Write<'a>) -> BoxFuture<'a, Result<Written, UpstreamError>>;
 
     /// Notes that `endpoint` sent bytes that do not match their digest: it is asked last for a while.
     fn distrust(&self, endpoint: EndpointId);

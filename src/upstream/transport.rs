@@ -1,7 +1,8 @@
 //! The pooled HTTP clients of one upstream, and what their failures mean.
 //!
 //! Two pools: one for manifests, tokens and other small things (HTTP/2 where offered), one for blobs (HTTP/1.1, so that
-//! parallel transfers have a connection each). One request in, one answer out: no redirects, no authentication.
+//! parallel transfers have a connection each). A write gets a connection of its own: its body cannot be sent again when a pooled
+//! one turns out to be dead. One request in, one answer out: no redirects, no authentication.
 
 use std::error::Error as StdError;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use super::error::UpstreamError;
 use super::observe::Observer;
 use super::options::Options;
 use super::tls::{Protocols, Trust};
+use super::write::Outgoing;
 
 /// Idle connections live so long: below the keep-alive of common load balancers (60 s, 75 s), to lose few races.
 const POOL_IDLE: Duration = Duration::from_secs(15);
@@ -46,10 +48,11 @@ pub(super) enum Pool {
     Blobs,
 }
 
-/// The two pools.
+/// The pools.
 pub(super) struct Transport {
     api: Client<Connector, Empty<Bytes>>,
     blobs: Client<Connector, Empty<Bytes>>,
+    writes: Client<Connector, Outgoing>,
     proxy: Option<Arc<Matcher>>,
     observer: Arc<dyn Observer>,
 }
@@ -57,9 +60,9 @@ pub(super) struct Transport {
 impl Transport {
     pub(super) fn new(options: &Options, observer: Arc<dyn Observer>) -> Self {
         let trust = Trust::new(options);
+        let connector =
+            |protocols| Connector::new(trust.config(protocols), options.proxy.clone(), options.timeouts.connect);
         let client = |protocols, idle| {
-            let proxy = options.proxy.clone();
-            let connector = Connector::new(trust.config(protocols), proxy, options.timeouts.connect);
             Client::builder(TokioExecutor::new())
                 .timer(TokioTimer::new())
                 .pool_timer(TokioTimer::new()) // without it the idle time-out does nothing
@@ -67,11 +70,12 @@ impl Transport {
                 .pool_max_idle_per_host(idle)
                 .http2_keep_alive_interval(H2_PING)
                 .http2_keep_alive_timeout(H2_PING_LIMIT)
-                .build(connector)
+                .build(connector(protocols))
         };
         Self {
             api: client(Protocols::Http2OrHttp1, POOL_API_MAX),
             blobs: client(Protocols::Http1, options.connections.max(1)),
+            writes: Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector(Protocols::Http1)),
             proxy: options.proxy.clone(),
             observer,
         }
@@ -106,6 +110,18 @@ impl Transport {
         }
         check_encoding(response.headers())?;
         Ok(response)
+    }
+
+    /// Sends one request with a body, once.
+    pub(super) async fn write(
+        &self,
+        method: &Method,
+        url: &Url,
+        headers: HeaderMap,
+        body: Outgoing,
+    ) -> Result<Response<Incoming>, UpstreamError> {
+        let request = self.request(method, url, &headers)?.map(|_empty| body);
+        self.writes.request(request).await.map_err(|error| explain(&error, url))
     }
 
     fn request(&self, method: &Method, url: &Url, headers: &HeaderMap) -> Result<Request<Empty<Bytes>>, UpstreamError> {

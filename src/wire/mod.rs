@@ -6,6 +6,7 @@ mod accept;
 pub mod cache_control;
 mod cache_status;
 pub mod challenge;
+pub mod chunk_range;
 mod conditional;
 mod content_headers;
 pub mod link;

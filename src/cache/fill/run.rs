@@ -276,8 +276,8 @@ impl FillTask {
         if fill.is_spilled() {
             return partial.discard();
         }
-        let committing = Arc::clone(partial);
-        let committed: Result<(), StoreError> = blocking(move || committing.commit(size)).await;
+        let (committing, digest) = (Arc::clone(partial), fill.key.digest);
+        let committed: Result<(), StoreError> = blocking(move || committing.commit(&digest, size)).await;
         if let Err(error) = committed {
             partial.discard();
             tracing::warn!(digest = %fill.key.digest, upstream.name = %fill.key.upstream, error = sentence(&error), "a verified blob is not cached");

@@ -15,6 +15,8 @@ pub struct Entry {
     pub hosts: Vec<String>,
     /// Insert `library/` before names of one component: Docker Hub, and nobody else (P-117).
     pub library: bool,
+    /// Take writes: pushes and deletes.
+    pub push: bool,
 }
 
 /// All upstreams that there are. Nothing outside it is ever dialled for a client (S-20).
@@ -131,6 +133,7 @@ mod tests {
             aliases: aliases.iter().map(|alias| name(alias)).collect(),
             hosts: hosts.iter().map(|host| (*host).to_owned()).collect(),
             library: false,
+            push: false,
         }
     }
 

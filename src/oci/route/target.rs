@@ -18,11 +18,9 @@ pub(super) enum Shape {
     Content {
         name: String,
         kind: Kind,
-        /// The last component: a tag or a digest; `list` for tags.
+        /// The last component: a tag or a digest; `list` for tags; an upload's name, or nothing.
         last: String,
     },
-    /// A blob upload, whatever its session is.
-    Upload,
     Unknown {
         /// The first component.
         first: String,
@@ -38,6 +36,7 @@ pub(super) enum Kind {
     Blob,
     Tags,
     Referrers,
+    Upload,
 }
 
 impl Target {
@@ -68,11 +67,11 @@ fn shape(rest: &str) -> Shape {
     let content =
         |name: &[&str], kind, last: &str| Shape::Content { name: name.join("/"), kind, last: last.to_owned() };
     match words.as_slice() {
+        [name @ .., "blobs", "uploads", last] => content(name, Kind::Upload, last),
         [name @ .., "manifests", last] => content(name, Kind::Manifest, last),
         [name @ .., "blobs", last] => content(name, Kind::Blob, last),
         [name @ .., "referrers", last] => content(name, Kind::Referrers, last),
         [name @ .., "tags", "list"] => content(name, Kind::Tags, "list"),
-        [_, .., "blobs", "uploads", _] => Shape::Upload,
         [first, others @ ..] => {
             Shape::Unknown { first: (*first).to_owned(), is_doubled: others.first() == Some(&"v2") }
         }

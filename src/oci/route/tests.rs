@@ -17,6 +17,7 @@ fn entry(text: &str, aliases: &[&str], hosts: &[&str], library: bool) -> Entry {
         aliases: aliases.iter().map(|alias| name(alias)).collect(),
         hosts: hosts.iter().map(|host| (*host).to_owned()).collect(),
         library,
+        push: text == "pushed",
     }
 }
 
@@ -26,6 +27,7 @@ fn entries() -> Vec<Entry> {
         entry("ghcr.io", &[], &[], false),
         entry("my.reg:5000", &[], &["reg.local:81"], false),
         entry("local", &[], &[], false),
+        entry("pushed", &[], &[], false),
     ]
 }
 
@@ -41,6 +43,8 @@ fn closed_table() -> Table {
 fn show(route: &Route) -> String {
     let Route::Question(question) = route else { return "base".to_owned() };
     let endpoint = match &question.endpoint {
+        Endpoint::Uploads => "uploads".to_owned(),
+        Endpoint::Upload(id) => format!("upload {id}"),
         Endpoint::Manifest(Reference::Tag(tag)) => format!("tag {tag}"),
         Endpoint::Manifest(Reference::Digest(_)) => "manifest".to_owned(),
         Endpoint::Blob(_) => "blob".to_owned(),
@@ -241,6 +245,35 @@ fn only_reading_methods_are_served() {
             assert_eq!(refused, Err(Refusal::MethodNotAllowed), "P-12, P-148: {method} {target}");
         }
         assert_eq!(route(&table(), &method, "/v2/_catalog", None), Err(Refusal::UnknownPath), "P-12: {method}");
+    }
+}
+
+#[test]
+fn writes_are_routed_where_the_upstream_takes_them() {
+    let blob = format!("/v2/pushed/a/blobs/{D}");
+    let manifest = format!("/v2/pushed/a/manifests/{D}");
+    let endpoint = |method: &Method, target: &str| match route(&table(), method, target, None) {
+        Ok(Route::Question(question)) => Ok(question.endpoint),
+        Ok(Route::Base) => panic!("{target}"),
+        Err(refusal) => Err(refusal),
+    };
+    let upload = || Ok(Endpoint::Upload("2f6b".to_owned()));
+    let digest = || D.parse().unwrap();
+    for (spec, method, target, expected) in [
+        ("P-150", Method::POST, "/v2/pushed/a/blobs/uploads/", Ok(Endpoint::Uploads)),
+        ("P-151", Method::PATCH, "/v2/pushed/a/blobs/uploads/2f6b", upload()),
+        ("P-151", Method::GET, "/v2/pushed/a/blobs/uploads/2f6b", upload()),
+        ("P-150", Method::PUT, "/pushed/v2/a/blobs/uploads/2f6b", upload()),
+        ("P-155", Method::DELETE, "/v2/a/blobs/uploads/2f6b?ns=pushed", upload()),
+        ("P-156", Method::PUT, &manifest, Ok(Endpoint::Manifest(Reference::Digest(digest())))),
+        ("P-162", Method::DELETE, &blob, Ok(Endpoint::Blob(digest()))),
+        ("P-12", Method::PUT, &blob, Err(Refusal::MethodNotAllowed)),
+        ("P-12", Method::POST, "/v2/pushed/a/blobs/uploads/2f6b", Err(Refusal::MethodNotAllowed)),
+        ("P-12", Method::GET, "/v2/pushed/a/blobs/uploads/", Err(Refusal::MethodNotAllowed)),
+        ("P-12", Method::DELETE, "/v2/pushed/a/tags/list", Err(Refusal::MethodNotAllowed)),
+        ("P-9", Method::PUT, "/v2/pushed/a/manifests/sha256:bad", Err(Refusal::DigestInvalid(DigestError::Malformed))),
+    ] {
+        assert_eq!(endpoint(&method, target), expected, "{spec}: {method} {target}");
     }
 }
 
