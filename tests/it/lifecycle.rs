@@ -1,5 +1,6 @@
 //! Starting, stopping, hostile bytes on the socket, and a store under pressure.
 
+use bytes::Bytes;
 use cachalot::app::{App, AppError};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -133,7 +134,8 @@ async fn the_least_recently_used_layer_makes_room_and_a_reader_of_it_reads_on() 
 async fn health_and_metrics_are_on_the_admin_listener_only() {
     let registry = Registry::start().await;
     let cachalot = Cachalot::over(&registry).await;
-    let admin = |path: &'static str| crate::harness::Open::send(cachalot.admin_address(), "GET", path, &[]);
+    let admin =
+        |path: &'static str| crate::harness::Open::send(cachalot.admin_address(), "GET", path, &[], Bytes::new());
     assert_eq!(admin("/livez").await.status.as_u16(), 200);
     assert_eq!(admin("/readyz").await.status.as_u16(), 200);
     let metrics = admin("/metrics").await.finish().await;

@@ -9,6 +9,7 @@ mod harness;
 mod herd;
 mod lifecycle;
 mod prefetch;
+mod push;
 mod ranges;
 mod readme;
 mod referrers;

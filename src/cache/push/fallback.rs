@@ -21,7 +21,7 @@ use crate::upstream::UpstreamError;
 use crate::wire::Accept;
 
 /// Writes of one list at the most, while others overwrite it.
-const WRITES_MAX: u32 = 8;
+const WRITES_MAX: u32 = 6;
 
 /// The pause before a list is written again; doubled each time, with jitter.
 const PAUSE: Duration = Duration::from_millis(50);

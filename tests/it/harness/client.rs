@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode};
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -35,7 +35,13 @@ pub(crate) struct Answer {
 }
 
 impl Open {
-    pub(crate) async fn send(address: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)]) -> Self {
+    pub(crate) async fn send(
+        address: SocketAddr,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Bytes,
+    ) -> Self {
         let stream = TcpStream::connect(address).await.unwrap();
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
         let connection = tokio::spawn(async move {
@@ -49,7 +55,7 @@ impl Open {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let request = request.body(Empty::<Bytes>::new()).unwrap();
+        let request = request.body(Full::new(body)).unwrap();
         let response = timeout(HANG_LIMIT, sender.send_request(request)).await.expect("an answer in time").unwrap();
         let (parts, body) = response.into_parts();
         Self { status: parts.status, headers: parts.headers, body, unread: Bytes::new(), connection }

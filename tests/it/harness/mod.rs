@@ -18,6 +18,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use bytes::Bytes;
 use cachalot::app::App;
 use cachalot::settings::{Flags, Settings, Sources};
 use tempfile::TempDir;
@@ -109,7 +110,18 @@ impl Cachalot {
 
     /// Sends one request and reads no more than the head of the answer.
     pub(crate) async fn open(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Open {
-        Open::send(self.address(), method, path, headers).await
+        Open::send(self.address(), method, path, headers, Bytes::new()).await
+    }
+
+    /// Sends one request with a body and reads the whole answer.
+    pub(crate) async fn write(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> Answer {
+        Open::send(self.address(), method, path, headers, body.into()).await.finish().await
     }
 
     /// Stops, and checks that nothing hangs and no partial is left behind.

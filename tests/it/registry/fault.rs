@@ -123,6 +123,18 @@ impl Match {
         self
     }
 
+    /// Narrows to PUT.
+    pub(crate) fn put(mut self) -> Self {
+        self.method = Some("PUT");
+        self
+    }
+
+    /// Narrows to PATCH.
+    pub(crate) fn patch(mut self) -> Self {
+        self.method = Some("PATCH");
+        self
+    }
+
     /// Narrows to HEAD.
     pub(crate) fn head(mut self) -> Self {
         self.method = Some("HEAD");

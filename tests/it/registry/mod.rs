@@ -29,6 +29,7 @@ mod stock;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod writes;
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -70,6 +71,7 @@ struct World {
     auth: Mutex<Auth>,
     headers: Mutex<Vec<(&'static str, String)>>,
     referrers_api: Mutex<referrers::Api>,
+    uploads: Mutex<writes::Uploads>,
     /// Bytes a second of every body, when set.
     pace: Mutex<Option<u64>>,
     book: Arc<log::Book>,
@@ -106,6 +108,7 @@ impl Registry {
             auth: Mutex::default(),
             headers: Mutex::default(),
             referrers_api: Mutex::default(),
+            uploads: Mutex::default(),
             pace: Mutex::default(),
             book: Arc::new(log::Book::new()),
             gate: watch::Sender::new(0),

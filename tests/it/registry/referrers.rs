@@ -64,6 +64,10 @@ impl Registry {
 }
 
 impl World {
+    pub(crate) fn has_referrers_api(&self) -> bool {
+        lock(&self.referrers_api).page.is_some()
+    }
+
     pub(crate) fn referrers(&self, seen: &Request, repository: &str, subject: &str) -> Reply {
         let api = lock(&self.referrers_api);
         let Some(page) = api.page else { return error(404, "NOT_FOUND", "no such path") };

@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use http::{HeaderName, Response, header};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -67,6 +68,9 @@ async fn answer(
 ) -> Result<Response<Body>, Broken> {
     let seen = describe(&request, connection);
     let line = world.book.begin(seen.clone());
+    let content_type =
+        request.headers().get(header::CONTENT_TYPE).map(|value| value.to_str().unwrap_or_default().to_owned());
+    let body = request.into_body().collect().await.map_err(|_gone| Broken)?.to_bytes();
     let mut reply = if let Some(challenge) = world.challenge(&seen) {
         error(401, "UNAUTHORIZED", "authentication required").with(header::WWW_AUTHENTICATE, &challenge)
     } else {
@@ -78,7 +82,8 @@ async fn answer(
                 world.find(&seen, Ranges::Honoured)
             }
             Some(fault) => world.suffer(&seen, fault),
-            None => world.find(&seen, Ranges::Honoured),
+            None if ["GET", "HEAD"].contains(&seen.method.as_str()) => world.find(&seen, Ranges::Honoured),
+            None => world.write(&seen, content_type.as_deref(), &body),
         }
     };
     if reply.plan.pace.is_none() {

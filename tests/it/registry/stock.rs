@@ -31,6 +31,10 @@ impl Stock {
         digest
     }
 
+    pub(crate) fn add_blob_as(&mut self, repository: &str, digest: Digest, bytes: Bytes) {
+        self.blobs.insert((Some(repository.to_owned()), digest), bytes.into());
+    }
+
     pub(crate) fn add_image(&mut self, repository: &str, image: &Published) {
         for blob in image.blobs() {
             self.add_blob(Some(repository), blob.clone());
