@@ -187,10 +187,18 @@ impl Cache {
             let referrer = Referrer::of(manifest, &digest, bytes.len() as u64);
             self.0.ledger.record_referrer(name, repository, &subject.digest, &referrer);
         }
+        let embedded: Vec<_> = manifest.embedded().collect();
+        for (blob, _) in &embedded {
+            self.0.ledger.grant_blob(name, repository, blob);
+        }
         let store = self.store();
+        let keep = move || {
+            store.put(&digest, Class::Metadata, &bytes)?;
+            embedded.iter().try_for_each(|(blob, bytes)| store.put(blob, Class::Metadata, bytes))
+        };
         let kept = self.0.tasks.spawn("keep a manifest", async move {
-            if let Err(error) = blocking(move || store.put(&digest, Class::Metadata, &bytes)).await {
-                tracing::warn!(%digest, error = sentence(&error), "a manifest is not cached");
+            if let Err(error) = blocking(keep).await {
+                tracing::warn!(%digest, error = sentence(&error), "a manifest is not cached, or not all that it holds");
             }
         });
         // Past the patience the task goes on by itself.

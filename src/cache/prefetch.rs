@@ -83,7 +83,10 @@ impl Cache {
 
 fn wanted(prefetch: Prefetch, kind: &ManifestKind) -> Vec<Digest> {
     let ManifestKind::Image { config, layers } = kind else { return Vec::new() };
-    let digests = |layers: &[Descriptor]| std::iter::once(config).chain(layers).map(|blob| blob.digest).collect();
+    let digests = |layers: &[Descriptor]| {
+        let blobs = std::iter::once(config).chain(layers);
+        blobs.filter(|blob| !blob.is_foreign() && blob.data.is_none()).map(|blob| blob.digest).collect()
+    };
     match prefetch {
         Prefetch::Off => Vec::new(),
         Prefetch::Config => digests(&[]),

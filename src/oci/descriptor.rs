@@ -2,6 +2,9 @@
 //!
 //! Source: image-spec 1.1 `descriptor.md`, `image-index.md` for `platform`.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use serde::Deserialize;
 
 use super::digest::{Digest, DigestError};
@@ -17,6 +20,17 @@ pub struct Descriptor {
     pub size_bytes: u64,
     /// Only on the manifests of an index.
     pub platform: Option<Platform>,
+    /// The content itself, where the manifest holds it and it is what the digest names (P-53).
+    pub data: Option<Bytes>,
+}
+
+impl Descriptor {
+    /// Returns true for content that registries do not hand out, and clients fetch from elsewhere (U-42). It is never fetched from there
+    /// by us (S-29).
+    pub fn is_foreign(&self) -> bool {
+        let is_foreign = |text: &str| text.contains(".nondistributable.") || text.contains(".foreign.");
+        self.media_type.as_ref().is_some_and(|media_type| is_foreign(media_type.as_str()))
+    }
 }
 
 /// The machine that an image is made for; `unknown/unknown` marks attestations.
@@ -49,6 +63,7 @@ struct Fields {
     digest: String,
     size: u64,
     platform: Option<Platform>,
+    data: Option<String>,
 }
 
 impl TryFrom<Fields> for Listed {
@@ -65,9 +80,17 @@ impl TryFrom<Fields> for Listed {
             digest,
             size_bytes: fields.size,
             platform: fields.platform,
+            data: fields.data.as_deref().and_then(|data| embedded(data, &digest, fields.size)),
         });
         Ok(Self { descriptor, media_type_text: fields.media_type.filter(|text| !text.is_empty()) })
     }
+}
+
+/// Decodes embedded content; what is not the content that it stands for is passed over, for the content can still be asked for.
+fn embedded(data: &str, digest: &Digest, size_bytes: u64) -> Option<Bytes> {
+    let bytes = STANDARD.decode(data).ok()?;
+    let is_it = bytes.len() as u64 == size_bytes && Digest::of(digest.algorithm(), &bytes) == *digest;
+    is_it.then(|| bytes.into())
 }
 
 #[cfg(test)]
@@ -91,8 +114,37 @@ mod tests {
             digest: D.parse().expect("a digest"),
             size_bytes: 7,
             platform: Some(Platform { os: "linux".into(), architecture: "arm".into(), variant: Some("v7".into()) }),
+            data: None,
         };
         assert_eq!(read(document), Ok(Some(expected)));
+    }
+
+    #[test]
+    fn embedded_content_counts_when_it_is_what_the_digest_names() {
+        let digest = Digest::sha256(b"{}").to_string();
+        for (name, data, size, expected) in [
+            ("right", json!("e30="), 2, Some(&b"{}"[..])),
+            ("other bytes", json!("e31="), 2, None),
+            ("another size", json!("e30="), 3, None),
+            ("not base64", json!("{}"), 2, None),
+            ("none", json!(null), 2, None),
+        ] {
+            let read = read(json!({ "digest": digest, "size": size, "data": data })).unwrap().unwrap();
+            assert_eq!(read.data.as_deref(), expected, "P-53: {name}");
+        }
+    }
+
+    #[test]
+    fn foreign_layers_are_known_by_their_type() {
+        for (media_type, expected) in [
+            ("application/vnd.oci.image.layer.nondistributable.v1.tar+gzip", true),
+            ("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip", true),
+            ("application/vnd.oci.image.layer.v1.tar+gzip", false),
+            ("", false),
+        ] {
+            let read = read(json!({ "mediaType": media_type, "digest": D, "size": 1 })).unwrap().unwrap();
+            assert_eq!(read.is_foreign(), expected, "U-42: {media_type}");
+        }
     }
 
     #[test]

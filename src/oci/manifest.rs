@@ -24,12 +24,18 @@ mod document;
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
+
 use self::document::{ImageDocument, IndexDocument, OtherDocument, Skeleton};
 use super::descriptor::Descriptor;
+use super::digest::Digest;
 use super::media_type::MediaType;
 
 /// Descriptors in one manifest at the most: the largest indexes in use have hundreds, fallback tags some thousands.
 pub const DESCRIPTORS_MAX: usize = 10_000;
+
+/// Blobs in one manifest that are kept by themselves at the most: artifacts embed one or two.
+const EMBEDDED_MAX: usize = 16;
 
 /// What a manifest says, as far as the cache acts on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,6 +80,17 @@ impl Manifest {
         } else {
             Ok(other(bytes, media_type, &skeleton))
         }
+    }
+
+    /// Returns the blobs that the manifest holds itself, [`EMBEDDED_MAX`] of them at the most (P-53).
+    pub fn embedded(&self) -> impl Iterator<Item = (Digest, Bytes)> {
+        let blobs = match &self.kind {
+            ManifestKind::Image { .. } => Some(self.descriptors()),
+            // What an index embeds is a manifest, which is read before it is kept.
+            ManifestKind::Index { .. } | ManifestKind::Other => None,
+        };
+        let embedded = blobs.into_iter().flatten().filter_map(|blob| Some((blob.digest, blob.data.clone()?)));
+        embedded.take(EMBEDDED_MAX)
     }
 
     /// Returns every descriptor in it, except the subject.

@@ -83,11 +83,12 @@ def warm_manifests(ground, table, quick):
     # It asks the upstream about each manifest first, which a directory of files answers otherwise than a registry.
     ground.stop(servers.pop("docker-registry"))
     logged = ground.start_cachalot(ground.free, access=True)
-    asked = {**servers, "logged": logged}
+    asked = {name: (server, path) for name, server in {**servers, "logged": logged}.items()}
+    asked["referrers"] = servers["cachalot"], path.replace("/manifests/", "/referrers/")
     costs, rates = {name: [] for name in asked}, {name: [] for name in asked}
     for _ in range(3):
-        for name, server in asked.items():
-            requests, cpu = wrk(server, path, seconds)
+        for name, (server, target) in asked.items():
+            requests, cpu = wrk(server, target, seconds)
             rates[name].append(requests / seconds)
             costs[name].append(cpu / requests * 1e6)
     cost, rate = medians(costs), medians(rates)
@@ -96,6 +97,8 @@ def warm_manifests(ground, table, quick):
     table.add("warm manifest: CPU µs/request", cost, (cost["cachalot"] / cost["proxy_cache"], peer))
     logged_rate = {"cachalot": rate["logged"]}
     table.add("the same, access log on: requests/s", logged_rate, (rate["logged"] / rate["proxy_cache"], peer), None, "{:.0f}")
+    referrers_rate = {"cachalot": rate["referrers"]}
+    table.add("warm referrers: requests/s", referrers_rate, (rate["referrers"] / rate["cachalot"], "a warm manifest"), None, "{:.0f}")
     ground.stop(*servers.values(), logged)
     Pinning.wanted = False
 

@@ -14,6 +14,7 @@ import urllib.request
 
 MIB = 1 << 20
 MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
+INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
 
 
 def free_port():
@@ -125,7 +126,7 @@ class Ground:
         self.log = open(work / "servers.log", "ab")
         self.running = []
         self.content = work / "content" / "v2" / "bench" / "app"
-        for kind in ("blobs", "manifests"):
+        for kind in ("blobs", "manifests", "referrers"):
             (self.content / kind).mkdir(parents=True)
         self.made = 0
 
@@ -152,6 +153,9 @@ class Ground:
         text = json.dumps(manifest).encode()
         name = "sha256:" + hashlib.sha256(text).hexdigest()
         (self.content / "manifests" / name).write_bytes(text)
+        referrer = dict(descriptor, mediaType=MANIFEST_TYPE, artifactType="application/vnd.example.signature")
+        index = {"schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": [referrer]}
+        (self.content / "referrers" / name).write_text(json.dumps(index))
         return f"/v2/bench/app/manifests/{name}"
 
     def nginx(self, name, servers):
@@ -179,7 +183,8 @@ class Ground:
         """A registry of static files; every answer's bytes are logged."""
         return (
             f"root {self.work}/content; location = /v2/ {{ return 200; }} "
-            f"location /v2/bench/app/manifests/ {{ default_type {MANIFEST_TYPE}; }} {more}"
+            f"location /v2/bench/app/manifests/ {{ default_type {MANIFEST_TYPE}; }} "
+            f"location /v2/bench/app/referrers/ {{ default_type {INDEX_TYPE}; }} {more}"
         )
 
     def start_origin(self):

@@ -1,6 +1,8 @@
 //! Which requests are understood, and what the answers look like (P-1…P-53, P-102…P-121).
 
-use crate::harness::Cachalot;
+use cachalot::oci::{Digest, MediaType};
+
+use crate::harness::{Cachalot, More};
 use crate::registry::{Content, Fault, Image, Match, Registry};
 
 #[tokio::test]
@@ -193,6 +195,62 @@ async fn a_document_that_could_be_taken_for_two_things_is_never_served() {
         }
         assert_eq!(registry.gets(&digest.to_string()).len(), 2, "{id}: nothing was kept");
     }
+    cachalot.finish().await;
+}
+
+#[tokio::test]
+async fn manifests_of_unknown_types_are_passed_on_as_they_are_and_kept() {
+    let registry = Registry::start().await;
+    let cachalot = Cachalot::over(&registry).await;
+    let thing = "application/vnd.acme.thing.v1+json";
+    let document = r#"{ "mediaType":"application/vnd.acme.thing.v1+json",  "anything": [1, {"é": null}] }"#;
+    let digest = registry.manifest("app", Some("thing"), document, thing);
+    for reference in ["thing", "thing", &digest.to_string()] {
+        let answer = cachalot.get(&format!("/v2/app/manifests/{reference}")).await;
+        assert_eq!(
+            (answer.header("content-type"), &answer.body[..]),
+            (thing, document.as_bytes()),
+            "P-39: {reference}"
+        );
+        assert_eq!(answer.header("docker-content-digest"), digest.to_string(), "P-39");
+    }
+    assert_eq!(registry.gets("/manifests/").len(), 1, "P-39");
+    cachalot.finish().await;
+}
+
+#[tokio::test]
+async fn schema_1_is_passed_on_and_not_kept() {
+    let registry = Registry::start().await;
+    let cachalot = Cachalot::over(&registry).await;
+    let signed = r#"{"schemaVersion":1,"name":"app","tag":"old","fsLayers":[],"history":[],"signatures":[{}]}"#;
+    registry.manifest("app", Some("old"), signed, MediaType::SCHEMA1_SIGNED);
+    for asked in 1..3 {
+        let answer = cachalot.get("/v2/app/manifests/old").await;
+        assert_eq!((answer.status, answer.header("content-type")), (200, MediaType::SCHEMA1_SIGNED), "P-40");
+        assert_eq!((&answer.body[..], registry.gets("/manifests/old").len()), (signed.as_bytes(), asked), "P-40");
+    }
+    cachalot.finish().await;
+}
+
+#[tokio::test]
+async fn what_a_manifest_embeds_is_served_without_asking() {
+    let registry = Registry::start().await;
+    let cachalot = Cachalot::configured(&registry, More::upstream("prefetch = \"layers\"")).await;
+    let config = Digest::sha256(b"{}");
+    let foreign = "application/vnd.oci.image.layer.nondistributable.v1.tar";
+    let document = format!(
+        r#"{{"schemaVersion":2,"mediaType":"{}","config":{{"mediaType":"a/b","digest":"{config}","size":2,"data":"e30="}},
+            "layers":[{{"mediaType":"{foreign}","digest":"{}","size":1,"urls":["http://127.0.0.1:1/x"]}}]}}"#,
+        MediaType::OCI_MANIFEST,
+        Digest::sha256(b"elsewhere")
+    );
+    registry.manifest("app", Some("1"), document, MediaType::OCI_MANIFEST);
+    assert_eq!(cachalot.get("/v2/app/manifests/1").await.status, 200);
+    let blob = cachalot.get(&format!("/v2/app/blobs/{config}")).await;
+    assert_eq!((blob.status, &blob.body[..]), (200, &b"{}"[..]), "P-53");
+    assert_eq!(registry.requests().iter().filter(|one| one.path.contains("/blobs/")).count(), 0, "P-53, S-29");
+    let absent = cachalot.get(&format!("/v2/app/blobs/{}", Digest::sha256(b"elsewhere"))).await;
+    assert_eq!((absent.status, absent.error_code().as_str()), (404, "BLOB_UNKNOWN"), "U-42");
     cachalot.finish().await;
 }
 
