@@ -63,6 +63,8 @@
 //! * **The disk never decides.** What it refuses is streamed through memory to those who asked; a client never gets an error for it.
 //! * **Memory per connection is bounded**: one chunk of [`store::CHUNK_BYTES`] on its way and as much in hyper's buffer, however
 //!   large the blob and however slow the client; what lies in a file is sent from there and takes none.
+//! * **A write is the caller's own.** It goes to the upstream once, with the caller's credentials and never with ours, streaming; what it
+//!   changes is known here before it is answered.
 //! * **A request never dials what it names.** `ns`, path prefix and `Host` are keys into a closed table ([`oci::Table`]).
 //! * **No lock is held across an await, and none over I/O.**
 //! * What is absent on purpose: nothing decompresses or parses layers; nothing re-encodes a manifest; nothing below [`app`] knows the
@@ -94,6 +96,17 @@
 //! 6. The verifier, one more reader, has hashed all bytes: they match. The phase becomes *verified*, the withheld tails go out, the partial
 //!    is made durable and renamed, and the fill leaves the list. Had they not matched, both bodies would have ended short, visibly, the
 //!    partial would be gone, and the next request would start afresh.
+//!
+//! # Walkthrough: a signature is pushed in front of a registry that lists no referrers
+//!
+//! 1. `POST …/blobs/uploads/` is relayed; the upstream's session gets a name here, bound to the caller (`cache::push`). `PATCH` and `PUT`
+//!    stream through it: each chunk is hashed and written to a partial on its way. The upstream says `201`, the digest is right, the
+//!    partial is committed, and the blob granted to the repository.
+//! 2. `PUT …/manifests/sha256:…` is relayed whole. The manifest is kept, its subject recorded, and what was remembered of tags, lists and
+//!    absences forgotten.
+//! 3. The answer had no `OCI-Subject`: nobody there will list it. The list under the subject's fallback tag is read, merged, written and
+//!    read again; then the client is answered, with `OCI-Subject`.
+//! 4. `GET …/referrers/sha256:…` asks the upstream for its list, hears that it has none, reads the fallback tag, and answers with an index.
 //!
 //! # Walkthrough: the upstream is down
 //!

@@ -260,3 +260,38 @@ async fn bad_questions_are_told_apart() {
     assert_eq!(registry.requests().heads("/manifests/sha256-").len(), 1);
     cachalot.finish().await;
 }
+
+#[tokio::test]
+async fn an_index_that_was_lost_is_made_again_by_what_passes() {
+    let (registry, subject) = registry().await;
+    let signature = registry.attach("app", &subject, SIGNATURE, "");
+    let cachalot = Cachalot::over(&registry).await;
+    let manifest = format!("/v2/app/manifests/{signature}");
+    assert_eq!(cachalot.get(&manifest).await.status, 200);
+    let stopped = cachalot.stop().await;
+    std::fs::remove_file(stopped.store().join("ledger.redb")).unwrap();
+    let cachalot = stopped.start(&registry, More::default()).await;
+    assert_eq!(cachalot.get(&manifest).await.status, 200);
+    registry.stop().await;
+    assert_eq!(digests(&cachalot.get(&path(&subject)).await), texts(&[signature]), "P-90");
+    cachalot.finish().await;
+}
+
+#[tokio::test]
+async fn an_evicted_manifest_is_listed_no_more() {
+    let (registry, subject) = registry().await;
+    let signatures: Vec<_> =
+        (0..40).map(|n| registry.attach("app", &subject, SIGNATURE, &format!("{n} {}", "x".repeat(40_000)))).collect();
+    let more = More { store: "capacity = \"8MiB\"\nmanifests = \"1MiB\"\nmemory = \"0\"", ..More::default() };
+    let cachalot = Cachalot::configured(&registry, more).await;
+    for signature in &signatures {
+        assert_eq!(cachalot.get(&format!("/v2/app/manifests/{signature}")).await.status, 200);
+    }
+    registry.stop().await;
+    let listed = digests(&cachalot.get(&path(&subject)).await);
+    assert!(!listed.is_empty() && listed.len() < 40, "those that are stored: {}", listed.len());
+    for digest in &listed {
+        assert_eq!(cachalot.get(&format!("/v2/app/manifests/{digest}")).await.status, 200, "{digest}");
+    }
+    cachalot.finish().await;
+}

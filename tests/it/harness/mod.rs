@@ -139,6 +139,10 @@ pub(crate) struct Stopped {
 }
 
 impl Stopped {
+    pub(crate) fn store(&self) -> &Path {
+        self.directory.path()
+    }
+
     /// Starts again over the same store.
     pub(crate) async fn start(self, registry: &Registry, more: More<'_>) -> Cachalot {
         let app = App::start(&settings(self.directory.path(), &registry.url(), more)).await.unwrap();
