@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::Hash;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::FutureExt;
@@ -16,10 +17,15 @@ use crate::tasks::TaskGroup;
 
 type Answer<V> = Shared<BoxFuture<'static, Option<V>>>;
 
+/// By question, with the number of the flight.
+type Underway<K, V> = Arc<Mutex<HashMap<K, (u64, Answer<V>)>>>;
+
 /// The questions of one kind that are under way.
 pub(super) struct Flights<K, V> {
     // A plain mutex: held for a map operation.
-    underway: Arc<Mutex<HashMap<K, Answer<V>>>>,
+    underway: Underway<K, V>,
+    /// How many there have been.
+    flown: AtomicU64,
     tasks: TaskGroup,
 }
 
@@ -38,7 +44,7 @@ where
     V: Clone + Send + Sync + 'static,
 {
     pub(super) fn new(tasks: TaskGroup) -> Self {
-        Self { underway: Arc::default(), tasks }
+        Self { underway: Arc::default(), flown: AtomicU64::new(0), tasks }
     }
 
     /// Waits for the answer to `key`, starting `work` when nobody has.
@@ -51,13 +57,14 @@ where
     {
         let (answer, started) = {
             let mut underway = lock(&self.underway);
-            if let Some(answer) = underway.get(&key) {
+            if let Some((_, answer)) = underway.get(&key) {
                 (answer.clone(), None)
             } else {
                 let (tell, told) = oneshot::channel();
                 let answer: Answer<V> = told.map(Result::ok).boxed().shared();
-                underway.insert(key.clone(), answer.clone());
-                let entry = Entry { key, underway: Arc::clone(&self.underway) };
+                let number = self.flown.fetch_add(1, Ordering::Relaxed);
+                underway.insert(key.clone(), (number, answer.clone()));
+                let entry = Entry { key, number, underway: Arc::clone(&self.underway) };
                 (answer, Some((tell, entry, work())))
             }
         };
@@ -73,6 +80,11 @@ where
         }
         Landed { answer: answer.await, led }
     }
+
+    /// Lets nobody join those whose question `is_outdated`: who waits for them already is told what they bring.
+    pub(super) fn forget(&self, is_outdated: impl Fn(&K) -> bool) {
+        lock(&self.underway).retain(|key, _| !is_outdated(key));
+    }
 }
 
 impl<K, V> fmt::Debug for Flights<K, V> {
@@ -84,12 +96,17 @@ impl<K, V> fmt::Debug for Flights<K, V> {
 /// A place on the list; dropped, also by a panic, it is free.
 struct Entry<K: Eq + Hash, V> {
     key: K,
-    underway: Arc<Mutex<HashMap<K, Answer<V>>>>,
+    number: u64,
+    underway: Underway<K, V>,
 }
 
 impl<K: Eq + Hash, V> Drop for Entry<K, V> {
     fn drop(&mut self) {
-        lock(&self.underway).remove(&self.key);
+        let mut underway = lock(&self.underway);
+        // Not the one that was begun since this one was forgotten.
+        if underway.get(&self.key).is_some_and(|(number, _)| *number == self.number) {
+            underway.remove(&self.key);
+        }
     }
 }
 

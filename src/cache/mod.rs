@@ -105,6 +105,7 @@ struct Inner {
     lists: referrers::Lists,
     list_flights: Flights<Place<Digest>, Result<referrers::Kept, CacheError>>,
     sessions: push::Sessions,
+    unsettled: push::Unsettled,
     keeper: push::Keeper,
     existence: Flights<Place<Digest>, Result<Option<u64>, CacheError>>,
     negatives: Memo<Place<(GrantKind, Reference)>, Absence>,
@@ -161,6 +162,7 @@ impl Cache {
             lists: referrers::lists(),
             list_flights: Flights::new(tasks.clone()),
             sessions: push::Sessions::default(),
+            unsettled: push::unsettled(),
             keeper: push::Keeper::default(),
             existence: Flights::new(tasks.clone()),
             negatives: Memo::builder().max_capacity(NEGATIVES_MAX).expire_after(AbsenceExpiry).build(),
@@ -197,7 +199,7 @@ impl Cache {
         reference: &Reference,
     ) -> Option<CacheError> {
         let place = Place::new(upstream, repository, (kind, reference.clone()));
-        let absence = self.0.negatives.get(&place)?;
+        let absence = self.0.negatives.get(&place).filter(|_| self.is_settled(upstream, repository))?;
         Some(CacheError::Negative { upstream: place.upstream, source: absence.error })
     }
 

@@ -14,8 +14,10 @@ mod spool;
 mod upload;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use moka::sync::Cache as Memo;
 
 pub(super) use fallback::Keeper;
 pub use manifest::{ManifestPush, ManifestPushed};
@@ -24,8 +26,7 @@ pub use spool::Incoming;
 pub use upload::{Begin, Begun, Chunk, UploadStatus};
 
 use super::{Cache, CacheError, Place, Upstream};
-use crate::oci::{Digest, Reference, RepositoryName};
-use crate::store::GrantKind;
+use crate::oci::{Digest, RepositoryName};
 use crate::upstream::{Outgoing, RequestKind, Target, UpstreamError, Write, Written};
 
 /// Who writes, and where.
@@ -100,9 +101,52 @@ impl Written {
     }
 }
 
+/// How long after a write a repository counts as unsettled: longer than any question takes that was asked before.
+const UNSETTLED: Duration = Duration::from_mins(1);
+
+/// Repositories that this is remembered of.
+const UNSETTLED_MAX: u64 = 10_000;
+
+/// The repositories that were written to a moment ago.
+pub(super) type Unsettled = Memo<Place<()>, ()>;
+
+pub(super) fn unsettled() -> Unsettled {
+    Memo::builder().max_capacity(UNSETTLED_MAX).time_to_live(UNSETTLED).build()
+}
+
 impl Cache {
-    /// Forgets that something was absent.
-    fn is_there(&self, writer: &Writer<'_>, kind: GrantKind, reference: Reference) {
-        self.0.negatives.invalidate(&writer.place((kind, reference)));
+    /// Returns false when the repository was written to a moment ago. Questions that were asked before may still bring answers of
+    /// before: of such a repository, absences and lists are not remembered (P-157).
+    pub(super) fn is_settled(&self, upstream: &Upstream, repository: &RepositoryName) -> bool {
+        !self.0.unsettled.contains_key(&Place::new(upstream, repository, ()))
+    }
+
+    /// Notes that the repository was written to. Questions about it that are under way are outdated.
+    fn is_written(&self, writer: &Writer<'_>) {
+        let written = writer.place(());
+        self.0.unsettled.insert(written.clone(), ());
+        self.0.tags.forget(|place| place.is_within(&written));
+        self.0.manifests.forget(|place| place.is_within(&written));
+        self.0.existence.forget(|place| place.is_within(&written));
+    }
+
+    /// Notes that manifests of the repository came, went or were tagged: all lists of it are outdated as well.
+    fn is_listed_anew(&self, writer: &Writer<'_>) {
+        self.is_written(writer);
+        let written = writer.place(());
+        self.0.page_flights.forget(|place| place.is_within(&written));
+        self.0.list_flights.forget(|place| place.is_within(&written));
+        for (place, _) in self.0.pages.iter().filter(|(place, _)| place.is_within(&written)) {
+            self.0.pages.invalidate(&*place);
+        }
+        for (place, _) in self.0.lists.iter().filter(|(place, _)| place.is_within(&written)) {
+            self.0.lists.invalidate(&*place);
+        }
+    }
+}
+
+impl<T> Place<T> {
+    fn is_within(&self, repository: &Place<()>) -> bool {
+        self.upstream == repository.upstream && self.repository == repository.repository
     }
 }

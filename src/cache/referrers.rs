@@ -171,7 +171,7 @@ impl Cache {
             let Gathered { list, stale } = cache.gather(&upstream, &asked.repository, &asked.what).await?;
             let kept = Kept::new(list, SystemTime::now(), stale);
             if stale.is_none() {
-                cache.keep_referrers(asked, &kept);
+                cache.keep_referrers(&upstream, asked, &kept);
             }
             Ok(kept)
         };
@@ -185,10 +185,12 @@ impl Cache {
         Ok((kept, outcome))
     }
 
-    fn keep_referrers(&self, place: Place<Digest>, kept: &Kept) {
-        let Place { upstream, repository, what: subject } = &place;
-        self.0.ledger.set_referrers(upstream, repository, subject, &kept.json, kept.checked_at);
-        self.0.lists.insert(place, kept.clone());
+    fn keep_referrers(&self, upstream: &Upstream, place: Place<Digest>, kept: &Kept) {
+        let Place { upstream: name, repository, what: subject } = &place;
+        self.0.ledger.set_referrers(name, repository, subject, &kept.json, kept.checked_at);
+        if self.is_settled(upstream, repository) {
+            self.0.lists.insert(place, kept.clone());
+        }
     }
 }
 

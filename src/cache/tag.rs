@@ -185,24 +185,39 @@ impl Cache {
             Ok(head) => head,
             // P-137: an upstream that refuses HEAD may answer GET.
             Err(UpstreamError::Denied { .. } | UpstreamError::Status { status: 405 | 501, .. }) => {
-                return self.get_tag(upstream, repository, tag).await;
+                return self.get_tag(upstream, repository, tag, known).await;
             }
             Err(error) => return Err(upstream.error(error)),
         };
         let (Some(digest), Some(media_type), Some(size_bytes)) = (head.digest, head.media_type, head.size_bytes) else {
-            return self.get_tag(upstream, repository, tag).await;
+            return self.get_tag(upstream, repository, tag, known).await;
         };
         if !is_manifest_type(&media_type) {
-            return self.get_tag(upstream, repository, tag).await;
+            return self.get_tag(upstream, repository, tag, known).await;
         }
         let entry = TagEntry { digest, media_type, size_bytes, checked_at: SystemTime::now() };
         // An entry whose manifest is stored is worth more than one whose manifest must yet be fetched: if that fails, the old one
         // can still be served stale.
         let is_stored = self.0.ledger.manifest_type(upstream.origin.name(), repository, &digest).is_some();
         if is_stored || known.is_none() {
-            self.0.ledger.set_tag(upstream.origin.name(), repository, tag, &entry);
+            self.set_tag(upstream, repository, tag, known, &entry);
         }
         Ok(Asked::Entry(entry))
+    }
+
+    /// Notes what a tag means, unless something else was noted since the question was asked: a push knows better.
+    fn set_tag(
+        &self,
+        upstream: &Upstream,
+        repository: &RepositoryName,
+        tag: &Tag,
+        known: Option<&TagEntry>,
+        entry: &TagEntry,
+    ) {
+        let name = upstream.origin.name();
+        if self.0.ledger.tag(name, repository, tag).as_ref() == known {
+            self.0.ledger.set_tag(name, repository, tag, entry);
+        }
     }
 
     /// Fetches a tag's manifest itself, where HEAD does not say enough.
@@ -211,6 +226,7 @@ impl Cache {
         upstream: &Arc<Upstream>,
         repository: &RepositoryName,
         tag: &Tag,
+        known: Option<&TagEntry>,
     ) -> Result<Asked, CacheError> {
         let reference = Reference::Tag(tag.clone());
         let received = upstream.origin.manifest(repository, &reference, Accept::MANIFESTS, MANIFEST_BYTES_MAX).await;
@@ -226,7 +242,7 @@ impl Cache {
         let size_bytes = received.bytes.len() as u64;
         self.keep_manifest(upstream, repository, digest, &manifest, received.bytes).await;
         let entry = TagEntry { digest, media_type: manifest.media_type, size_bytes, checked_at: SystemTime::now() };
-        self.0.ledger.set_tag(upstream.origin.name(), repository, tag, &entry);
+        self.set_tag(upstream, repository, tag, known, &entry);
         Ok(Asked::Entry(entry))
     }
 

@@ -118,7 +118,9 @@ impl Cache {
         let (cache, upstream, asked) = (self.clone(), Arc::clone(upstream), place.clone());
         let work = move || async move {
             let page = fetch(&upstream, &asked).await?;
-            cache.0.pages.insert(asked, page.clone());
+            if cache.is_settled(&upstream, &asked.repository) {
+                cache.0.pages.insert(asked, page.clone());
+            }
             Ok(page)
         };
         let landed = self.0.page_flights.join(place, "ask for tags", work).await;

@@ -295,6 +295,34 @@ async fn a_pushed_manifest_is_known_before_the_answer() {
 }
 
 #[tokio::test]
+async fn what_was_asked_before_a_push_is_not_remembered_after_it() {
+    let (registry, cachalot) = start().await;
+    registry.list_referrers(10);
+    let subject = registry.image("app", "old", &Image::new()).digest;
+    let (tags, referrers) = ("/v2/app/tags/list", format!("/v2/app/referrers/{subject}"));
+    for path in [tags, &referrers] {
+        registry.fault(Match::path(path).get(), Fault::StallAfter(5));
+    }
+    let bytes = manifest("signature", Some(&subject));
+    let asked_before = join_all([cachalot.get(tags), cachalot.get(&referrers)]);
+    let pushed_meanwhile = async {
+        registry.wait_for(|log| log.held() == 2).await;
+        assert_eq!(put(&cachalot, "new", &bytes).await.status, 201);
+        let after = join_all([cachalot.get(tags), cachalot.get(&referrers)]).await;
+        registry.release();
+        after
+    };
+    let (before, after) = tokio::join!(asked_before, pushed_meanwhile);
+    let again = join_all([cachalot.get(tags), cachalot.get(&referrers)]).await;
+    assert_eq!(listed(&before[1]), [""; 0], "it was asked before");
+    for answers in [after, again] {
+        assert!(String::from_utf8_lossy(&answers[0].body).contains(r#"["new","old"]"#), "P-157");
+        assert_eq!(listed(&answers[1]).len(), 1, "P-157");
+    }
+    cachalot.finish().await;
+}
+
+#[tokio::test]
 async fn a_subject_is_told_of_when_it_is_known_to_whoever_lists_referrers() {
     for (name, has_api, lost, told) in [
         ("the API", true, 0, true),

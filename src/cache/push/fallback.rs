@@ -118,7 +118,7 @@ impl Cache {
             let writer = Writer { upstream, repository: &place.repository, authorization: authorization.as_ref() };
             let edits: Vec<Edit> = batch.iter().map(|waiting| waiting.edit.clone()).collect();
             let outcome = self.write_fallback(&writer, place.what, &edits).await;
-            self.0.lists.invalidate(place);
+            self.is_listed_anew(&writer);
             for waiting in batch {
                 // Who does not wait any more has gone away.
                 let _gone = waiting.done.send(outcome.clone());

@@ -101,6 +101,7 @@ impl Cache {
         let kind = RequestKind::of_manifest(reference);
         let written = writer.ask(kind, Method::DELETE, Target::Path(&path, "")).await?;
         if written.is_gone() {
+            self.is_listed_anew(writer);
             self.manifest_is_gone(writer, reference).await;
         }
         written.accepted(writer)?;
@@ -133,7 +134,6 @@ impl Cache {
                 }
             }
         }
-        self.forget_pages(writer);
     }
 
     /// Makes known here what was pushed; returns the subject and its referrer, when it has one.
@@ -144,12 +144,10 @@ impl Cache {
         push: &ManifestPush<'_>,
         tags: &[Tag],
     ) -> Option<(Digest, Referrer)> {
-        self.is_there(writer, GrantKind::Manifest, Reference::Digest(digest));
+        self.is_listed_anew(writer);
         for tag in tags {
-            self.is_there(writer, GrantKind::Manifest, Reference::Tag(tag.clone()));
             self.0.ledger.drop_tag(writer.upstream.origin.name(), writer.repository, tag);
         }
-        self.forget_pages(writer);
         let media_type = push.content_type.as_ref().and_then(|value| MediaType::parse(value.to_str().ok()?));
         let manifest = match Manifest::read(&push.bytes, media_type.as_ref()) {
             Ok(manifest) if !manifest.media_type.is_schema1() => manifest,
@@ -167,7 +165,6 @@ impl Cache {
             self.0.ledger.set_tag(writer.upstream.origin.name(), writer.repository, tag, &entry);
         }
         let subject = manifest.subject.as_ref()?.digest;
-        self.0.lists.invalidate(&writer.place(subject));
         Some((subject, Referrer::of(&manifest, &digest, size_bytes)))
     }
 
@@ -191,20 +188,9 @@ impl Cache {
     /// Takes a deleted manifest off its subject's lists.
     fn forget_referrer(&self, writer: &Writer<'_>, subject: &Digest, digest: &Digest) {
         let (upstream, repository) = (writer.upstream.origin.name(), writer.repository);
-        self.0.lists.invalidate(&writer.place(*subject));
         if let Some(entry) = self.0.ledger.referrers(upstream, repository, subject) {
             let left: Referrers = entry.list.into_iter().filter(|referrer| referrer.digest() != digest).collect();
             self.0.ledger.set_referrers(upstream, repository, subject, &left.to_json(), entry.checked_at);
-        }
-    }
-
-    /// Forgets the pages of the repository's tags.
-    pub(super) fn forget_pages(&self, writer: &Writer<'_>) {
-        let upstream = writer.upstream.origin.name();
-        for (place, _) in &self.0.pages {
-            if place.upstream == *upstream && place.repository == *writer.repository {
-                self.0.pages.invalidate(&*place);
-            }
         }
     }
 }

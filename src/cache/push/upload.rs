@@ -10,7 +10,7 @@ use url::form_urlencoded;
 use super::session::{Session, State};
 use super::spool::{Incoming, Spool, returned, tee};
 use super::{Cache, PushError, Writer};
-use crate::oci::{Digest, Reference, RepositoryName};
+use crate::oci::{Digest, RepositoryName};
 use crate::store::{Grant, GrantKind};
 use crate::upstream::{RequestKind, Target, Written};
 
@@ -156,6 +156,7 @@ impl Cache {
         let path = format!("blobs/{digest}");
         let written = writer.ask(RequestKind::Blob, Method::DELETE, Target::Path(&path, "")).await?;
         if written.is_gone() {
+            self.is_written(writer);
             let upstream = writer.upstream.origin.name();
             self.0.ledger.revoke(&Grant { upstream, repository: writer.repository, kind: GrantKind::Blob, digest });
         }
@@ -164,7 +165,7 @@ impl Cache {
 
     fn blob_is_there(&self, writer: &Writer<'_>, digest: &Digest) {
         self.0.ledger.grant_blob(writer.upstream.origin.name(), writer.repository, digest);
-        self.is_there(writer, GrantKind::Blob, Reference::Digest(*digest));
+        self.is_written(writer);
     }
 }
 
