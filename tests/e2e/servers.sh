@@ -1,5 +1,5 @@
-# Registries, Cachalot in front of one of them, and tools that are built with Go. Sourced by article and conformance; needs
-# lib.sh, and `work`, the one directory.
+# Registries, Cachalot in front of one of them, and tools that are built with Go. Sourced by article, conformance and
+# tools; needs lib.sh, and `work`, the one directory.
 
 # Tools stay here between runs, each under its version.
 tools=${XDG_CACHE_HOME:-$HOME/.cache}/cachalot-e2e
