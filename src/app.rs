@@ -152,7 +152,7 @@ impl App {
     /// Starts what runs beside serving: the scan of what is stored, the sweeper, the scrub, the ledger's writer.
     fn keep_house(&self, disk: Disk, ledger: Arc<Ledger>, scrub_rate: u64) {
         self.background.spawn("ledger", Arc::clone(&ledger).write_behind(self.stop_background.clone()));
-        let stop = self.stop_background.clone();
+        let (stop, cache) = (self.stop_background.clone(), self.cache.clone());
         self.background.spawn("housekeeper", async move {
             let scanned = disk.clone();
             let scan = async move {
@@ -169,7 +169,7 @@ impl App {
             };
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = async { scan.await; tokio::join!(sweep(disk.clone()), prune(ledger), scrub(disk, scrub_rate)); } => {}
+                () = async { scan.await; tokio::join!(sweep(disk.clone(), cache), prune(ledger), scrub(disk, scrub_rate)); } => {}
             }
         });
     }
@@ -204,11 +204,12 @@ async fn prune(ledger: Arc<Ledger>) {
     }
 }
 
-async fn sweep(disk: Disk) {
+async fn sweep(disk: Disk, cache: Cache) {
     let mut ticks = interval(SWEEP_PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
+        cache.expire_uploads();
         let disk = disk.clone();
         let swept = crate::store::blocking(move || {
             disk.sweep();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::body::{BlobBody, Reading};
 use super::fill::Interest;
 use super::fill::{Fill, FillKey, FillTask, Joined, Lead, Reach};
+use super::push::Edition;
 use super::{Cache, CacheError, Place, Upstream};
 use crate::oci::{Digest, Reference, RepositoryName};
 use crate::store::{GrantKind, Object, blocking};
@@ -96,8 +97,9 @@ impl Cache {
         match (stored, granted) {
             (Some(object), true) => return Ok(self.answer(question, Outcome::Hit, Source::Stored(object))),
             (Some(object), false) => {
+                let edition = self.edition(upstream, repository);
                 self.ask_existence(question).await?;
-                self.0.ledger.grant_blob(upstream.origin.name(), repository, digest);
+                self.grant_blob(question, edition);
                 return Ok(self.answer(question, Outcome::Revalidated, Source::Stored(object)));
             }
             (None, _) => {}
@@ -118,15 +120,16 @@ impl Cache {
         if upstream.policy.offline {
             return Err(upstream.offline());
         }
+        let edition = self.edition(upstream, question.repository);
         let (interest, outcome) = self.join_fill(question);
         let fill = Arc::clone(interest.fill());
-        // The upstream's yes to the fill is a yes to the repository that started it, and to no other (P-132).
-        if !granted && fill.repository != *question.repository {
+        // The upstream's yes to the fill is a yes to the repository that started it, as it was then, and to no other (P-132).
+        if !granted && (fill.repository != *question.repository || fill.edition != edition) {
             self.ask_existence(question).await?;
         }
         match fill.started().await {
             Ok(size_bytes) => {
-                self.0.ledger.grant_blob(upstream.origin.name(), question.repository, question.digest);
+                self.grant_blob(question, edition);
                 let mut answer = self.answer(question, outcome, Source::Fill(interest));
                 answer.size_bytes = size_bytes;
                 Ok(answer)
@@ -139,10 +142,18 @@ impl Cache {
         }
     }
 
+    /// Notes that the upstream has given the repository the blob, unless the repository was written to since it was asked.
+    fn grant_blob(&self, question: &BlobQuestion<'_>, edition: Edition) {
+        if self.edition(question.upstream, question.repository) == edition {
+            self.0.ledger.grant_blob(question.upstream.origin.name(), question.repository, question.digest);
+        }
+    }
+
     fn join_fill(&self, question: &BlobQuestion<'_>) -> (Interest, Outcome) {
         let upstream = question.upstream;
         let key = FillKey { upstream: upstream.origin.name().clone(), digest: *question.digest };
-        let make = || Fill::new(key.clone(), question.repository.clone(), self.0.buffers.clone());
+        let edition = self.edition(upstream, question.repository);
+        let make = || Fill::new(key.clone(), question.repository.clone(), edition, self.0.buffers.clone());
         match self.0.inflight.join(&key, make) {
             // Verified, and only not yet durable: as good as stored.
             Joined::Follow(interest) if interest.fill().is_verified() => (interest, Outcome::Hit),
@@ -169,10 +180,11 @@ impl Cache {
             return None;
         }
         let question = BlobQuestion { upstream, repository, digest, wants_bytes: true, first_byte };
+        let edition = self.edition(upstream, repository);
         let (interest, _) = self.join_fill(&question);
         let size_bytes = interest.fill().started().await.ok()?;
         // The client had been let in; the grant went with the object.
-        self.0.ledger.grant_blob(upstream.origin.name(), repository, digest);
+        self.grant_blob(&question, edition);
         let is_as_told = size_bytes.map_or(is_certain, |size| size == told_bytes);
         is_as_told.then_some(interest)
     }

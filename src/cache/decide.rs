@@ -36,7 +36,7 @@ pub struct Policy {
 }
 
 /// How long a list of referrers, or a tag that stands for one, is served without asking: what is signed is verified a moment later (P-88).
-const REFERRERS_TTL: Duration = Duration::from_secs(2);
+pub(super) const REFERRERS_TTL: Duration = Duration::from_secs(2);
 
 impl Policy {
     /// Returns the policy for what tells of a manifest's signatures, attestations and the like: it changes at any time, and that there

@@ -150,6 +150,10 @@ impl Cache {
         repository: &RepositoryName,
         digest: &Digest,
     ) -> Result<Fetched, CacheError> {
+        let edition = self.edition(upstream, repository);
+        if let Some(fetched) = self.confirm_stored(upstream, repository, digest).await {
+            return Ok(fetched);
+        }
         let reference = Reference::Digest(*digest);
         let received = upstream.origin.manifest(repository, &reference, Accept::MANIFESTS, MANIFEST_BYTES_MAX).await;
         let received = received.map_err(|error| upstream.error(error))?;
@@ -165,8 +169,32 @@ impl Cache {
         }
         upstream.metrics.fetched(Kind::ManifestDigest, Trigger::Client, received.bytes.len() as u64);
         verify(upstream, *digest, Digest::of(digest.algorithm(), &received.bytes))?;
-        self.keep_manifest(upstream, repository, *digest, &manifest, received.bytes).await;
+        // What came from before a write may have been deleted by it.
+        if self.edition(upstream, repository) == edition {
+            self.keep_manifest(upstream, repository, *digest, &manifest, received.bytes).await;
+        }
         Ok(fetched)
+    }
+
+    /// Asks the upstream whether the repository has a manifest whose bytes are here already, from another repository or from a push; `None`
+    /// when they are not, or when it does not say.
+    async fn confirm_stored(
+        &self,
+        upstream: &Arc<Upstream>,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Option<Fetched> {
+        let (bytes, headers) = self.stored_bytes(upstream, digest).await?;
+        let edition = self.edition(upstream, repository);
+        let reference = Reference::Digest(*digest);
+        let head = upstream.origin.manifest_head(repository, &reference, Accept::MANIFESTS).await.ok()?;
+        let manifest = Manifest::read(&bytes, Some(&head.media_type?)).ok()?;
+        if manifest.media_type.is_schema1() || self.edition(upstream, repository) != edition {
+            return None;
+        }
+        let media_type = manifest.media_type.clone();
+        self.keep_manifest(upstream, repository, *digest, &manifest, bytes.clone()).await;
+        Some(Fetched { bytes, headers, media_type })
     }
 
     /// Grants, indexes and stores a verified manifest. The client's answer waits for the disk only a moment.

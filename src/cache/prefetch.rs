@@ -68,12 +68,13 @@ impl Cache {
             return;
         }
         let key = FillKey { upstream: upstream.origin.name().clone(), digest };
-        let make = || Fill::new(key.clone(), repository.clone(), self.0.buffers.clone());
+        let edition = self.edition(upstream, repository);
+        let make = || Fill::new(key.clone(), repository.clone(), edition, self.0.buffers.clone());
         let Joined::Lead(interest, lead) = self.0.inflight.join(&key, make) else { return };
         let fill = Arc::clone(interest.fill());
         self.start_fill(lead, upstream, Trigger::Prefetch, 0);
         // A fill that fails has told why; nobody waits for this one.
-        if fill.started().await.is_ok() {
+        if fill.started().await.is_ok() && self.edition(upstream, repository) == edition {
             self.0.ledger.grant_blob(upstream.origin.name(), repository, &digest);
             drop(interest);
             fill.ended().await;

@@ -14,10 +14,13 @@ mod spool;
 mod upload;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use http::header::ACCEPT;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use moka::sync::Cache as Memo;
+use tokio::sync::oneshot;
 
 pub(super) use fallback::Keeper;
 pub use manifest::{ManifestPush, ManifestPushed};
@@ -26,16 +29,20 @@ pub use spool::Incoming;
 pub use upload::{Begin, Begun, Chunk, UploadStatus};
 
 use super::{Cache, CacheError, Place, Upstream};
-use crate::oci::{Digest, RepositoryName};
+use crate::oci::{Digest, Reference, RepositoryName};
 use crate::upstream::{Outgoing, RequestKind, Target, UpstreamError, Write, Written};
+use crate::wire::Accept;
 
-/// Who writes, and where.
-#[derive(Debug, Clone, Copy)]
-pub struct Writer<'a> {
-    pub upstream: &'a Arc<Upstream>,
-    pub repository: &'a RepositoryName,
+/// Bytes of an answer's body at the most: an error, or nothing of interest.
+const ANSWER_BYTES_MAX: usize = 16 * 1024;
+
+/// Who writes, and where. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Writer {
+    pub upstream: Arc<Upstream>,
+    pub repository: RepositoryName,
     /// What the caller proves itself by, as it came.
-    pub authorization: Option<&'a HeaderValue>,
+    pub authorization: Option<HeaderValue>,
 }
 
 /// Why a write was not done.
@@ -57,7 +64,7 @@ pub enum PushError {
     WrongDigest { expected: Digest },
 }
 
-impl Writer<'_> {
+impl Writer {
     /// Sends one write, and returns what the upstream says, whatever it is.
     async fn send(
         &self,
@@ -67,9 +74,32 @@ impl Writer<'_> {
         headers: HeaderMap,
         body: Outgoing,
     ) -> Result<Written, CacheError> {
-        let (repository, authorization) = (self.repository, self.authorization);
-        let write = Write { kind, method, repository, target, headers, authorization, body };
+        let (repository, authorization) = (&self.repository, self.authorization.as_ref());
+        let limit_bytes = ANSWER_BYTES_MAX;
+        let write = Write { kind, method, repository, target, headers, authorization, body, limit_bytes };
         self.upstream.origin.write(write).await.map_err(|error| self.upstream.error(error))
+    }
+
+    /// Reads a manifest as the caller may read it, at the endpoint that writes go to.
+    async fn read_manifest(&self, reference: &Reference, limit_bytes: usize) -> Result<Written, CacheError> {
+        let path = format!("manifests/{reference}");
+        let read = Write {
+            kind: RequestKind::of_manifest(reference),
+            method: Method::GET,
+            repository: &self.repository,
+            target: Target::Path(&path, ""),
+            headers: HeaderMap::from_iter([(ACCEPT, HeaderValue::from_static(Accept::MANIFESTS))]),
+            authorization: self.authorization.as_ref(),
+            body: Outgoing::empty(),
+            limit_bytes,
+        };
+        self.upstream.origin.write(read).await.map_err(|error| self.upstream.error(error))
+    }
+
+    /// Returns true when the upstream's yes was a yes to everybody, so that others may be served what was pushed. A caller who had to
+    /// prove itself may do what they may not: then the upstream is asked for them, once they come (S-3).
+    fn is_anybody(&self) -> bool {
+        self.authorization.is_none()
     }
 
     /// Sends one without a body.
@@ -78,18 +108,18 @@ impl Writer<'_> {
     }
 
     fn place<T>(&self, what: T) -> Place<T> {
-        Place::new(self.upstream, self.repository, what)
+        Place::new(&self.upstream, &self.repository, what)
     }
 }
 
 impl Written {
-    /// Returns true when the content is not there, whether it has been deleted or never was.
-    fn is_gone(&self) -> bool {
-        self.status.is_success() || self.status == StatusCode::NOT_FOUND
+    /// Returns true when nothing has changed: the upstream said no. A 404 is none: what is to be deleted is not there.
+    fn is_refused(&self) -> bool {
+        self.status.is_client_error() && self.status != StatusCode::NOT_FOUND
     }
 
     /// Returns it when it is a success, else the refusal that it is. What an upstream could not do is its failure, not its word.
-    fn accepted(self, writer: &Writer<'_>) -> Result<Self, PushError> {
+    fn accepted(self, writer: &Writer) -> Result<Self, PushError> {
         match self.status {
             status if status.is_success() => Ok(self),
             status if status.is_client_error() => Err(PushError::Refused(Box::new(self))),
@@ -108,11 +138,17 @@ const UNSETTLED: Duration = Duration::from_mins(1);
 const UNSETTLED_MAX: u64 = 10_000;
 
 /// The repositories that were written to a moment ago.
-pub(super) type Unsettled = Memo<Place<()>, ()>;
+pub(super) type Unsettled = Memo<Place<()>, Edition>;
+
+/// Which state of a repository an answer is about; 0 for one that was not written to for long.
+pub(super) type Edition = u64;
 
 pub(super) fn unsettled() -> Unsettled {
     Memo::builder().max_capacity(UNSETTLED_MAX).time_to_live(UNSETTLED).build()
 }
+
+/// Numbers of editions, of all repositories together.
+static EDITIONS: AtomicU64 = AtomicU64::new(1);
 
 impl Cache {
     /// Returns false when the repository was written to a moment ago. Questions that were asked before may still bring answers of
@@ -121,17 +157,41 @@ impl Cache {
         !self.0.unsettled.contains_key(&Place::new(upstream, repository, ()))
     }
 
-    /// Notes that the repository was written to. Questions about it that are under way are outdated.
-    fn is_written(&self, writer: &Writer<'_>) {
+    /// Returns the state of the repository at this moment: what is learned of one is not true of another.
+    pub(super) fn edition(&self, upstream: &Upstream, repository: &RepositoryName) -> Edition {
+        self.0.unsettled.get(&Place::new(upstream, repository, ())).unwrap_or_default()
+    }
+
+    /// Forgets the uploads that nobody has moved for long.
+    pub fn expire_uploads(&self) {
+        self.0.sessions.expire();
+    }
+
+    /// Runs a write to its end, also when its caller leaves: what it changes must be known here.
+    async fn to_its_end<T: Send + 'static>(
+        &self,
+        name: &'static str,
+        work: impl Future<Output = Result<T, PushError>> + Send + 'static,
+    ) -> Result<T, PushError> {
+        let (done, told) = oneshot::channel();
+        self.0.tasks.spawn(name, async move {
+            // Who does not wait any more has gone away.
+            let _gone = done.send(work.await);
+        });
+        told.await.unwrap_or(Err(PushError::Failed(CacheError::Aborted)))
+    }
+
+    /// Notes that the repository was written to, or may have been. Questions about it that are under way are outdated.
+    fn is_written(&self, writer: &Writer) {
         let written = writer.place(());
-        self.0.unsettled.insert(written.clone(), ());
+        self.0.unsettled.insert(written.clone(), EDITIONS.fetch_add(1, Ordering::Relaxed));
         self.0.tags.forget(|place| place.is_within(&written));
         self.0.manifests.forget(|place| place.is_within(&written));
         self.0.existence.forget(|place| place.is_within(&written));
     }
 
     /// Notes that manifests of the repository came, went or were tagged: all lists of it are outdated as well.
-    fn is_listed_anew(&self, writer: &Writer<'_>) {
+    fn is_listed_anew(&self, writer: &Writer) {
         self.is_written(writer);
         let written = writer.place(());
         self.0.page_flights.forget(|place| place.is_within(&written));

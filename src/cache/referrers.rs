@@ -19,7 +19,7 @@ use bytes::Bytes;
 use moka::sync::Cache as Memo;
 
 use self::gather::Gathered;
-use super::decide::{AfterFailure, Decision, after_failure, decide};
+use super::decide::{AfterFailure, Decision, REFERRERS_TTL, after_failure, decide};
 use super::{Cache, CacheError, Place, Policy, Upstream};
 use crate::oci::{Digest, Referrers, RepositoryName, is_probe};
 use crate::store::{ListEntry, blocking};
@@ -110,7 +110,9 @@ impl Cache {
         }
         let ListEntry { list, checked_at } =
             self.0.ledger.referrers(&place.upstream, &place.repository, &place.what)?;
-        Some(Kept::new(list, checked_at, None))
+        // What stands there may be of before a push: it is never the upstream's word of this moment.
+        let old = SystemTime::now().checked_sub(REFERRERS_TTL).unwrap_or(SystemTime::UNIX_EPOCH);
+        Some(Kept::new(list, checked_at.min(old), None))
     }
 
     /// Puts what is known in the place of a failure, where the policy allows it.

@@ -228,6 +228,7 @@ impl Cache {
         tag: &Tag,
         known: Option<&TagEntry>,
     ) -> Result<Asked, CacheError> {
+        let edition = self.edition(upstream, repository);
         let reference = Reference::Tag(tag.clone());
         let received = upstream.origin.manifest(repository, &reference, Accept::MANIFESTS, MANIFEST_BYTES_MAX).await;
         let received = received.map_err(|error| upstream.error(error))?;
@@ -240,7 +241,9 @@ impl Cache {
         upstream.metrics.fetched(Kind::ManifestDigest, Trigger::Client, received.bytes.len() as u64);
         verify(upstream, received.digest.unwrap_or(digest), digest)?;
         let size_bytes = received.bytes.len() as u64;
-        self.keep_manifest(upstream, repository, digest, &manifest, received.bytes).await;
+        if self.edition(upstream, repository) == edition {
+            self.keep_manifest(upstream, repository, digest, &manifest, received.bytes).await;
+        }
         let entry = TagEntry { digest, media_type: manifest.media_type, size_bytes, checked_at: SystemTime::now() };
         self.set_tag(upstream, repository, tag, known, &entry);
         Ok(Asked::Entry(entry))

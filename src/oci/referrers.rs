@@ -170,6 +170,12 @@ impl Referrers {
         self.0.iter()
     }
 
+    /// Returns true when nothing of the document that it was read from would be lost if it was written again.
+    pub fn is_all_of(&self, document: &[u8]) -> bool {
+        let parse = |json: &[u8]| serde_json::from_slice::<Value>(json).ok();
+        parse(document).is_some_and(|document| parse(&self.to_json()) == Some(document))
+    }
+
     pub fn len(&self) -> usize {
         self.0.len()
     }

@@ -74,5 +74,5 @@ fn next_target(routed: &Routed<'_>, types: &[String], last: &Digest) -> String {
     if let Some(namespace) = &routed.question.namespace {
         query.append_pair("ns", namespace);
     }
-    format!("{}?{}", routed.request.uri.path(), query.finish())
+    format!("{}?{}", routed.path(), query.finish())
 }

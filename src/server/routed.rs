@@ -3,7 +3,7 @@
 use http::request::Parts;
 
 use super::Server;
-use crate::oci::Question;
+use crate::oci::{Endpoint, Question};
 
 /// A request and the question that it asks.
 #[derive(Debug)]
@@ -12,4 +12,21 @@ pub(super) struct Routed<'a> {
     pub(super) request: &'a Parts,
     pub(super) question: &'a Question,
     pub(super) is_head: bool,
+}
+
+impl Routed<'_> {
+    /// Returns the path of the request, by which a client comes back here: a second slash at its beginning would name another host.
+    pub(super) fn path(&self) -> String {
+        format!("/{}", self.request.uri.path().trim_start_matches('/'))
+    }
+
+    /// Returns that of the repository, as the request names it.
+    pub(super) fn repository_path(&self) -> String {
+        let path = self.path();
+        let after = match self.question.endpoint {
+            Endpoint::Uploads | Endpoint::Upload(_) => 3,
+            Endpoint::Manifest(_) | Endpoint::Blob(_) | Endpoint::Tags | Endpoint::Referrers(_) => 2,
+        };
+        path.rsplitn(after + 1, '/').last().unwrap_or_default().to_owned()
+    }
 }

@@ -59,7 +59,7 @@ fn respond(routed: &Routed<'_>, page: TagsAnswer, wants_none: bool) -> Response<
 /// Returns where the next page is to be asked for here: the path that this one was asked for, the upstream's query, and our `ns`
 /// (P-95). The query is passed on as it is: what it says is between the upstream and itself (P-96).
 fn next_target(routed: &Routed<'_>, query: &str) -> String {
-    let path = routed.request.uri.path();
+    let path = routed.path();
     match &routed.question.namespace {
         Some(namespace) => {
             let namespace: String = form_urlencoded::byte_serialize(namespace.as_bytes()).collect();

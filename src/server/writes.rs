@@ -1,5 +1,7 @@
 //! Writes on the wire (P-148…P-162): uploads of blobs, manifests, deletes. There are none where the upstream takes none.
 
+use std::sync::Arc;
+
 use http::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, LOCATION, RANGE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -25,6 +27,9 @@ const CHUNK_MIN_LENGTH: HeaderName = HeaderName::from_static("oci-chunk-min-leng
 const OCI_SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
 const OCI_TAG: HeaderName = HeaderName::from_static("oci-tag");
 
+/// Tags that one manifest is given at once at the most: each may cost a request of its own (P-160).
+const TAGS_MAX: usize = 32;
+
 /// Returns true for what is answered here. None of it is held to the header budget: a body takes as long as it moves.
 pub(super) fn is_write(method: &Method, endpoint: &Endpoint) -> bool {
     !matches!(*method, Method::GET | Method::HEAD) || matches!(endpoint, Endpoint::Uploads | Endpoint::Upload(_))
@@ -38,8 +43,11 @@ pub(super) async fn answer(
 ) -> Result<Response<Body>, Problem> {
     let question = routed.question;
     let upstream = routed.server.cache.upstream(&question.upstream).ok_or_else(Problem::unknown_upstream)?;
-    let authorization = routed.request.headers.get(header::AUTHORIZATION);
-    let writer = Writer { upstream, repository: &question.repository, authorization };
+    let writer = Writer {
+        upstream: Arc::clone(upstream),
+        repository: question.repository.clone(),
+        authorization: routed.request.headers.get(header::AUTHORIZATION).cloned(),
+    };
     let (kind, asked) = match &question.endpoint {
         Endpoint::Manifest(Reference::Tag(_)) => (Kind::ManifestTag, Asked::Manifest),
         Endpoint::Manifest(Reference::Digest(_)) => (Kind::ManifestDigest, Asked::Manifest),
@@ -60,7 +68,7 @@ pub(super) async fn answer(
 /// A write that is being answered.
 struct Writing<'a> {
     routed: &'a Routed<'a>,
-    writer: Writer<'a>,
+    writer: Writer,
 }
 
 enum Unwritten {
@@ -117,12 +125,9 @@ impl Writing<'_> {
     }
 
     async fn push_manifest(&self, reference: &Reference, body: Incoming) -> Result<Response<Body>, Unwritten> {
-        let tags =
-            self.routed.question.parameters("tag").iter().map(|tag| tag.parse()).collect::<Result<Vec<Tag>, _>>();
-        let tags =
-            tags.map_err(|error| Problem::new(StatusCode::BAD_REQUEST, ErrorCode::ManifestInvalid, error.to_string()))?;
+        let tags = self.tags()?;
         let content_type = self.routed.request.headers.get(CONTENT_TYPE).cloned();
-        let push = ManifestPush { reference, content_type, bytes: whole(body).await?, tags };
+        let push = ManifestPush { reference: reference.clone(), content_type, bytes: whole(body).await?, tags };
         let pushed = self.routed.server.cache.push_manifest(&self.writer, push).await?;
         let mut response = self.created("manifests", &pushed.digest);
         if let Some(subject) = pushed.subject {
@@ -132,6 +137,17 @@ impl Writing<'_> {
             response.headers_mut().append(OCI_TAG, text(tag.as_str()));
         }
         Ok(response)
+    }
+
+    fn tags(&self) -> Result<Vec<Tag>, Problem> {
+        let mut tags: Vec<Tag> = Vec::new();
+        for text in self.routed.question.parameters("tag") {
+            let tag = text.parse::<Tag>().map_err(|error| bad_tags(&error.to_string()))?;
+            if !tags.contains(&tag) {
+                tags.push(tag);
+            }
+        }
+        if tags.len() > TAGS_MAX { Err(bad_tags(&format!("more than {TAGS_MAX} tags at once"))) } else { Ok(tags) }
     }
 
     fn begin(&self) -> Result<Begin, Problem> {
@@ -182,14 +198,8 @@ impl Writing<'_> {
 
     /// Returns where something of the repository is, in the shape of the request.
     fn location(&self, kind: &str, name: &str) -> String {
-        let question = self.routed.question;
-        let path = self.routed.request.uri.path();
-        let repository = ["/blobs/", "/manifests/"].iter().filter_map(|part| path.rfind(part)).max();
-        let repository = match repository.and_then(|end| path.get(..end)) {
-            Some(repository) => repository.trim_end_matches("/blobs").to_owned(),
-            None => format!("/v2/{}/{}", question.upstream, question.repository),
-        };
-        match &question.namespace {
+        let repository = self.routed.repository_path();
+        match &self.routed.question.namespace {
             Some(namespace) => {
                 let namespace: String = form_urlencoded::byte_serialize(namespace.as_bytes()).collect();
                 format!("{repository}/{kind}/{name}?ns={namespace}")
@@ -275,6 +285,10 @@ async fn whole(body: Incoming) -> Result<bytes::Bytes, Problem> {
             Err(Problem::new(StatusCode::REQUEST_TIMEOUT, ErrorCode::ManifestInvalid, message))
         }
     }
+}
+
+fn bad_tags(why: &str) -> Problem {
+    Problem::new(StatusCode::BAD_REQUEST, ErrorCode::ManifestInvalid, why)
 }
 
 fn missing_digest() -> Problem {

@@ -21,8 +21,9 @@ use super::{Class, Partial, Present, StoreError, layout};
 use crate::oci::Digest;
 use crate::telemetry::StoreOperation;
 
-/// Room reserved at a time when the size is unknown: few enough calls, and little is held in vain.
-const RESERVE_STEP_BYTES: u64 = 16 * 1024 * 1024;
+/// Room reserved at a time when the size is unknown: as much as there is already, within these bounds. Few enough calls, and little is
+/// held in vain.
+const RESERVE_STEP_BYTES: std::ops::RangeInclusive<u64> = 64 * 1024..=16 * 1024 * 1024;
 
 #[derive(Debug)]
 pub(super) struct DiskPartial {
@@ -98,7 +99,8 @@ impl DiskPartial {
         let mut reservation = self.reservation();
         if end > reservation.bytes() {
             let missing = end - reservation.bytes();
-            let ahead = self.disk.reserve(self.class, missing.max(RESERVE_STEP_BYTES));
+            let step = reservation.bytes().clamp(*RESERVE_STEP_BYTES.start(), *RESERVE_STEP_BYTES.end());
+            let ahead = self.disk.reserve(self.class, missing.max(step));
             // Near the end of a budget, no more than is needed.
             let more = ahead.or_else(|_| self.disk.reserve(self.class, missing))?;
             reservation.absorb(more);

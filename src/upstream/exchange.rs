@@ -64,6 +64,11 @@ impl Exchange {
         self.limits.free_transfers()
     }
 
+    /// Waits for the turn of a write.
+    pub(super) async fn write_turn(&self, budget: &Budget) -> Result<Permit, UpstreamError> {
+        self.limits.write(budget).await.inspect_err(|error| self.observer.failed(error))
+    }
+
     /// Waits for the turn of any other question.
     pub(super) async fn request_turn(&self, budget: &Budget) -> Result<Permit, UpstreamError> {
         self.limits.request(budget).await.inspect_err(|error| self.observer.failed(error))

@@ -52,6 +52,8 @@ impl Budget {
 pub(super) struct Limits {
     transfers: Arc<Semaphore>,
     requests: Arc<Semaphore>,
+    /// As many as other requests, and none of theirs: a body takes as long as its caller.
+    writes: Arc<Semaphore>,
     rate: Option<DefaultDirectRateLimiter>,
 }
 
@@ -66,6 +68,7 @@ impl Limits {
         Self {
             transfers: Arc::new(Semaphore::new(options.connections.clamp(1, Semaphore::MAX_PERMITS))),
             requests: Arc::new(Semaphore::new(options.requests.clamp(1, Semaphore::MAX_PERMITS))),
+            writes: Arc::new(Semaphore::new(options.requests.clamp(1, Semaphore::MAX_PERMITS))),
             rate: options.rate.map(limiter),
         }
     }
@@ -83,6 +86,11 @@ impl Limits {
     /// Waits for the turn of any other request, first come, first served.
     pub(super) async fn request(&self, budget: &Budget) -> Result<Permit, UpstreamError> {
         acquire(&self.requests, budget).await
+    }
+
+    /// Waits for the turn of a write, first come, first served.
+    pub(super) async fn write(&self, budget: &Budget) -> Result<Permit, UpstreamError> {
+        acquire(&self.writes, budget).await
     }
 
     /// Waits until the rate allows one more request; when that is beyond the budget, it says so at once.

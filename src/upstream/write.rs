@@ -23,13 +23,11 @@ use super::error::UpstreamError;
 use super::exchange::Exchange;
 use super::limit::Budget;
 use super::observe::RequestKind;
+use super::origin::EndpointId;
 use crate::oci::{Digest, RepositoryName};
 
 /// How long an upstream may take neither a byte of the body nor answer: registries move a finished upload before they say yes.
 const STILL_LIMIT: Duration = Duration::from_mins(5);
-
-/// Bytes of an answer's body at the most: an error, or nothing of interest.
-const ANSWER_BYTES_MAX: usize = 16 * 1024;
 
 /// An error of whoever sends a body.
 pub type SendError = Box<dyn std::error::Error + Send + Sync>;
@@ -46,6 +44,8 @@ pub struct Write<'a> {
     /// The caller's.
     pub authorization: Option<&'a HeaderValue>,
     pub body: Outgoing,
+    /// Bytes of the answer's body at the most; of a longer one nothing is told.
+    pub limit_bytes: usize,
 }
 
 /// Where a write goes.
@@ -70,7 +70,7 @@ pub struct Written {
     pub digest: Option<Digest>,
     /// Where the upload goes on, when the answer says so.
     pub upload: Option<UploadUrl>,
-    /// What it says beside that, cut off where it is long.
+    /// What it says beside that.
     pub body: Bytes,
 }
 
@@ -138,14 +138,15 @@ impl fmt::Debug for UploadUrl {
 }
 
 impl Exchange {
-    /// Sends a write to the endpoint in the best health, and returns what it says, whatever the status.
+    /// Sends a write to the first endpoint, whatever its health, and returns what it says, whatever the status: what is pushed must not be
+    /// scattered over mirrors of each other.
     ///
     /// # Cancel safety
     /// Dropping the future closes the connection; what the upstream makes of a half-sent body is its own affair.
     pub(super) async fn write(&self, write: Write<'_>, turn: Duration) -> Result<Written, UpstreamError> {
         let budget = Budget::start(turn);
-        let _permit = self.request_turn(&budget).await?;
-        let endpoint = self.endpoints.order().into_iter().next().unwrap_or_default();
+        let _permit = self.write_turn(&budget).await?;
+        let endpoint = EndpointId::default();
         let none = || UpstreamError::Protocol { reason: "no endpoint to ask".to_owned() };
         let url = match write.target {
             Target::Path(path, query) => {
@@ -165,7 +166,7 @@ impl Exchange {
         let written = async {
             let response = sent.await?;
             self.observer.answered(write.kind, response.status().as_u16(), began.elapsed());
-            Ok(read(response, &url).await)
+            Ok(read(response, &url, write.limit_bytes).await)
         };
         let written = still(written, &mut moved).await;
         match &written {
@@ -202,10 +203,10 @@ async fn still<T>(
     }
 }
 
-async fn read(response: Response<Incoming>, asked: &Url) -> Written {
+async fn read(response: Response<Incoming>, asked: &Url, limit_bytes: usize) -> Written {
     let (parts, body) = response.into_parts();
     // An answer without its words is an answer.
-    let body = answer::read(body, &parts.headers, ANSWER_BYTES_MAX).await.unwrap_or_default();
+    let body = answer::read(body, &parts.headers, limit_bytes).await.unwrap_or_default();
     let upload = answer::text(&parts.headers, &header::LOCATION).and_then(|location| upload_url(asked, location));
     let digest = answer::content_digest(&parts.headers);
     Written { status: parts.status, headers: parts.headers, digest, upload, body }

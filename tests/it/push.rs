@@ -203,15 +203,152 @@ async fn the_callers_credentials_are_used_and_never_our_own() {
 #[tokio::test]
 async fn a_chunk_that_was_refused_may_be_sent_again() {
     let (registry, cachalot) = start().await;
-    registry.fault(Match::path(UPLOADS).patch(), Fault::StatusWithHeader(401, "www-authenticate", "Basic realm=\"x\""));
     let location = open(&cachalot, UPLOADS, &[]).await;
-    let refused = cachalot.write("PATCH", &location, &[], "{}").await;
+    assert_eq!(cachalot.write("PATCH", &location, &[], "{").await.status, 202);
+    registry.fault(Match::path(UPLOADS).patch(), Fault::StatusWithHeader(401, "www-authenticate", "Basic realm=\"x\""));
+    let refused = cachalot.write("PATCH", &location, &[], "}").await;
     assert_eq!((refused.status, refused.header("www-authenticate")), (401, "Basic realm=\"x\""));
-    assert_eq!(cachalot.write("PATCH", &location, &[], "{}").await.status, 202);
+    assert_eq!(cachalot.write("PATCH", &location, &[], "}").await.status, 202);
     assert_eq!(cachalot.write("PUT", &format!("{location}?digest={EMPTY}"), &[], "").await.status, 201);
-    // Its first bytes went by twice: what is here cannot be vouched for.
+    // Some bytes went by twice: the digest is checked, and what lies here is not taken.
     let blob = cachalot.get(&format!("/v2/app/blobs/{EMPTY}")).await;
     assert_eq!((blob.header("cache-status"), &blob.body[..]), ("cachalot; fwd=miss; stored", &b"{}"[..]));
+    cachalot.finish().await;
+}
+
+#[tokio::test]
+async fn a_token_that_is_renewed_goes_on_with_the_upload() {
+    let (_registry, cachalot) = start().await;
+    let location = open(&cachalot, UPLOADS, &[("authorization", "Bearer one")]).await;
+    let last = format!("{location}?digest={EMPTY}");
+    assert_eq!(cachalot.write("PUT", &last, &[("authorization", "bearer two")], "{}").await.status, 201);
+    cachalot.finish().await;
+}
+
+#[tokio::test]
+async fn what_somebody_may_push_is_not_everybodys_to_read() {
+    let registry = Registry::start().await;
+    registry.require_basic("alice", "secret");
+    let cachalot = Cachalot::configured(&registry, More::upstream(PUSH)).await;
+    let alice = ("authorization", "Basic YWxpY2U6c2VjcmV0");
+    let pushed = cachalot.write("POST", &format!("{UPLOADS}?digest={EMPTY}"), &[alice], "{}").await;
+    assert_eq!(pushed.status, 201);
+    let (subject, bytes) = (Digest::sha256(b"subject"), manifest("secret", Some(&Digest::sha256(b"subject"))));
+    let digest = Digest::sha256(bytes.as_bytes());
+    let typed = [alice, ("content-type", MediaType::OCI_MANIFEST)];
+    let pushed = cachalot.write("PUT", "/v2/app/manifests/1", &typed, bytes.clone()).await;
+    assert_eq!((pushed.status, pushed.header("oci-subject")), (201, subject.to_string().as_str()));
+    let tag = subject.to_string().replace(':', "-");
+    let reads = registry.gets(&tag);
+    assert!(!reads.is_empty() && reads.iter().all(|get| get.authorization.as_deref() == Some(alice.1)), "P-161");
+    let paths = [
+        format!("/v2/app/blobs/{EMPTY}"),
+        "/v2/app/manifests/1".to_owned(),
+        format!("/v2/app/manifests/{digest}"),
+        format!("/v2/app/manifests/{tag}"),
+        format!("/v2/app/referrers/{subject}"),
+        "/v2/app/tags/list".to_owned(),
+    ];
+    for path in &paths {
+        for answer in [cachalot.get(path).await, cachalot.head(path).await] {
+            assert_eq!(answer.status, 403, "S-3: {path}");
+        }
+    }
+    // The upstream lets everybody read from now on: what was pushed is here, and needs a word only.
+    registry.open();
+    let denied = registry.gets("/blobs/").len() + registry.gets(&digest.to_string()).len();
+    let cachalot = cachalot.restart(&registry, More::upstream(PUSH)).await;
+    for path in &paths {
+        assert_eq!(cachalot.get(path).await.status, 200, "{path}");
+    }
+    assert_eq!(registry.gets("/blobs/").len() + registry.gets(&digest.to_string()).len(), denied);
+    cachalot.finish().await;
+}
+
+#[tokio::test]
+async fn a_delete_counts_also_when_its_caller_leaves_or_the_upstream_does_not_say() {
+    let (registry, cachalot) = start().await;
+    let bytes = manifest("one", None);
+    let path = format!("/v2/app/manifests/{}", Digest::sha256(bytes.as_bytes()));
+    assert_eq!(put(&cachalot, "1", &bytes).await.status, 201);
+    registry.fault(Match::path("/manifests/").delete(), Fault::Hangup);
+    assert_eq!(cachalot.write("DELETE", &path, &[], "").await.status, 502);
+    let asked = registry.requests().len();
+    assert_eq!(cachalot.get(&path).await.status, 200);
+    assert!(registry.requests().len() > asked, "nobody knows: it is asked for again");
+    registry.fault(Match::path("/manifests/").delete(), Fault::Hold);
+    {
+        let leaving = cachalot.write("DELETE", &path, &[], "");
+        tokio::select! {
+            _ = leaving => panic!("it is held"),
+            () = registry.wait_for(|log| log.held() == 1) => {}
+        }
+    }
+    registry.release();
+    while cachalot.get(&path).await.status != 404 {
+        tokio::task::yield_now().await;
+    }
+    cachalot.finish().await;
+}
+
+#[tokio::test]
+async fn a_blob_on_its_way_is_not_granted_after_its_deletion() {
+    let (registry, cachalot) = start().await;
+    let digest = registry.with_blob_in("app", Content::generated(1, 1 << 20));
+    let path = format!("/v2/app/blobs/{digest}");
+    registry.fault(Match::blob(&digest).get(), Fault::StallAfter(1 << 16));
+    let reading = cachalot.open("GET", &path, &[]);
+    let (read, deleted) = tokio::join!(reading, async {
+        registry.wait_for(|log| log.held() == 1).await;
+        cachalot.write("DELETE", &path, &[], "").await
+    });
+    assert_eq!(deleted.status, 202);
+    registry.release();
+    assert!(read.finish().await.is_complete, "who was let in is let through");
+    assert_eq!(cachalot.get(&path).await.status, 404, "P-162");
+    cachalot.finish().await;
+}
+
+#[tokio::test]
+async fn locations_are_right_whatever_the_repository_is_called() {
+    let (_registry, cachalot) = start().await;
+    for (path, expected) in [
+        ("/v2/team/blobs/blobs/uploads/", "/v2/team/blobs/blobs/uploads/"),
+        ("/v2/blobs/manifests/blobs/uploads/", "/v2/blobs/manifests/blobs/uploads/"),
+        ("//v2/app/blobs/uploads/", "/v2/app/blobs/uploads/"),
+        ("//registry.test/v2/app/blobs/uploads/", "/registry.test/v2/app/blobs/uploads/"),
+        ("/v2/app/%62lobs/uploads/", "/v2/app/blobs/uploads/"),
+    ] {
+        let location = open(&cachalot, path, &[]).await;
+        let id = location.strip_prefix(expected).unwrap_or_else(|| panic!("P-150: {path} → {location}"));
+        assert!(!id.contains('/'), "P-150: {path} → {location}");
+        assert_eq!(cachalot.write("GET", &location, &[], "").await.status, 204, "P-150: {path}");
+    }
+    let pushed = cachalot.write("PUT", "/v2/team/blobs/manifests/1", &[], manifest("x", None)).await;
+    assert!(pushed.header("location").starts_with("/v2/team/blobs/manifests/sha256:"), "{}", pushed.header("location"));
+    cachalot.finish().await;
+}
+
+#[tokio::test]
+async fn a_list_that_could_not_be_written_again_as_it_is_stays() {
+    let (registry, cachalot) = start().await;
+    let subject = registry.image("app", "1", &Image::new()).digest;
+    let tag = subject.to_string().replace(':', "-");
+    let other = json!({ "mediaType": "a/b", "digest": "sha384:00", "size": 1 });
+    for (list, entries) in [
+        (json!({ "schemaVersion": 2, "mediaType": MediaType::OCI_INDEX, "manifests": [other] }), &["sha384:00"][..]),
+        (
+            json!({ "schemaVersion": 2, "mediaType": MediaType::OCI_INDEX, "manifests": [], "annotations": { "mine": "x" } }),
+            &[],
+        ),
+    ] {
+        registry.manifest("app", Some(&tag), list.to_string(), MediaType::OCI_INDEX);
+        let pushed = put(&cachalot, "signature", &manifest("signature", Some(&subject))).await;
+        assert_eq!((pushed.status, pushed.header("oci-subject")), (201, ""), "{list}");
+        assert_eq!(registry.fallback_entries("app", &subject), entries);
+    }
+    let many: Vec<_> = (0..33).map(|n| format!("tag=t{n}")).collect();
+    assert_eq!(put(&cachalot, &format!("1?{}", many.join("&")), &manifest("x", None)).await.status, 400, "P-160");
     cachalot.finish().await;
 }
 

@@ -26,7 +26,12 @@ async fn every_shape_of_a_request_reaches_the_same_image() {
         assert_eq!(answer.body, image.bytes, "{name}, P-22");
         assert_eq!(answer.header("oci-namespace"), namespace, "{name}, P-113");
     }
-    assert_eq!(registry.gets("/manifests/").len(), 2, "one per upstream");
+    assert_eq!(
+        registry.gets("/manifests/").len(),
+        1,
+        "the other upstream is asked by HEAD whether it has the same bytes"
+    );
+    assert_eq!(registry.heads(&image.digest.to_string()).len(), 1);
     cachalot.finish().await;
 }
 

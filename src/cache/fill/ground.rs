@@ -246,7 +246,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn bytes_received_before_their_turn_wait_for_those_before_them() {
         let key = FillKey { upstream: "registry.test".parse().unwrap(), digest: Digest::sha256(b"abcd") };
-        let make = || Fill::new(key.clone(), "app".parse().unwrap(), Buffers::default());
+        let make = || Fill::new(key.clone(), "app".parse().unwrap(), 0, Buffers::default());
         let Joined::Lead(_interest, lead) = Inflight::default().join(&key, make) else { panic!("there is no other") };
         let fill = lead.fill();
         fill.ground.take_none();

@@ -45,6 +45,7 @@ pub(super) use run::FillTask;
 pub use transfers::Parallel;
 pub use verify::Prefix;
 
+use super::push::Edition;
 use crate::oci::{Digest, RepositoryName, UpstreamName};
 use crate::store::{Buffers, Present};
 use crate::upstream::UpstreamError;
@@ -88,6 +89,8 @@ pub(super) struct Fill {
     pub key: FillKey,
     /// The repository whose reader started it: the upstream's yes to the fill is a yes to this repository.
     pub repository: RepositoryName,
+    /// The state of that repository when it was started: its yes is none to a later one.
+    pub edition: Edition,
     progress: watch::Sender<Progress>,
     ground: Ground,
     readers: Readers,
@@ -95,12 +98,13 @@ pub(super) struct Fill {
 }
 
 impl Fill {
-    pub(super) fn new(key: FillKey, repository: RepositoryName, buffers: Buffers) -> Self {
+    pub(super) fn new(key: FillKey, repository: RepositoryName, edition: Edition, buffers: Buffers) -> Self {
         let progress =
             Progress { phase: Phase::Connecting, size_bytes: None, present: Present::default(), on_disk: None };
         Self {
             key,
             repository,
+            edition,
             progress: watch::Sender::new(progress),
             ground: Ground::default(),
             readers: Readers::default(),
@@ -200,7 +204,7 @@ mod tests {
     #[tokio::test]
     async fn that_there_is_nothing_is_told_when_the_digest_says_so() {
         let key = FillKey { upstream: "registry.test".parse().unwrap(), digest: Digest::sha256(b"") };
-        let make = || Fill::new(key.clone(), "app".parse().unwrap(), Buffers::default());
+        let make = || Fill::new(key.clone(), "app".parse().unwrap(), 0, Buffers::default());
         let Joined::Lead(interest, lead) = Inflight::default().join(&key, make) else { panic!("there is no other") };
         let moves_to = |phase| {
             lead.fill().progress.send_modify(|progress| (progress.phase, progress.size_bytes) = (phase, Some(0)));

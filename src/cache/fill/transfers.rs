@@ -274,7 +274,7 @@ mod tests {
         };
         let (disk, _ledger) = Disk::open(options, Arc::clone(&metrics)).unwrap();
         let key = FillKey { upstream: origin.name().clone(), digest: Digest::sha256(&[7; 100]) };
-        let make = || Fill::new(key.clone(), "app".parse().unwrap(), Buffers::default());
+        let make = || Fill::new(key.clone(), "app".parse().unwrap(), 0, Buffers::default());
         let Joined::Lead(_interest, lead) = Inflight::default().join(&key, make) else { panic!("there is no other") };
         let task = FillTask {
             lead,

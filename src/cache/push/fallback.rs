@@ -3,22 +3,18 @@
 //! One task at a time edits the tag of one subject; what comes meanwhile waits, and goes into the next write together. Against writers
 //! elsewhere there is no lock in the protocol: a list that does not stand after the write is merged and written again.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
-use http::HeaderValue;
+use http::{HeaderValue, StatusCode};
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
-use super::manifest::put;
 use super::{Cache, ManifestPush, Place, PushError, Writer};
 use crate::cache::{CacheError, Upstream};
-use crate::oci::{Digest, Manifest, MediaType, Reference, Referrer, Referrers, RepositoryName, fallback_tag};
-use crate::store::TagEntry;
-use crate::upstream::UpstreamError;
-use crate::wire::Accept;
+use crate::oci::{Digest, MediaType, Reference, Referrer, Referrers, fallback_tag};
 
 /// Writes of one list at the most, while others overwrite it.
 const WRITES_MAX: u32 = 6;
@@ -36,14 +32,23 @@ pub(super) enum Edit {
     Remove(Digest),
 }
 
+impl Edit {
+    fn digest(&self) -> &Digest {
+        match self {
+            Self::Add(referrer) => referrer.digest(),
+            Self::Remove(digest) => digest,
+        }
+    }
+}
+
 /// Why a list does not tell what it should.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(super) enum FallbackError {
     #[error("the upstream answered {0}")]
-    Refused(http::StatusCode),
+    Refused(StatusCode),
     #[error(transparent)]
     Failed(CacheError),
-    #[error("something else than a list of referrers stands under the tag")]
+    #[error("something else than a list of referrers stands under the tag, or more than that")]
     Occupied,
     #[error("others overwrite it")]
     Overwritten,
@@ -96,15 +101,15 @@ impl Cache {
     /// Makes the fallback tag of `subject` tell of a change, and waits until it does.
     pub(super) async fn edit_fallback(
         &self,
-        writer: &Writer<'_>,
+        writer: &Writer,
         subject: Digest,
         edit: Edit,
     ) -> Result<(), FallbackError> {
         let (done, told) = oneshot::channel();
         let place = writer.place(subject);
-        let authorization = writer.authorization.cloned();
+        let authorization = writer.authorization.clone();
         if self.0.keeper.put(&place, Waiting { edit, authorization, done }) {
-            let (cache, upstream) = (self.clone(), Arc::clone(writer.upstream));
+            let (cache, upstream) = (self.clone(), Arc::clone(&writer.upstream));
             self.0.tasks.spawn("keep a fallback tag", async move { cache.keep_fallback(&upstream, &place).await });
         }
         told.await.unwrap_or(Err(FallbackError::Stopped))
@@ -115,8 +120,8 @@ impl Cache {
             let batch = self.0.keeper.take(place);
             let Some(first) = batch.first() else { return };
             let authorization = first.authorization.clone();
-            let writer = Writer { upstream, repository: &place.repository, authorization: authorization.as_ref() };
-            let edits: Vec<Edit> = batch.iter().map(|waiting| waiting.edit.clone()).collect();
+            let writer = Writer { upstream: Arc::clone(upstream), repository: place.repository.clone(), authorization };
+            let edits = last_words(batch.iter().map(|waiting| &waiting.edit));
             let outcome = self.write_fallback(&writer, place.what, &edits).await;
             self.is_listed_anew(&writer);
             for waiting in batch {
@@ -126,7 +131,7 @@ impl Cache {
         }
     }
 
-    async fn write_fallback(&self, writer: &Writer<'_>, subject: Digest, edits: &[Edit]) -> Result<(), FallbackError> {
+    async fn write_fallback(&self, writer: &Writer, subject: Digest, edits: &[Edit]) -> Result<(), FallbackError> {
         let mut pause = PAUSE;
         for _ in 0..WRITES_MAX {
             let listed = read(writer, &subject).await?;
@@ -145,48 +150,43 @@ impl Cache {
     }
 
     /// Writes the list, and knows it here from then on, as every manifest that is pushed.
-    async fn put_fallback(&self, writer: &Writer<'_>, subject: &Digest, json: Bytes) -> Result<(), FallbackError> {
-        let tag = fallback_tag(subject);
+    async fn put_fallback(&self, writer: &Writer, subject: &Digest, json: Bytes) -> Result<(), FallbackError> {
+        let reference = Reference::Tag(fallback_tag(subject));
         let content_type = Some(HeaderValue::from_static(MediaType::OCI_INDEX));
-        let push =
-            ManifestPush { reference: &Reference::Tag(tag.clone()), content_type, bytes: json, tags: Vec::new() };
-        match put(writer, push.reference, &push, "").await {
+        let push = ManifestPush { reference, content_type, bytes: json, tags: Vec::new() };
+        match self.put_manifest(writer, &push.reference, &push, "").await {
             Ok(_) => {}
             Err(PushError::Refused(written)) => return Err(FallbackError::Refused(written.status)),
             Err(PushError::Failed(error)) => return Err(FallbackError::Failed(error)),
             Err(_) => return Err(FallbackError::Stopped),
         }
-        let digest = Digest::sha256(&push.bytes);
-        if let Ok(manifest) = Manifest::read(&push.bytes, None) {
-            let size_bytes = push.bytes.len() as u64;
-            let media_type = manifest.media_type.clone();
-            self.keep_manifest(writer.upstream, writer.repository, digest, &manifest, push.bytes).await;
-            let entry = TagEntry { digest, media_type, size_bytes, checked_at: SystemTime::now() };
-            self.0.ledger.set_tag(writer.upstream.origin.name(), writer.repository, &tag, &entry);
-        }
+        self.keep_pushed(writer, Digest::sha256(&push.bytes), &push, &[]).await;
         Ok(())
     }
 }
 
-/// Reads the list as the upstream has it at this moment; none is an empty one.
-async fn read(writer: &Writer<'_>, subject: &Digest) -> Result<Referrers, FallbackError> {
+/// Reads the list as the caller sees it at this moment, where it will be written; none is an empty one.
+///
+/// One that could not be written again without losing anything is left alone: whoever wrote it knows better.
+async fn read(writer: &Writer, subject: &Digest) -> Result<Referrers, FallbackError> {
     let reference = Reference::Tag(fallback_tag(subject));
-    let Writer { upstream, repository, .. } = *writer;
-    match origin_manifest(upstream, repository, &reference).await {
-        Ok(bytes) => Referrers::read(&bytes).map_err(|_| FallbackError::Occupied),
-        Err(UpstreamError::NotFound { .. }) => Ok(Referrers::default()),
-        Err(UpstreamError::TooLarge { .. }) => Err(FallbackError::Occupied),
-        Err(error) => Err(FallbackError::Failed(upstream.error(error))),
+    let read = writer.read_manifest(&reference, LIST_BYTES_MAX).await.map_err(FallbackError::Failed)?;
+    match read.status {
+        StatusCode::OK => {
+            let list = Referrers::read(&read.body).map_err(|_| FallbackError::Occupied)?;
+            if list.is_all_of(&read.body) { Ok(list) } else { Err(FallbackError::Occupied) }
+        }
+        StatusCode::NOT_FOUND => Ok(Referrers::default()),
+        status => Err(FallbackError::Refused(status)),
     }
 }
 
-async fn origin_manifest(
-    upstream: &Upstream,
-    repository: &RepositoryName,
-    reference: &Reference,
-) -> Result<Bytes, UpstreamError> {
-    let received = upstream.origin.manifest(repository, reference, Accept::MANIFESTS, LIST_BYTES_MAX).await?;
-    Ok(received.bytes)
+/// Of several edits about one manifest the last one counts.
+fn last_words<'a>(edits: impl DoubleEndedIterator<Item = &'a Edit>) -> Vec<Edit> {
+    let mut seen = HashSet::new();
+    let mut last: Vec<Edit> = edits.rev().filter(|edit| seen.insert(*edit.digest())).cloned().collect();
+    last.reverse();
+    last
 }
 
 /// Returns true when the list tells all that the edits make it tell.

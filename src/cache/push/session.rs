@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use moka::policy::EvictionPolicy;
 use moka::sync::Cache as Memo;
 
 use super::spool::Spool;
@@ -17,10 +18,10 @@ use crate::oci::{Digest, RepositoryName, UpstreamName};
 use crate::upstream::UploadUrl;
 
 /// How long an upload that nobody moves is known (P-155).
-const IDLE_LIMIT: Duration = Duration::from_hours(1);
+const IDLE_LIMIT: Duration = Duration::from_mins(15);
 
-/// Uploads at once at the most; beyond, those that moved longest ago are forgotten.
-const SESSIONS_MAX: u64 = 10_000;
+/// Uploads at once at the most; beyond, those that moved longest ago are forgotten. Each that has begun holds a file open.
+const SESSIONS_MAX: u64 = 1_000;
 
 /// All uploads under way.
 #[derive(Debug)]
@@ -32,11 +33,21 @@ pub(super) struct Session {
     id: String,
     upstream: UpstreamName,
     repository: RepositoryName,
-    /// The hash of what the caller proved itself by.
-    caller: Option<Digest>,
+    caller: Caller,
     offset: AtomicU64,
     // A plain mutex: held to take or to put.
     state: Mutex<Option<State>>,
+}
+
+/// Whose an upload is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Caller {
+    Anybody,
+    /// Tokens live for minutes, uploads for longer: the next one is another. Who may go on with the upload is the upstream's to say, and
+    /// the upload's name cannot be guessed.
+    Bearer,
+    /// By the hash of what it proved itself by.
+    Known(Digest),
 }
 
 /// What a request needs to move an upload on.
@@ -49,13 +60,14 @@ pub(super) struct State {
 
 impl Default for Sessions {
     fn default() -> Self {
-        Self(Memo::builder().max_capacity(SESSIONS_MAX).time_to_idle(IDLE_LIMIT).build())
+        let lru = EvictionPolicy::lru();
+        Self(Memo::builder().max_capacity(SESSIONS_MAX).eviction_policy(lru).time_to_idle(IDLE_LIMIT).build())
     }
 }
 
 impl Sessions {
     /// Enters an upload that the upstream has opened, and returns its name here.
-    pub(super) fn enter(&self, writer: &Writer<'_>, url: UploadUrl, spool: Spool) -> String {
+    pub(super) fn enter(&self, writer: &Writer, url: UploadUrl, spool: Spool) -> String {
         let id = new_id();
         let session = Session {
             id: id.clone(),
@@ -70,13 +82,23 @@ impl Sessions {
     }
 
     /// Finds the caller's upload.
-    pub(super) fn find(&self, writer: &Writer<'_>, id: &str) -> Result<Arc<Session>, PushError> {
+    pub(super) fn find(&self, writer: &Writer, id: &str) -> Result<Arc<Session>, PushError> {
         let session = self.0.get(id).filter(|session| {
             session.upstream == *writer.upstream.origin.name()
-                && session.repository == *writer.repository
+                && session.repository == writer.repository
                 && session.caller == caller(writer)
         });
         session.ok_or(PushError::UnknownUpload)
+    }
+
+    /// Forgets an upload.
+    pub(super) fn forget(&self, id: &str) {
+        self.0.invalidate(id);
+    }
+
+    /// Lets go of those that nobody has moved for long.
+    pub(super) fn expire(&self) {
+        self.0.run_pending_tasks();
     }
 
     /// Takes the upload's state for a request, which gives it back or ends the upload.
@@ -105,6 +127,11 @@ pub(super) struct Taken<'a> {
 }
 
 impl Taken<'_> {
+    /// Returns how many bytes have been taken.
+    pub(super) fn offset(&self) -> u64 {
+        self.session.offset()
+    }
+
     /// Hands the state out; unless it is given back, the upload ends with this.
     pub(super) fn state(&mut self) -> Result<State, PushError> {
         self.state.take().ok_or(PushError::UnknownUpload)
@@ -126,8 +153,11 @@ impl Drop for Taken<'_> {
     }
 }
 
-fn caller(writer: &Writer<'_>) -> Option<Digest> {
-    writer.authorization.map(|value| Digest::sha256(value.as_bytes()))
+/// Returns whose upload it is.
+fn caller(writer: &Writer) -> Caller {
+    let Some(value) = &writer.authorization else { return Caller::Anybody };
+    let is_bearer = value.as_bytes().get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"bearer "));
+    if is_bearer { Caller::Bearer } else { Caller::Known(Digest::sha256(value.as_bytes())) }
 }
 
 /// Makes a name that cannot be guessed: 128 bits of a hash whose keys the operating system drew.

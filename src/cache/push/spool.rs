@@ -43,27 +43,34 @@ impl fmt::Debug for Incoming {
 /// The bytes of one upload so far.
 #[derive(Debug)]
 pub(super) struct Spool {
-    /// `None` once the store has refused some of them, or they are not all here.
-    partial: Option<Arc<dyn Partial>>,
-    /// `None` when they are not all here.
-    hasher: Option<Hasher>,
+    ground: Ground,
+    hasher: Hasher,
     len: u64,
 }
 
+#[derive(Debug, Clone)]
+enum Ground {
+    /// No byte has come.
+    Store(Arc<dyn BlobStore>),
+    Partial(Arc<dyn Partial>),
+    /// The store has refused some of them, or they are not all there.
+    None,
+}
+
 impl Spool {
-    /// Begins without a byte.
-    pub(super) async fn begin(store: Arc<dyn BlobStore>) -> Self {
-        // A name of its own until the digest is known.
-        let mut name = [0; 32];
-        fastrand::Rng::new().fill(&mut name);
-        let partial = blocking(move || store.begin(&Digest::Sha256(name), Class::Layer, None)).await;
-        let partial = partial.inspect_err(not_cached).ok();
-        Self { partial, hasher: Some(Hasher::new(Algorithm::Sha256)), len: 0 }
+    /// Begins without a byte, and without a file.
+    pub(super) fn new(store: Arc<dyn BlobStore>) -> Self {
+        Self { ground: Ground::Store(store), hasher: Hasher::new(Algorithm::Sha256), len: 0 }
     }
 
-    /// Stands for `len` bytes that are not here.
-    pub(super) fn lost(len: u64) -> Self {
-        Self { partial: None, hasher: None, len }
+    /// Returns one that stands where this one does, for when what comes next is refused: its bytes are hashed, and not kept, for what is
+    /// written meanwhile lies where they would go.
+    pub(super) fn mark(&self) -> Self {
+        let ground = match &self.ground {
+            Ground::Store(store) => Ground::Store(Arc::clone(store)),
+            Ground::Partial(_) | Ground::None => Ground::None,
+        };
+        Self { ground, hasher: self.hasher.clone(), len: self.len }
     }
 
     pub(super) fn len(&self) -> u64 {
@@ -73,30 +80,43 @@ impl Spool {
     async fn take(&mut self, chunk: &Bytes) {
         let offset = self.len;
         self.len += chunk.len() as u64;
-        if let Some(hasher) = &mut self.hasher {
-            hasher.update(chunk);
-        }
-        let Some(partial) = self.partial.clone() else { return };
+        self.hasher.update(chunk);
+        let Some(partial) = self.partial().await else { return };
         let chunk = chunk.clone();
         if let Err(error) = blocking(move || partial.write_at(offset, &[chunk])).await {
             not_cached(&error);
-            self.partial = None;
+            self.ground = Ground::None;
+        }
+    }
+
+    async fn partial(&mut self) -> Option<Arc<dyn Partial>> {
+        if let Ground::Store(store) = &self.ground {
+            let store = Arc::clone(store);
+            // A name of its own until the digest is known.
+            let mut name = [0; 32];
+            fastrand::Rng::new().fill(&mut name);
+            let begun = blocking(move || store.begin(&Digest::Sha256(name), Class::Layer, None)).await;
+            self.ground = begun.inspect_err(not_cached).map_or(Ground::None, Ground::Partial);
+        }
+        match &self.ground {
+            Ground::Partial(partial) => Some(Arc::clone(partial)),
+            Ground::Store(_) | Ground::None => None,
         }
     }
 
     /// Returns whether the bytes have `digest`; `None` when that cannot be told.
-    pub(super) async fn matches(&self, digest: &Digest) -> Option<bool> {
+    pub(super) async fn matches(&mut self, digest: &Digest) -> Option<bool> {
         if digest.algorithm() == Algorithm::Sha256 {
-            return Some(self.hasher.clone()?.finish() == *digest);
+            return Some(self.hasher.clone().finish() == *digest);
         }
-        let (partial, len, algorithm) = (self.partial.clone()?, self.len, digest.algorithm());
+        let (partial, len, algorithm) = (self.partial().await?, self.len, digest.algorithm());
         let hashed = blocking(move || hash(&*partial, len, algorithm)).await;
         Some(hashed.ok()? == *digest)
     }
 
     /// Makes the bytes an object of the store; the caller has seen that they have `digest`.
-    pub(super) async fn keep(self, digest: Digest) {
-        let (Some(partial), len) = (self.partial, self.len) else { return };
+    pub(super) async fn keep(mut self, digest: Digest) {
+        let (Some(partial), len) = (self.partial().await, self.len) else { return };
         if let Err(error) = blocking(move || partial.commit(&digest, len)).await {
             not_cached(&error);
         }

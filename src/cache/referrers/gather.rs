@@ -12,9 +12,12 @@ use std::sync::Arc;
 
 use futures_util::{StreamExt, stream};
 
-use super::super::manifest::ManifestQuestion;
+use super::super::manifest::{ManifestAnswer, ManifestQuestion};
 use super::{Cache, CacheError, Place, Upstream};
-use crate::oci::{DESCRIPTORS_MAX, Digest, MediaType, Reference, Referrer, Referrers, RepositoryName, fallback_tag};
+use crate::oci::{
+    DESCRIPTORS_MAX, Digest, Manifest, MediaType, Reference, Referrer, Referrers, RepositoryName, fallback_tag,
+};
+use crate::store::{Grant, GrantKind};
 use crate::telemetry::{Kind, StaleReason, Trigger};
 use crate::upstream::UpstreamError;
 use crate::wire::Accept;
@@ -207,14 +210,23 @@ impl Of<'_> {
             wants_bytes: true,
         };
         match self.cache.manifest_by_digest(&question, &digest).await {
-            // It was recorded on its way, if it names a subject.
-            Ok(_) => self.record(&digest).map(|known| referrer.mended(&known)),
+            Ok(answer) => self.recorded(&digest, &answer).map(|known| referrer.mended(&known)),
             Err(
                 CacheError::Upstream { source: UpstreamError::NotFound { .. }, .. }
                 | CacheError::Negative { source: UpstreamError::NotFound { .. }, .. },
             ) => None,
             Err(_) => Some(referrer),
         }
+    }
+
+    /// Records a manifest that names the subject, if it does and was not recorded on its way.
+    fn recorded(&self, digest: &Digest, answer: &ManifestAnswer) -> Option<Referrer> {
+        let bytes = answer.bytes.as_ref()?;
+        let manifest = Manifest::read(bytes, Some(&answer.media_type)).ok()?;
+        manifest.subject.as_ref().filter(|subject| subject.digest == *self.subject)?;
+        let referrer = Referrer::of(&manifest, digest, bytes.len() as u64);
+        self.cache.0.ledger.record_referrer(self.upstream.origin.name(), self.repository, self.subject, &referrer);
+        Some(referrer)
     }
 
     fn record(&self, referrer: &Digest) -> Option<Referrer> {
@@ -235,7 +247,10 @@ impl Of<'_> {
             let reference = Reference::Digest(*referrer.digest());
             let head = self.upstream.origin.manifest_head(self.repository, &reference, Accept::MANIFESTS).await;
             if let Err(UpstreamError::NotFound { .. }) = head {
-                self.cache.0.ledger.drop_referrer(self.upstream.origin.name(), self.repository, referrer.digest());
+                let (upstream, repository) = (self.upstream.origin.name(), self.repository);
+                let gone = Grant { upstream, repository, kind: GrantKind::Manifest, digest: referrer.digest() };
+                self.cache.0.ledger.revoke(&gone);
+                self.cache.0.ledger.drop_referrer(upstream, repository, referrer.digest());
                 return None;
             }
             Some(referrer)

@@ -129,6 +129,12 @@ impl Match {
         self
     }
 
+    /// Narrows to DELETE.
+    pub(crate) fn delete(mut self) -> Self {
+        self.method = Some("DELETE");
+        self
+    }
+
     /// Narrows to PATCH.
     pub(crate) fn patch(mut self) -> Self {
         self.method = Some("PATCH");

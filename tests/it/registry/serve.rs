@@ -22,7 +22,7 @@ use tokio_rustls::server::TlsStream;
 use super::body::{Body, Broken, Wire};
 use super::fault::Fault;
 use super::log::Request;
-use super::reply::{Ranges, error};
+use super::reply::error;
 use super::{World, lock};
 
 /// Takes connections until it is dropped; dropping it closes them.
@@ -79,11 +79,10 @@ async fn answer(
             Some(Fault::Hangup) => return Err(Broken),
             Some(Fault::Hold) => {
                 world.hold(&line).await;
-                world.find(&seen, Ranges::Honoured)
+                world.answer(&seen, content_type.as_deref(), &body)
             }
             Some(fault) => world.suffer(&seen, fault),
-            None if ["GET", "HEAD"].contains(&seen.method.as_str()) => world.find(&seen, Ranges::Honoured),
-            None => world.write(&seen, content_type.as_deref(), &body),
+            None => world.answer(&seen, content_type.as_deref(), &body),
         }
     };
     if reply.plan.pace.is_none() {

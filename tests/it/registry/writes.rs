@@ -8,7 +8,7 @@ use cachalot::oci::Digest;
 use http::header;
 
 use super::log::Request;
-use super::reply::{Reply, error};
+use super::reply::{Ranges, Reply, error};
 use super::{Registry, World, lock};
 
 /// The uploads under way.
@@ -35,8 +35,16 @@ impl Registry {
 }
 
 impl World {
-    /// Returns the answer to a write.
-    pub(crate) fn write(&self, seen: &Request, content_type: Option<&str>, body: &Bytes) -> Reply {
+    /// Returns the answer to a request when nothing goes wrong.
+    pub(crate) fn answer(&self, seen: &Request, content_type: Option<&str>, body: &Bytes) -> Reply {
+        if ["GET", "HEAD"].contains(&seen.method.as_str()) {
+            self.find(seen, Ranges::Honoured)
+        } else {
+            self.write(seen, content_type, body)
+        }
+    }
+
+    fn write(&self, seen: &Request, content_type: Option<&str>, body: &Bytes) -> Reply {
         let Some((_, rest)) = seen.path.split_once("/v2/") else { return error(404, "NOT_FOUND", "no such path") };
         match rest.rsplit_once("/blobs/uploads/") {
             Some((repository, id)) => self.upload(seen, repository, id, body),
