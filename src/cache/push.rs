@@ -152,7 +152,7 @@ static EDITIONS: AtomicU64 = AtomicU64::new(1);
 
 impl Cache {
     /// Returns false when the repository was written to a moment ago. Questions that were asked before may still bring answers of
-    /// before: of such a repository, absences and lists are not remembered (P-157).
+    /// before: of such a repository, absences are not remembered, and lists for a failure only (P-157).
     pub(super) fn is_settled(&self, upstream: &Upstream, repository: &RepositoryName) -> bool {
         !self.0.unsettled.contains_key(&Place::new(upstream, repository, ()))
     }

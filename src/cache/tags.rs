@@ -118,9 +118,13 @@ impl Cache {
         let (cache, upstream, asked) = (self.clone(), Arc::clone(upstream), place.clone());
         let work = move || async move {
             let page = fetch(&upstream, &asked).await?;
-            if cache.is_settled(&upstream, &asked.repository) {
-                cache.0.pages.insert(asked, page.clone());
+            let mut kept = page.clone();
+            if !cache.is_settled(&upstream, &asked.repository) {
+                // Good for a failure, and never the upstream's word of this moment.
+                kept.checked_at =
+                    kept.checked_at.checked_sub(upstream.policy.tag_ttl).unwrap_or(SystemTime::UNIX_EPOCH);
             }
+            cache.0.pages.insert(asked, kept);
             Ok(page)
         };
         let landed = self.0.page_flights.join(place, "ask for tags", work).await;

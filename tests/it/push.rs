@@ -425,6 +425,9 @@ async fn a_pushed_manifest_is_known_before_the_answer() {
         assert_eq!(tags["tags"], json!(["1", "a", "b"]), "P-157");
     }
     assert_eq!(registry.gets("/manifests/").len(), 0, "only what was asked before there was anything, by HEAD");
+    registry.fault(Match::path("/tags/list"), Fault::Status(500, "")).always();
+    let stale = cachalot.get("/v2/app/tags/list").await;
+    assert!(stale.status == 200 && stale.header("warning").starts_with("299"), "P-97");
     let large = "x".repeat(5_000_000);
     let answer = put(&cachalot, "large", &large).await;
     assert_eq!((answer.status, answer.error_code().as_str()), (413, "SIZE_INVALID"), "P-156");
