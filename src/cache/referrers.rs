@@ -21,7 +21,7 @@ use moka::sync::Cache as Memo;
 use self::gather::Gathered;
 use super::decide::{AfterFailure, Decision, REFERRERS_TTL, after_failure, decide};
 use super::{Cache, CacheError, Place, Policy, Upstream};
-use crate::oci::{Digest, Referrers, RepositoryName, is_probe};
+use crate::oci::{Digest, Referrer, Referrers, RepositoryName, is_probe};
 use crate::store::{ListEntry, blocking};
 use crate::telemetry::{Kind, StaleReason};
 use crate::wire::Outcome;
@@ -144,7 +144,10 @@ impl Cache {
         known: Option<Kept>,
         reason: StaleReason,
     ) -> Result<ReferrersAnswer, CacheError> {
-        let recorded = self.recorded_referrers(place).await;
+        let Place { upstream: name, repository, .. } = place;
+        let is_granted = |passed: &Referrer| self.0.ledger.manifest_type(name, repository, passed.digest()).is_some();
+        // What somebody pushed may be nobody else's to know of (S-4).
+        let recorded: Referrers = self.recorded_referrers(place).await.into_iter().filter(is_granted).collect();
         let list = match known {
             Some(kept) => Arc::unwrap_or_clone(kept.list).merged(recorded),
             None if recorded.is_empty() => return Err(upstream.offline()),

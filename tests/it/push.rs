@@ -254,6 +254,10 @@ async fn what_somebody_may_push_is_not_everybodys_to_read() {
             assert_eq!(answer.status, 403, "S-3: {path}");
         }
     }
+    registry.stop().await;
+    let referrers = cachalot.get(&format!("/v2/app/referrers/{subject}")).await;
+    assert!(referrers.status >= 500, "S-4: {}", referrers.status);
+    registry.restart().await;
     // The upstream lets everybody read from now on: what was pushed is here, and needs a word only.
     registry.open();
     let denied = registry.gets("/blobs/").len() + registry.gets(&digest.to_string()).len();

@@ -202,7 +202,9 @@ impl Cache {
             self.keep_bytes(digest, push.bytes.clone()).await;
         }
         let subject = manifest.subject.as_ref()?.digest;
-        Some((subject, Referrer::of(&manifest, &digest, size_bytes)))
+        let referrer = Referrer::of(&manifest, &digest, size_bytes);
+        self.0.ledger.record_referrer(writer.upstream.origin.name(), &writer.repository, &subject, &referrer);
+        Some((subject, referrer))
     }
 
     /// Stores a manifest that nobody may read from here yet: whoever comes is asked for.
