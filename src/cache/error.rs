@@ -57,6 +57,12 @@ impl CacheError {
         Self::DigestMismatch(Box::new(DigestMismatch { upstream, expected, actual }))
     }
 
+    /// Returns true when the upstream says, or said a moment ago, that it does not have it.
+    pub(super) fn is_absence(&self) -> bool {
+        let (Self::Upstream { source, .. } | Self::Negative { source, .. }) = self else { return false };
+        matches!(source, UpstreamError::NotFound { .. })
+    }
+
     /// Returns how the question counts.
     pub fn outcome(&self) -> Outcome {
         match self {

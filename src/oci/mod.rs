@@ -3,6 +3,7 @@
 //! Everything here is a pure value: no clock, no I/O, no runtime.
 //! Text from a peer is parsed once, at the edge; inside, a digest is a [`Digest`] and a name is a [`RepositoryName`].
 
+mod bounded;
 mod descriptor;
 mod digest;
 mod error;

@@ -5,14 +5,14 @@
 //! Source: distribution-spec 1.1 "Listing Referrers", image-spec 1.1 `descriptor.md`.
 
 use std::collections::HashSet;
-use std::fmt;
 
 use bytes::Bytes;
-use serde::de::{IgnoredAny, SeqAccess, Visitor};
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
+use super::bounded::Bounded;
 use super::digest::{Algorithm, Digest};
 use super::manifest::{DESCRIPTORS_MAX, Manifest};
 use super::media_type::MediaType;
@@ -148,13 +148,13 @@ impl Referrers {
         #[serde(rename_all = "camelCase")]
         struct Document {
             media_type: Option<String>,
-            manifests: Entries,
+            manifests: Bounded<Box<RawValue>, DESCRIPTORS_MAX>,
         }
         let document: Document = serde_json::from_slice(bytes).map_err(ReferrersError::Json)?;
         match document.media_type {
             Some(other) if !other.is_empty() && other != MediaType::OCI_INDEX => Err(ReferrersError::MediaType(other)),
             _ if document.manifests.is_too_long => Err(ReferrersError::TooMany),
-            _ => Ok(document.manifests.entries.into_iter().filter_map(Referrer::read).collect()),
+            _ => Ok(document.manifests.items.into_iter().filter_map(Referrer::read).collect()),
         }
     }
 
@@ -256,45 +256,6 @@ fn index<'a>(entries: impl Iterator<Item = &'a str>) -> Bytes {
 fn raw(value: &Value) -> Box<RawValue> {
     // A value's text is JSON.
     RawValue::from_string(value.to_string()).unwrap_or_default()
-}
-
-/// The entries of a list, as they stand; it stops growing at the limit. `null` is an empty one.
-#[derive(Default)]
-struct Entries {
-    entries: Vec<Box<RawValue>>,
-    is_too_long: bool,
-}
-
-impl<'de> Deserialize<'de> for Entries {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(EntriesVisitor)
-    }
-}
-
-struct EntriesVisitor;
-
-impl<'de> Visitor<'de> for EntriesVisitor {
-    type Value = Entries;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a list of descriptors")
-    }
-
-    fn visit_unit<E>(self) -> Result<Entries, E> {
-        Ok(Entries::default())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Entries, A::Error> {
-        let mut list = Entries::default();
-        while list.entries.len() < DESCRIPTORS_MAX {
-            let Some(entry) = seq.next_element()? else { return Ok(list) };
-            list.entries.push(entry);
-        }
-        while seq.next_element::<IgnoredAny>()?.is_some() {
-            list.is_too_long = true;
-        }
-        Ok(list)
-    }
 }
 
 #[cfg(test)]

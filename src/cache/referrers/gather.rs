@@ -140,10 +140,7 @@ impl Of<'_> {
         };
         let answer = match self.cache.manifest_by_tag(&question, &tag).await {
             Ok(answer) => answer,
-            Err(
-                CacheError::Upstream { source: UpstreamError::NotFound { .. }, .. }
-                | CacheError::Negative { source: UpstreamError::NotFound { .. }, .. },
-            ) => return Ok(Fallback::default()),
+            Err(error) if error.is_absence() => return Ok(Fallback::default()),
             Err(
                 error @ (CacheError::InvalidManifest { .. }
                 | CacheError::Upstream { source: UpstreamError::TooLarge { .. }, .. }),
@@ -211,10 +208,7 @@ impl Of<'_> {
         };
         match self.cache.manifest_by_digest(&question, &digest).await {
             Ok(answer) => self.recorded(&digest, &answer).map(|known| referrer.mended(&known)),
-            Err(
-                CacheError::Upstream { source: UpstreamError::NotFound { .. }, .. }
-                | CacheError::Negative { source: UpstreamError::NotFound { .. }, .. },
-            ) => None,
+            Err(error) if error.is_absence() => None,
             Err(_) => Some(referrer),
         }
     }

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::{DESCRIPTORS_MAX, ManifestError};
+use crate::oci::bounded::Bounded;
 use crate::oci::descriptor::{Descriptor, Listed};
 use crate::oci::media_type::MediaType;
 
@@ -176,49 +177,14 @@ pub(super) struct OtherDocument {
     pub(super) annotations: Option<BTreeMap<String, String>>,
 }
 
-/// A list of descriptors that stops growing at the limit; `null` is an empty one, as Go writes it.
-#[derive(Default)]
-pub(super) struct List {
-    descriptors: Vec<Descriptor>,
-    is_too_long: bool,
-}
+/// A list of descriptors.
+pub(super) type List = Bounded<Listed, DESCRIPTORS_MAX>;
 
 impl List {
     pub(super) fn into_descriptors(self) -> Result<Vec<Descriptor>, ManifestError> {
-        if self.is_too_long { Err(ManifestError::TooManyDescriptors) } else { Ok(self.descriptors) }
-    }
-}
-
-impl<'de> Deserialize<'de> for List {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(ListVisitor)
-    }
-}
-
-struct ListVisitor;
-
-impl<'de> Visitor<'de> for ListVisitor {
-    type Value = List;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a list of descriptors")
-    }
-
-    fn visit_unit<E>(self) -> Result<List, E> {
-        Ok(List::default())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<List, A::Error> {
-        let mut list = List::default();
-        let mut count = 0;
-        while count < DESCRIPTORS_MAX {
-            let Some(listed) = seq.next_element::<Listed>()? else { return Ok(list) };
-            list.descriptors.extend(listed.descriptor);
-            count += 1;
+        if self.is_too_long {
+            return Err(ManifestError::TooManyDescriptors);
         }
-        while seq.next_element::<IgnoredAny>()?.is_some() {
-            list.is_too_long = true;
-        }
-        Ok(list)
+        Ok(self.items.into_iter().filter_map(|listed| listed.descriptor).collect())
     }
 }
