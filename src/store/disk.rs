@@ -11,6 +11,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
+use moka::sync::Cache;
+
 use super::layout::{self, CLASSES, Layout};
 use super::ledger::Ledger;
 use super::leftover::{self, Leftover, Leftovers};
@@ -30,6 +32,9 @@ const RECENCY_GRAIN: Duration = Duration::from_mins(1);
 
 /// Found objects that are listed between two releases of their memory: some 3 MiB.
 const SCAN_RELEASE: usize = 32 * 1024;
+
+/// Objects whose header values are kept ready: those in use, in some 4 MiB.
+const HEADERS_MAX: u64 = 10_000;
 
 /// What the disk tier may use.
 #[derive(Debug, Clone)]
@@ -55,6 +60,8 @@ struct Inner {
     metrics: Arc<Metrics>,
     shelves: Shelves,
     leftovers: Leftovers,
+    /// Ready for answers with objects that are asked for again and again.
+    headers: Cache<(Digest, u64), Arc<ContentHeaders>>,
     /// The lists are complete: what they do not hold is not there.
     is_scanned: AtomicBool,
 }
@@ -80,6 +87,7 @@ impl Disk {
             metrics,
             shelves,
             leftovers: Leftovers::default(),
+            headers: Cache::new(HEADERS_MAX),
             is_scanned: AtomicBool::new(false),
         }));
         disk.collect_leftovers()?;
@@ -336,7 +344,9 @@ impl Disk {
             // Only the order after a restart depends on it: on a read-only disk it stays as it was.
             let _kept_as_it_was = file.set_modified(now);
         }
-        let headers = Arc::new(ContentHeaders::of(digest, Some(size_bytes)));
+        let prepare = || Arc::new(ContentHeaders::of(digest, Some(size_bytes)));
+        // An object has one size for ever; a file of another is not it, and is found to be none.
+        let headers = self.0.headers.get_with((*digest, size_bytes), prepare);
         Ok(Object { size_bytes, content: Content::File(Arc::new(file)), mark, headers })
     }
 }
