@@ -12,12 +12,13 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
 use super::access_log::Exchange;
 use super::body::{Body, chunks};
-use super::headers::{CONTENT_DIGEST, lines, text};
+use super::headers::{lines, text};
 use super::respond::{Asked, Problem};
 use super::routed::Routed;
 use crate::cache::{BlobAnswer, BlobQuestion, CacheError};
 use crate::oci::{Digest, ErrorCode};
 use crate::telemetry::Kind;
+use crate::wire::names::CONTENT_DIGEST;
 use crate::wire::{
     ByteRange, ContentHeaders, Multipart, RangeHeader, Resolved, cache_control, if_range_matches, is_not_modified,
 };

@@ -5,8 +5,6 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::telemetry::StaleReason;
 
-pub(super) const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
-
 /// RFC 9211.
 pub(super) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 

@@ -5,12 +5,13 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
 use super::access_log::Exchange;
 use super::body::Body;
-use super::headers::{CACHE_STATUS, CONTENT_DIGEST, lines, text, warn_of_staleness};
+use super::headers::{CACHE_STATUS, lines, text, warn_of_staleness};
 use super::respond::{Asked, Problem};
 use super::routed::Routed;
 use crate::cache::{CacheError, ManifestAnswer, ManifestQuestion};
 use crate::oci::Reference;
 use crate::telemetry::{Kind, StaleReason};
+use crate::wire::names::CONTENT_DIGEST;
 use crate::wire::{Accept, cache_control, cache_status_header, is_not_modified};
 
 /// Answers a manifest request; a `Range` on it is ignored, which P-37 allows.

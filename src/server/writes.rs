@@ -12,7 +12,7 @@ use url::form_urlencoded;
 
 use super::access_log::{Exchange, RequestId};
 use super::body::Body;
-use super::headers::{CONTENT_DIGEST, text};
+use super::headers::text;
 use super::limits::HEADER_BUDGET;
 use super::respond::{Asked, Problem};
 use super::routed::Routed;
@@ -20,12 +20,10 @@ use crate::cache::{self, Begin, Begun, Chunk, MANIFEST_BYTES_MAX, ManifestPush, 
 use crate::oci::{Digest, DigestError, Endpoint, ErrorCode, Reference, Refusal, Tag, error_body, mount_source};
 use crate::telemetry::Kind;
 use crate::upstream::Written;
+use crate::wire::names::{CHUNK_MIN_LENGTH, CONTENT_DIGEST, OCI_SUBJECT, OCI_TAG};
 use crate::wire::{Outcome, chunk_range};
 
 const UPLOAD_UUID: HeaderName = HeaderName::from_static("docker-upload-uuid");
-const CHUNK_MIN_LENGTH: HeaderName = HeaderName::from_static("oci-chunk-min-length");
-const OCI_SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
-const OCI_TAG: HeaderName = HeaderName::from_static("oci-tag");
 
 /// Tags that one manifest is given at once at the most: each may cost a request of its own (P-160).
 const TAGS_MAX: usize = 32;

@@ -13,15 +13,13 @@ use url::Url;
 
 use super::error::UpstreamError;
 use crate::oci::{Digest, MediaType};
-use crate::wire::{link, retry_after};
+use crate::wire::{link, names, retry_after};
 
 /// Bytes of an error body read at the most; a longer one is not JSON by a registry.
 const ERROR_BODY_MAX: usize = 16 << 10;
 
 /// Characters of the upstream's own words that are kept.
 const MESSAGE_MAX: usize = 256;
-
-const DOCKER_CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 
 /// Turns an answer that is not the wanted one into an error, with the upstream's own words where it sent any.
 pub(super) async fn refusal(response: Response<Incoming>) -> UpstreamError {
@@ -104,7 +102,7 @@ pub(super) fn number(text: &str) -> Option<u64> {
 
 /// Returns the digest that the upstream claims; a malformed one is as good as none.
 pub(super) fn content_digest(headers: &HeaderMap) -> Option<Digest> {
-    text(headers, &DOCKER_CONTENT_DIGEST)?.parse().ok()
+    text(headers, &names::CONTENT_DIGEST)?.parse().ok()
 }
 
 pub(super) fn media_type(headers: &HeaderMap) -> Option<MediaType> {

@@ -32,7 +32,7 @@ const STILL_LIMIT: Duration = Duration::from_mins(5);
 /// An error of whoever sends a body.
 pub type SendError = Box<dyn std::error::Error + Send + Sync>;
 
-/// A write.
+/// A request in a caller's name: a write, or a read that must see what the write will meet.
 #[derive(Debug)]
 pub struct Write<'a> {
     pub kind: RequestKind,

@@ -11,6 +11,7 @@ mod conditional;
 mod content_headers;
 pub mod link;
 mod multipart;
+pub mod names;
 mod range;
 pub mod retry_after;
 

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::{HeaderMap, HeaderValue, Method};
 use url::form_urlencoded;
 
 use super::fallback::Edit;
@@ -16,9 +16,7 @@ use crate::store::{Class, Grant, GrantKind, TagEntry, blocking};
 use crate::telemetry::sentence;
 use crate::upstream::{Outgoing, RequestKind, Target, Written};
 use crate::wire::Accept;
-
-const OCI_SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
-const OCI_TAG: HeaderName = HeaderName::from_static("oci-tag");
+use crate::wire::names::{OCI_SUBJECT, OCI_TAG};
 
 /// A manifest to push. Cheap to clone.
 #[derive(Debug, Clone)]

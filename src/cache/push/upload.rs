@@ -1,7 +1,8 @@
 //! Uploads of blobs: opened, moved on chunk by chunk, finished, cancelled; and deletes of blobs.
 
 use http::header::{CONTENT_RANGE, CONTENT_TYPE};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use tokio::sync::oneshot;
 use url::form_urlencoded;
 
 use super::session::State;
@@ -10,9 +11,7 @@ use super::{Cache, PushError, Writer};
 use crate::oci::{Digest, RepositoryName};
 use crate::store::{Grant, GrantKind};
 use crate::upstream::{RequestKind, Target, UploadUrl, Written};
-
-/// What an upstream wants of every chunk but the last (P-152).
-const CHUNK_MIN_LENGTH: HeaderName = HeaderName::from_static("oci-chunk-min-length");
+use crate::wire::names::CHUNK_MIN_LENGTH;
 
 /// How an upload begins.
 #[derive(Debug, Default)]
@@ -94,10 +93,7 @@ impl Cache {
         let (body, spooled) = tee(chunk.body, spool);
         let written = writer.send(RequestKind::Blob, Method::PATCH, Target::Upload(&url, ""), headers, body).await?;
         if is_worth_another_try(&written) {
-            taken.put_back(State {
-                url,
-                spool: returned(spooled).filter(|spool| spool.len() == mark.len()).unwrap_or(mark),
-            });
+            taken.put_back(State { url, spool: untouched(spooled, mark) });
             return Err(PushError::Refused(Box::new(written)));
         }
         let written = written.accepted(writer)?;
@@ -130,10 +126,7 @@ impl Cache {
         let query = form_urlencoded::Serializer::new(String::new()).append_pair("digest", &digest.to_string()).finish();
         let written = writer.send(RequestKind::Blob, Method::PUT, Target::Upload(&url, &query), headers, body).await?;
         if is_worth_another_try(&written) {
-            taken.put_back(State {
-                url,
-                spool: returned(spooled).filter(|spool| spool.len() == mark.len()).unwrap_or(mark),
-            });
+            taken.put_back(State { url, spool: untouched(spooled, mark) });
             return Err(PushError::Refused(Box::new(written)));
         }
         written.accepted(writer)?;
@@ -216,6 +209,11 @@ fn is_worth_another_try(written: &Written) -> bool {
             | StatusCode::TOO_MANY_REQUESTS
             | StatusCode::SERVICE_UNAVAILABLE
     )
+}
+
+/// Returns the spool as it was before a body of which the upstream took nothing.
+fn untouched(spooled: oneshot::Receiver<Spool>, mark: Spool) -> Spool {
+    returned(spooled).filter(|spool| spool.len() == mark.len()).unwrap_or(mark)
 }
 
 /// Lets the upstream forget an upload, if it will; many cannot, and forget by themselves.

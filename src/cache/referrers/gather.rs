@@ -10,7 +10,7 @@
 
 use std::sync::Arc;
 
-use futures_util::{StreamExt, stream};
+use futures_util::{Stream, StreamExt, stream};
 
 use super::super::manifest::{ManifestAnswer, ManifestQuestion};
 use super::{Cache, CacheError, Place, Upstream};
@@ -172,25 +172,16 @@ impl Of<'_> {
     /// be looked at stays as it is.
     async fn looked_at(&self, list: Referrers, is_doubtful: impl Fn(&Referrer) -> bool) -> Referrers {
         let mut looks = 0;
-        let planned = list.into_iter().map(|referrer| {
+        let plan = |referrer| {
             let looks_at_it = is_doubtful(&referrer) && looks < LOOKS_MAX;
             looks += usize::from(looks_at_it);
             (referrer, looks_at_it)
-        });
-        // Collected: the plan counts, and lives for the list only.
-        let planned: Vec<_> = planned.collect();
-        let looked = stream::iter(planned).map(
-            async |(referrer, looks_at_it)| {
-                if looks_at_it { self.look_at(referrer).await } else { Some(referrer) }
-            },
-        );
-        looked
-            .buffered(LOOKS_AT_ONCE)
-            .filter_map(async |referrer| referrer)
-            .collect::<Vec<_>>()
-            .await
-            .into_iter()
-            .collect()
+        };
+        let planned: Vec<_> = list.into_iter().map(plan).collect();
+        let look = async |(referrer, looks_at_it)| {
+            if looks_at_it { self.look_at(referrer).await } else { Some(referrer) }
+        };
+        some_of(stream::iter(planned).map(look)).await
     }
 
     async fn look_at(&self, referrer: Referrer) -> Option<Referrer> {
@@ -237,7 +228,7 @@ impl Of<'_> {
 
     /// Returns those of `passed` that the upstream still has, and forgets the others.
     async fn still_there(&self, passed: Vec<Referrer>) -> Referrers {
-        let asked = stream::iter(passed).map(async |referrer| {
+        let ask = async |referrer: Referrer| {
             let reference = Reference::Digest(*referrer.digest());
             let head = self.upstream.origin.manifest_head(self.repository, &reference, Accept::MANIFESTS).await;
             if let Err(UpstreamError::NotFound { .. }) = head {
@@ -248,13 +239,13 @@ impl Of<'_> {
                 return None;
             }
             Some(referrer)
-        });
-        asked
-            .buffered(LOOKS_AT_ONCE)
-            .filter_map(async |referrer| referrer)
-            .collect::<Vec<_>>()
-            .await
-            .into_iter()
-            .collect()
+        };
+        some_of(stream::iter(passed).map(ask)).await
     }
+}
+
+/// Waits for all looks, a few at once, and returns in order what they leave.
+async fn some_of(looks: impl Stream<Item = impl Future<Output = Option<Referrer>>>) -> Referrers {
+    let left: Vec<_> = looks.buffered(LOOKS_AT_ONCE).filter_map(std::future::ready).collect().await;
+    left.into_iter().collect()
 }
