@@ -96,7 +96,7 @@ impl App {
         let cache = Cache::new(Parts {
             store: Arc::clone(&store) as Arc<dyn BlobStore>,
             ledger: Arc::clone(&ledger),
-            upstreams: options::upstreams(settings, &metrics)?,
+            upstreams: options::upstreams(settings, &metrics, &work)?,
             tasks: work.clone(),
             fills: options::fill_limits(settings.fills),
         });

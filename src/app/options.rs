@@ -11,8 +11,10 @@ use crate::cache::{FillLimits, Filling, Parallel, Policy, Prefetch, Upstream};
 use crate::server;
 use crate::settings::{self, LogFormat, Proxy, Quantity, Settings};
 use crate::store::{Disk, Ledger, prepare};
+use crate::tasks::TaskGroup;
 use crate::telemetry::{Format, Kind, Metrics, UpstreamMetrics};
 use crate::upstream::{self, Client, Credentials, Observer, Origin, RequestKind, UpstreamError};
+use crate::wire::Quota;
 
 pub(super) fn log_format(format: LogFormat) -> Format {
     match format {
@@ -40,12 +42,17 @@ pub(super) fn open_disk(settings: &settings::Store, metrics: &Arc<Metrics>) -> R
     Disk::open(options, Arc::clone(metrics)).map_err(failed)
 }
 
-pub(super) fn upstreams(settings: &Settings, metrics: &Metrics) -> Result<Vec<Upstream>, AppError> {
-    settings.upstreams.iter().map(|upstream| one_upstream(upstream, metrics.upstream(&upstream.name))).collect()
+pub(super) fn upstreams(settings: &Settings, metrics: &Metrics, tasks: &TaskGroup) -> Result<Vec<Upstream>, AppError> {
+    let one = |upstream: &settings::Upstream| one_upstream(upstream, metrics.upstream(&upstream.name), tasks.clone());
+    settings.upstreams.iter().map(one).collect()
 }
 
-fn one_upstream(settings: &settings::Upstream, metrics: Arc<UpstreamMetrics>) -> Result<Upstream, AppError> {
-    let client = Client::new(&client_options(settings), Arc::new(Counting(Arc::clone(&metrics))))?;
+fn one_upstream(
+    settings: &settings::Upstream,
+    metrics: Arc<UpstreamMetrics>,
+    tasks: TaskGroup,
+) -> Result<Upstream, AppError> {
+    let client = Client::new(&client_options(settings), Arc::new(Counting(Arc::clone(&metrics))), tasks)?;
     let settings::Freshness { tag_ttl, stale_if_error, negative_ttl, offline } = settings.freshness;
     let policy = Policy { tag_ttl, stale_if_error, negative_ttl, offline };
     let filling = Filling {
@@ -127,5 +134,13 @@ impl Observer for Counting {
 
     fn token(&self, result: &'static str) {
         self.0.token(result);
+    }
+
+    fn available(&self, is_available: bool) {
+        self.0.set_available(is_available);
+    }
+
+    fn quota(&self, quota: Quota) {
+        self.0.set_quota(quota);
     }
 }

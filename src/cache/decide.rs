@@ -105,6 +105,7 @@ fn age(now: SystemTime, then: SystemTime) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::upstream::RateLimit;
 
     const NOW: SystemTime = SystemTime::UNIX_EPOCH;
     const POLICY: Policy = Policy {
@@ -165,7 +166,7 @@ mod tests {
             .map(|error| (error, AfterFailure::ServeStale(StaleReason::UpstreamError), AfterFailure::Tell))
             .chain([
                 (
-                    UpstreamError::RateLimited { retry_after: None },
+                    UpstreamError::RateLimited { retry_after: None, limit: RateLimit::Pulls },
                     AfterFailure::ServeStale(StaleReason::RateLimited),
                     AfterFailure::Tell,
                 ),

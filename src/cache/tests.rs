@@ -24,7 +24,8 @@ use crate::store::{
 use crate::tasks::TaskGroup;
 use crate::telemetry::Metrics;
 use crate::upstream::{
-    BlobHead, BlobTransfer, EndpointId, ListPage, ManifestAnswer, ManifestHead, Origin, UpstreamError, Write, Written,
+    BlobHead, BlobTransfer, EndpointId, ListPage, ManifestAnswer, ManifestHead, Origin, RateLimit, UpstreamError,
+    Write, Written,
 };
 use crate::wire::{ByteRange, Outcome};
 
@@ -176,6 +177,10 @@ impl ScriptedOrigin {
 impl Origin for ScriptedOrigin {
     fn name(&self) -> &UpstreamName {
         &self.name
+    }
+
+    fn refusal_now(&self, _limit: RateLimit) -> Option<UpstreamError> {
+        None
     }
 
     fn manifest_head<'a>(

@@ -5,6 +5,7 @@
 //! | the upstream does not have it | 404 | try elsewhere, or give up |
 //! | the upstream denies us | 403 `DENIED` | never 401: that would ask the client for credentials (P-104) |
 //! | the upstream fails, or sends wrong bytes | 502 | next host |
+//! | the upstream failed a moment ago, and is not asked | as it failed, and `Retry-After` | next host, or later |
 //! | the upstream does not answer in time; not cached while offline | 504 | next host |
 //! | the upstream limits us, we are full, we stop | 503 and `Retry-After` | next host, or later; a 429 would be retried at once, five times (C-10) |
 
@@ -102,8 +103,11 @@ impl Problem {
         match error {
             UpstreamError::NotFound { .. } => Self::new(StatusCode::NOT_FOUND, asked.unknown(), message),
             UpstreamError::Denied { .. } => Self::new(StatusCode::FORBIDDEN, ErrorCode::Denied, message),
-            UpstreamError::RateLimited { retry_after } => {
+            UpstreamError::RateLimited { retry_after, .. } => {
                 Self::unavailable(message, retry_after.unwrap_or(RATE_LIMIT_PAUSE))
+            }
+            UpstreamError::CircuitOpen { retry_after, cause } => {
+                Self { retry_after: Some(*retry_after), ..Self::of_upstream(cause, message, asked) }
             }
             UpstreamError::TimedOut { .. } => Self::new(StatusCode::GATEWAY_TIMEOUT, ErrorCode::Unavailable, message),
             UpstreamError::Status { .. }
@@ -113,6 +117,7 @@ impl Problem {
             | UpstreamError::Truncated { .. }
             | UpstreamError::Protocol { .. }
             | UpstreamError::Range { .. }
+            | UpstreamError::Forbidden { .. }
             | UpstreamError::TooLarge { .. } => Self::new(StatusCode::BAD_GATEWAY, ErrorCode::Unavailable, message),
         }
     }

@@ -11,7 +11,7 @@ use hyper::body::Incoming;
 use serde::Deserialize;
 use url::Url;
 
-use super::error::UpstreamError;
+use super::error::{RateLimit, UpstreamError};
 use crate::oci::{Digest, MediaType};
 use crate::wire::{link, names, retry_after};
 
@@ -24,10 +24,9 @@ const MESSAGE_MAX: usize = 256;
 /// Turns an answer that is not the wanted one into an error, with the upstream's own words where it sent any.
 pub(super) async fn refusal(response: Response<Incoming>) -> UpstreamError {
     let (parts, body) = response.into_parts();
-    let message = match read(body, &parts.headers, ERROR_BODY_MAX).await {
-        Ok(bytes) => message(&bytes),
-        Err(_) => None,
-    };
+    // A refusal without its words is a refusal.
+    let body = read(body, &parts.headers, ERROR_BODY_MAX).await.unwrap_or_default();
+    let message = message(&body);
     match parts.status {
         StatusCode::NOT_FOUND => UpstreamError::NotFound { message },
         status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
@@ -36,7 +35,7 @@ pub(super) async fn refusal(response: Response<Incoming>) -> UpstreamError {
         StatusCode::TOO_MANY_REQUESTS => {
             let value = parts.headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
             let retry_after = value.and_then(|value| retry_after::parse(value, SystemTime::now()));
-            UpstreamError::RateLimited { retry_after }
+            UpstreamError::RateLimited { retry_after, limit: rate_limit(&body) }
         }
         status => UpstreamError::Status { status: status.as_u16(), message },
     }
@@ -115,18 +114,31 @@ pub(super) fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a 
 
 /// Returns `errors[0].message` of an error body (P-98), without control characters, cut to a decent length.
 pub(super) fn message(body: &[u8]) -> Option<String> {
-    #[derive(Deserialize)]
-    struct Body {
-        errors: Vec<Entry>,
-    }
-    #[derive(Deserialize)]
-    struct Entry {
-        message: String,
-    }
-    let body: Body = serde_json::from_slice(body).ok()?;
-    let message = body.errors.into_iter().next()?.message;
+    let message = first_error(body)?.message?;
     let kept: String = message.chars().filter(|c| !c.is_control()).take(MESSAGE_MAX).collect();
     (!kept.is_empty()).then_some(kept)
+}
+
+/// Tells the two limits of Docker Hub apart (U-6): that of pulls is told as a registry's error, that of abuse in plain text.
+fn rate_limit(body: &[u8]) -> RateLimit {
+    let code = first_error(body).and_then(|error| error.code);
+    if code.as_deref() == Some("TOOMANYREQUESTS") { RateLimit::Pulls } else { RateLimit::Requests }
+}
+
+/// The first entry of an error body.
+#[derive(Deserialize)]
+struct FirstError {
+    code: Option<String>,
+    message: Option<String>,
+}
+
+fn first_error(body: &[u8]) -> Option<FirstError> {
+    #[derive(Deserialize)]
+    struct Body {
+        errors: Vec<FirstError>,
+    }
+    let body: Body = serde_json::from_slice(body).ok()?;
+    body.errors.into_iter().next()
 }
 
 #[cfg(test)]
@@ -149,6 +161,21 @@ mod tests {
             let mut headers = HeaderMap::new();
             headers.insert(header::LINK, format!("<{target}>; rel=\"next\"").parse().unwrap());
             assert_eq!(next_query(&headers, &asked), expected.map(str::to_owned), "P-95: {target}");
+        }
+    }
+
+    #[test]
+    fn the_two_limits_of_docker_hub_are_told_apart() {
+        for (body, expected) in [
+            (
+                r#"{"errors":[{"code":"TOOMANYREQUESTS","message":"You have reached your pull rate limit."}]}"#,
+                RateLimit::Pulls,
+            ),
+            ("Too Many Requests (HAP429).", RateLimit::Requests),
+            (r#"{"errors":[{"code":"DENIED"}]}"#, RateLimit::Requests),
+            ("", RateLimit::Requests),
+        ] {
+            assert_eq!(rate_limit(body.as_bytes()), expected, "U-6: {body}");
         }
     }
 

@@ -274,6 +274,8 @@ fn token_error(error: UpstreamError) -> UpstreamError {
         | UpstreamError::Connect { .. }
         | UpstreamError::Tls { .. }
         | UpstreamError::Truncated { .. }
+        | UpstreamError::CircuitOpen { .. }
+        | UpstreamError::Forbidden { .. }
         | UpstreamError::Range { .. } => error,
     }
 }
@@ -313,6 +315,7 @@ fn repository_in(path: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::upstream::error::RateLimit;
 
     #[test]
     fn the_hosts_scope_counts_when_it_is_about_the_same_repository() {
@@ -349,7 +352,7 @@ mod tests {
             (UpstreamError::NotFound { message: None }, false, "auth"),
             (status(400), false, "auth"),
             (status(503), true, "http_5xx"),
-            (UpstreamError::RateLimited { retry_after: None }, true, "rate_limited"),
+            (UpstreamError::RateLimited { retry_after: None, limit: RateLimit::Requests }, true, "rate_limited"),
             (UpstreamError::TooLarge { limit_bytes: 1 }, true, "auth"),
         ] {
             let words = format!("{error:?}");

@@ -9,7 +9,7 @@ use hyper::body::Incoming;
 use url::Url;
 
 use super::answer;
-use super::error::UpstreamError;
+use super::error::{RateLimit, UpstreamError};
 use super::exchange::{Exchange, Question};
 use super::limit::Budget;
 use super::observe::{Observer, RequestKind};
@@ -20,6 +20,7 @@ use super::transfer::Transfer;
 use super::transport::Pool;
 use super::write::{Write, Written};
 use crate::oci::{Digest, MediaType, Reference, RepositoryName, UpstreamName};
+use crate::tasks::TaskGroup;
 
 /// A client of one upstream. Cheap to share, never to clone: its pools, tokens and limits are the upstream's.
 ///
@@ -33,18 +34,19 @@ pub struct Client {
 }
 
 impl Client {
-    /// Makes a client; no connection is opened. Reads the system's root certificates: some milliseconds of file I/O.
+    /// Makes a client; no connection is opened. What it does beside answering, looking whether an endpoint is back, runs in `tasks`. Reads the system's root certificates: some milliseconds of file I/O.
     ///
     /// # Errors
     /// When `options` have no endpoint, or one that is not a plain `http` or `https` URL.
-    pub fn new(options: &Options, observer: Arc<dyn Observer>) -> Result<Self, OptionsError> {
+    pub fn new(options: &Options, observer: Arc<dyn Observer>, tasks: TaskGroup) -> Result<Self, OptionsError> {
         if !options.endpoints.iter().all(is_endpoint) {
             return Err(OptionsError::Endpoint(options.name.clone()));
         }
         if options.endpoints.is_empty() {
             return Err(OptionsError::NoEndpoint(options.name.clone()));
         }
-        Ok(Self { name: options.name.clone(), timeouts: options.timeouts, exchange: Exchange::new(options, observer) })
+        let exchange = Exchange::new(options, observer, tasks);
+        Ok(Self { name: options.name.clone(), timeouts: options.timeouts, exchange })
     }
 
     async fn head_manifest(
@@ -54,10 +56,10 @@ impl Client {
         accept: &str,
     ) -> Result<ManifestHead, UpstreamError> {
         let budget = Budget::start(self.timeouts.header);
-        let _permit = self.exchange.request_turn(&budget).await?;
         let question = manifest_question(Method::HEAD, repository, reference, accept)?;
+        let _permit = self.exchange.request_turn(&budget, question.counts_for()).await?;
         let attempt = async |endpoint, pool| {
-            let response = self.exchange.attempt(&question, &budget, endpoint, pool).await?;
+            let response = self.exchange.attempt(&question, endpoint, pool).await?;
             let response = expect_ok(response).await?;
             let headers = response.headers();
             Ok(ManifestHead {
@@ -66,7 +68,7 @@ impl Client {
                 size_bytes: answer::content_length(headers),
             })
         };
-        self.exchange.persist(&budget, Pool::Api, attempt).await
+        self.exchange.persist(&budget, question.counts_for(), Pool::Api, attempt).await
     }
 
     async fn fetch_manifest(
@@ -77,51 +79,51 @@ impl Client {
         limit_bytes: usize,
     ) -> Result<ManifestAnswer, UpstreamError> {
         let budget = Budget::start(self.timeouts.header);
-        let _permit = self.exchange.request_turn(&budget).await?;
         let question = manifest_question(Method::GET, repository, reference, accept)?;
+        let _permit = self.exchange.request_turn(&budget, question.counts_for()).await?;
         let attempt = async |endpoint, pool| {
-            let response = self.exchange.attempt(&question, &budget, endpoint, pool).await?;
+            let response = self.exchange.attempt(&question, endpoint, pool).await?;
             let (parts, body) = expect_ok(response).await?.into_parts();
             let bytes = answer::read(body, &parts.headers, limit_bytes).await?;
             let (media_type, digest) = (answer::media_type(&parts.headers), answer::content_digest(&parts.headers));
             Ok(ManifestAnswer { bytes, media_type, digest })
         };
-        self.exchange.persist(&budget, Pool::Api, attempt).await
+        self.exchange.persist(&budget, question.counts_for(), Pool::Api, attempt).await
     }
 
     /// Asks by HEAD, and where that is refused by the shortest GET: signed URLs are bound to a method (U-46).
     async fn head_blob(&self, repository: &RepositoryName, digest: &Digest) -> Result<BlobHead, UpstreamError> {
         let budget = Budget::start(self.timeouts.header);
-        let _permit = self.exchange.request_turn(&budget).await?;
+        let _permit = self.exchange.request_turn(&budget, RateLimit::Requests).await?;
         let head = blob_question(Method::HEAD, repository, digest, None)?;
         let attempt = async |endpoint, pool| {
-            let response = expect_ok(self.exchange.attempt(&head, &budget, endpoint, pool).await?).await?;
+            let response = expect_ok(self.exchange.attempt(&head, endpoint, pool).await?).await?;
             Ok(BlobHead { size_bytes: answer::content_length(response.headers()) })
         };
-        match self.exchange.persist(&budget, Pool::Api, attempt).await {
+        match self.exchange.persist(&budget, head.counts_for(), Pool::Api, attempt).await {
             Err(UpstreamError::Denied { .. } | UpstreamError::Status { status: 405 | 501, .. }) => {}
             outcome => return outcome,
         }
         let get = blob_question(Method::GET, repository, digest, Some((0, Some(0))))?;
         let attempt = async |endpoint, pool| {
-            let response = self.exchange.attempt(&get, &budget, endpoint, pool).await?;
+            let response = self.exchange.attempt(&get, endpoint, pool).await?;
             first_byte(response).await
         };
-        self.exchange.persist(&budget, Pool::Blobs, attempt).await
+        self.exchange.persist(&budget, RateLimit::Requests, Pool::Blobs, attempt).await
     }
 
     async fn fetch_list(&self, question: Question<'_>, limit_bytes: usize) -> Result<ListPage, UpstreamError> {
         let budget = Budget::start(self.timeouts.header);
-        let _permit = self.exchange.request_turn(&budget).await?;
+        let _permit = self.exchange.request_turn(&budget, RateLimit::Requests).await?;
         let attempt = async |endpoint, pool| {
-            let response = self.exchange.attempt(&question, &budget, endpoint, pool).await?;
+            let response = self.exchange.attempt(&question, endpoint, pool).await?;
             let (parts, body) = expect_ok(response).await?.into_parts();
             let bytes = answer::read(body, &parts.headers, limit_bytes).await?;
             let asked = self.exchange.endpoints.url(endpoint, &question.path);
             let next_query = asked.and_then(|asked| answer::next_query(&parts.headers, &asked));
             Ok(ListPage { bytes, media_type: answer::media_type(&parts.headers), next_query })
         };
-        self.exchange.persist(&budget, Pool::Api, attempt).await
+        self.exchange.persist(&budget, question.counts_for(), Pool::Api, attempt).await
     }
 
     async fn fetch_blob(
@@ -136,10 +138,11 @@ impl Client {
         let asked = (start > 0 || end.is_some()).then_some((start, end));
         let question = blob_question(Method::GET, repository, digest, asked)?;
         let attempt = async |endpoint, pool| {
-            let response = self.exchange.attempt(&question, &budget, endpoint, pool).await?;
+            let response = self.exchange.attempt(&question, endpoint, pool).await?;
             place(response, asked).await.map(|placed| (placed, endpoint))
         };
-        let ((placement, body), endpoint) = self.exchange.persist(&budget, Pool::Blobs, attempt).await?;
+        let ((placement, body), endpoint) =
+            self.exchange.persist(&budget, RateLimit::Requests, Pool::Blobs, attempt).await?;
         let observer = Arc::clone(&self.exchange.observer);
         let endpoints = Arc::clone(&self.exchange.endpoints);
         let broken = move |error: &UpstreamError| {
@@ -241,6 +244,10 @@ impl Origin for Client {
         self.exchange.endpoints.distrust(endpoint);
     }
 
+    fn refusal_now(&self, limit: RateLimit) -> Option<UpstreamError> {
+        self.exchange.endpoints.refusal_now(limit)
+    }
+
     fn free_transfers(&self) -> usize {
         self.exchange.free_transfers()
     }
@@ -333,7 +340,7 @@ mod tests {
         let name = "docker.io".parse().expect("a name");
         let mut options = Options::new(name, Url::parse(endpoint).expect("a URL"));
         options.insecure = true; // no need to read roots
-        Client::new(&options, Arc::new(()))
+        Client::new(&options, Arc::new(()), TaskGroup::new())
     }
 
     #[test]

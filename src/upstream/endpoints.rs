@@ -6,9 +6,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::time::Instant;
 use url::Url;
 
-use super::error::UpstreamError;
-use super::health::{self, Health};
+use super::error::{RateLimit, UpstreamError};
+use super::health::{self, Health, Plan};
 use super::origin::EndpointId;
+use crate::telemetry::sentence;
 
 /// The endpoints of one upstream.
 #[derive(Debug)]
@@ -24,9 +25,22 @@ impl Endpoints {
         Self { urls, health }
     }
 
-    /// Returns all endpoints in the order in which to ask them.
-    pub(super) fn order(&self) -> Vec<EndpointId> {
-        health::order(&self.health(), Instant::now()).into_iter().map(EndpointId).collect()
+    /// Returns whom to ask now, and whom to probe beside that; `about` is the limit that the request would count for.
+    ///
+    /// # Errors
+    /// When nobody is to be asked at this moment.
+    pub(super) fn plan(&self, about: RateLimit) -> Result<Plan, UpstreamError> {
+        health::plan(&mut self.health(), about, Instant::now())
+    }
+
+    /// Returns why nobody is to be asked at this moment, if that is so.
+    pub(super) fn refusal_now(&self, about: RateLimit) -> Option<UpstreamError> {
+        health::refusal_now(&self.health(), about, Instant::now())
+    }
+
+    /// Returns true unless nobody answers any more.
+    pub(super) fn is_available(&self) -> bool {
+        self.health().iter().any(|health| !health.is_open())
     }
 
     /// Returns `<endpoint>/v2/<path>`.
@@ -37,25 +51,62 @@ impl Endpoints {
         Some(url)
     }
 
-    pub(super) fn succeeded(&self, endpoint: EndpointId) {
-        self.note(endpoint, Health::succeeded);
+    /// Notes an answer that the registry meant.
+    pub(super) fn answered(&self, endpoint: EndpointId) {
+        let was_open = self.note(endpoint, |health| {
+            let was_open = health.is_open();
+            health.answered(Instant::now());
+            was_open
+        });
+        if was_open {
+            tracing::info!(upstream.endpoint = self.host(endpoint), "an endpoint answers again");
+        }
     }
 
+    /// Notes that an endpoint answered a probe.
+    pub(super) fn revived(&self, endpoint: EndpointId) {
+        self.note(endpoint, |health| {
+            health.revived();
+            false
+        });
+    }
+
+    /// Notes that an attempt failed.
     pub(super) fn failed(&self, endpoint: EndpointId, error: &UpstreamError) {
-        self.note(endpoint, |health| health.failed(error, Instant::now()));
+        self.note(endpoint, |health| {
+            health.failed(error, Instant::now());
+            false
+        });
+    }
+
+    /// Notes that a question which began at `began` failed here, retries included.
+    pub(super) fn failed_in_vain(&self, endpoint: EndpointId, error: &UpstreamError, began: Instant) {
+        if self.note(endpoint, |health| health.failed_in_vain(error, began, Instant::now())) {
+            let host = self.host(endpoint);
+            tracing::warn!(
+                upstream.endpoint = host,
+                error = sentence(error),
+                "an endpoint fails and is left alone for a while"
+            );
+        }
     }
 
     /// Notes that an endpoint sent wrong bytes, and says so.
     pub(super) fn distrust(&self, endpoint: EndpointId) {
-        self.note(endpoint, |health| health.distrust(Instant::now()));
-        let host = self.urls.get(endpoint.0).and_then(Url::host_str).unwrap_or_default();
+        self.note(endpoint, |health| {
+            health.distrust(Instant::now());
+            false
+        });
+        let host = self.host(endpoint);
         tracing::warn!(upstream.endpoint = host, "an endpoint that sent wrong bytes is asked last for some minutes");
     }
 
-    fn note(&self, endpoint: EndpointId, note: impl FnOnce(&mut Health)) {
-        if let Some(health) = self.health().get_mut(endpoint.0) {
-            note(health);
-        }
+    fn note(&self, endpoint: EndpointId, note: impl FnOnce(&mut Health) -> bool) -> bool {
+        self.health().get_mut(endpoint.0).is_some_and(note)
+    }
+
+    fn host(&self, endpoint: EndpointId) -> &str {
+        self.urls.get(endpoint.0).and_then(Url::host_str).unwrap_or_default()
     }
 
     fn health(&self) -> MutexGuard<'_, Vec<Health>> {

@@ -17,9 +17,9 @@ pub enum UpstreamError {
     /// 401 or 403 after our own authentication (P-104).
     #[error("access denied (status {status})")]
     Denied { status: u16, message: Option<String> },
-    /// 429, or a cool-down after one.
+    /// 429, or the cool-down after one, in which the upstream is not asked; or our own rate, which could not be kept in time.
     #[error("rate limited")]
-    RateLimited { retry_after: Option<Duration> },
+    RateLimited { retry_after: Option<Duration>, limit: RateLimit },
     /// A 5xx or 408 that stayed after retries, or a status nobody expects here.
     #[error("unexpected status {status}")]
     Status { status: u16, message: Option<String> },
@@ -29,6 +29,16 @@ pub enum UpstreamError {
     /// No answer within a named limit, given with its value.
     #[error("{limit} of {after:?} passed")]
     TimedOut { limit: &'static str, after: Duration },
+    /// Not asked: it has failed before, and is left alone for a while.
+    #[error("not asked for {retry_after:.0?} more, after it failed")]
+    CircuitOpen {
+        retry_after: Duration,
+        #[source]
+        cause: Arc<UpstreamError>,
+    },
+    /// An address that this upstream may not lead us to (S-25).
+    #[error("{host} is not dialled: {reason}")]
+    Forbidden { host: String, reason: String },
     /// DNS, TCP, proxy.
     #[error("cannot connect to {host}")]
     Connect {
@@ -61,18 +71,32 @@ pub enum UpstreamError {
     TooLarge { limit_bytes: usize },
 }
 
+/// What a 429 is about. Docker Hub has one of each kind (U-4, U-6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RateLimit {
+    /// Manifests fetched; what costs nothing is answered still.
+    Pulls,
+    /// Everything.
+    Requests,
+}
+
 impl UpstreamError {
     /// Returns true when the same request may well succeed a little later, or at another endpoint.
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Status { status, .. } => *status >= 500 || *status == 408,
-            Self::TimedOut { .. } | Self::Connect { .. } | Self::Tls { .. } | Self::Truncated { .. } => true,
+            Self::TimedOut { .. }
+            | Self::Connect { .. }
+            | Self::Tls { .. }
+            | Self::Truncated { .. }
+            | Self::CircuitOpen { .. } => true,
             Self::NotFound { .. }
             | Self::Denied { .. }
             | Self::RateLimited { .. }
             | Self::Auth { .. }
             | Self::Protocol { .. }
             | Self::Range { .. }
+            | Self::Forbidden { .. }
             | Self::TooLarge { .. } => false,
         }
     }
@@ -91,6 +115,8 @@ impl UpstreamError {
             | Self::Tls { .. }
             | Self::Truncated { .. }
             | Self::Protocol { .. }
+            | Self::CircuitOpen { .. }
+            | Self::Forbidden { .. }
             | Self::TooLarge { .. } => false,
         }
     }
@@ -108,6 +134,8 @@ impl UpstreamError {
             | Self::Truncated { .. }
             | Self::Protocol { .. }
             | Self::Range { .. }
+            | Self::CircuitOpen { .. }
+            | Self::Forbidden { .. }
             | Self::TooLarge { .. } => true,
         }
     }
@@ -121,7 +149,8 @@ impl UpstreamError {
             Self::Status { .. } => "http_5xx",
             Self::Auth { .. } => "auth",
             Self::TimedOut { .. } => "timeout",
-            Self::Connect { .. } => "connect",
+            Self::Connect { .. } | Self::Forbidden { .. } => "connect",
+            Self::CircuitOpen { cause, .. } => cause.as_str(),
             Self::Tls { .. } => "tls",
             Self::Truncated { .. } => "truncated",
             Self::Protocol { .. } | Self::Range { .. } | Self::TooLarge { .. } => "protocol",

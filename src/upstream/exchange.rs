@@ -1,16 +1,17 @@
 //! One question to an upstream from beginning to end: its turn, its proof, its redirects and its second chances.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use hyper::body::Incoming;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::answer;
 use super::auth::{Auth, Place};
 use super::endpoints::Endpoints;
-use super::error::UpstreamError;
-use super::health;
+use super::error::{RateLimit, UpstreamError};
+use super::health::{self, Plan};
 use super::limit::{Budget, Limits, Permit};
 use super::observe::{Observer, RequestKind};
 use super::options::Options;
@@ -19,6 +20,8 @@ use super::redirect::{self, Verdict};
 use super::retry;
 use super::transport::{Pool, Transport};
 use crate::oci::RepositoryName;
+use crate::tasks::TaskGroup;
+use crate::wire::Quota;
 
 /// What is asked.
 #[derive(Debug)]
@@ -34,28 +37,52 @@ pub(super) struct Question<'a> {
     pub(super) headers: HeaderMap,
 }
 
+impl Question<'_> {
+    /// Returns which of the upstream's limits it counts for: what fetches a manifest is a pull (U-4).
+    pub(super) fn counts_for(&self) -> RateLimit {
+        match (self.kind, &self.method) {
+            (RequestKind::ManifestTag | RequestKind::ManifestDigest, &Method::GET) => RateLimit::Pulls,
+            _ => RateLimit::Requests,
+        }
+    }
+}
+
+/// A round without an answer.
+struct Failed {
+    /// What to tell.
+    error: UpstreamError,
+    /// Who was asked, and how that failed.
+    failures: Vec<(EndpointId, UpstreamError)>,
+}
+
+/// How long an endpoint may take to answer a probe.
+const PROBE_LIMIT: Duration = Duration::from_secs(5);
+
 /// What it takes to ask one upstream.
 pub(super) struct Exchange {
-    pub(super) transport: Transport,
+    pub(super) transport: Arc<Transport>,
     auth: Auth,
     limits: Limits,
     pub(super) endpoints: Arc<Endpoints>,
     pub(super) observer: Arc<dyn Observer>,
+    tasks: TaskGroup,
 }
 
 impl Exchange {
-    pub(super) fn new(options: &Options, observer: Arc<dyn Observer>) -> Self {
+    pub(super) fn new(options: &Options, observer: Arc<dyn Observer>, tasks: TaskGroup) -> Self {
         Self {
-            transport: Transport::new(options, Arc::clone(&observer)),
+            transport: Arc::new(Transport::new(options, Arc::clone(&observer))),
             auth: Auth::new(options, Arc::clone(&observer)),
             limits: Limits::new(options),
             endpoints: Arc::new(Endpoints::new(options.endpoints.clone())),
             observer,
+            tasks,
         }
     }
 
     /// Waits for the turn of a blob transfer.
     pub(super) async fn transfer_turn(&self, budget: &Budget) -> Result<Permit, UpstreamError> {
+        self.not_in_vain(RateLimit::Requests)?;
         self.limits.transfer(budget).await.inspect_err(|error| self.observer.failed(error))
     }
 
@@ -69,12 +96,19 @@ impl Exchange {
         self.limits.write(budget).await.inspect_err(|error| self.observer.failed(error))
     }
 
-    /// Waits for the turn of any other question.
-    pub(super) async fn request_turn(&self, budget: &Budget) -> Result<Permit, UpstreamError> {
+    /// Waits for the turn of any other question, which counts for the limit `about`.
+    pub(super) async fn request_turn(&self, budget: &Budget, about: RateLimit) -> Result<Permit, UpstreamError> {
+        self.not_in_vain(about)?;
         self.limits.request(budget).await.inspect_err(|error| self.observer.failed(error))
     }
 
-    /// Makes rounds of attempts until one succeeds, its error is final, or the budget is spent.
+    /// Nobody queues for what would be refused at this moment.
+    fn not_in_vain(&self, about: RateLimit) -> Result<(), UpstreamError> {
+        self.endpoints.refusal_now(about).map_or(Ok(()), Err)
+    }
+
+    /// Makes rounds of attempts until one succeeds, its error is final, or the budget is spent; `about` is the limit that the question
+    /// counts for.
     ///
     /// After a connection broke, the next attempt goes over HTTP/1.1: some front ends break HTTP/2 streams (U-67).
     ///
@@ -83,90 +117,125 @@ impl Exchange {
     pub(super) async fn persist<T, F>(
         &self,
         budget: &Budget,
+        about: RateLimit,
         pool: Pool,
         attempt: impl Fn(EndpointId, Pool) -> F,
     ) -> Result<T, UpstreamError>
     where
         F: Future<Output = Result<T, UpstreamError>>,
     {
-        let attempts = async {
-            let mut pool = pool;
-            let mut number = 1;
-            loop {
-                let error = match self.round(budget, pool, &attempt).await {
-                    Ok(answer) => return Ok(answer),
-                    Err(error) => error,
-                };
-                match retry::decide(number, &error, budget.elapsed(), budget.limit(), fastrand::f64()) {
-                    retry::Verdict::GiveUp => return Err(error),
-                    retry::Verdict::Wait(wait) => {
-                        self.observer.failed(&error);
-                        self.observer.retried(error.as_str());
-                        sleep(wait).await;
-                    }
+        let mut pool = pool;
+        let mut number = 1;
+        let (error, failures) = loop {
+            let Failed { error, failures } = match self.round(budget, about, pool, &attempt).await {
+                Ok(answer) => return Ok(answer),
+                Err(failed) => failed,
+            };
+            match retry::decide(number, &error, budget.elapsed(), budget.limit(), fastrand::f64()) {
+                retry::Verdict::GiveUp => break (error, failures),
+                retry::Verdict::Wait(wait) => {
+                    self.observer.failed(&error);
+                    self.observer.retried(error.as_str());
+                    sleep(wait).await;
                 }
-                if matches!(error, UpstreamError::Truncated { .. }) {
-                    pool = Pool::Blobs;
-                }
-                number += 1;
             }
+            if matches!(error, UpstreamError::Truncated { .. }) {
+                pool = Pool::Blobs;
+            }
+            number += 1;
         };
-        let outcome = timeout_at(budget.deadline(), attempts).await.unwrap_or_else(|_| Err(budget.spent()));
-        if let Err(error) = &outcome {
-            self.observer.failed(error);
+        self.note_failures(&failures, budget);
+        if !failures.is_empty() {
+            self.observer.failed(&error);
         }
-        outcome
+        Err(error)
     }
 
-    /// Makes one attempt at each endpoint, those in good health first, until one succeeds. While there is another one to ask, none may
-    /// use up the time for it.
+    /// Makes one attempt at each endpoint that is to be asked, those in good health first, until one succeeds. While there is another one
+    /// to ask, none may use up the time for it.
     async fn round<T, F>(
         &self,
         budget: &Budget,
+        about: RateLimit,
         pool: Pool,
         attempt: &impl Fn(EndpointId, Pool) -> F,
-    ) -> Result<T, UpstreamError>
+    ) -> Result<T, Failed>
     where
         F: Future<Output = Result<T, UpstreamError>>,
     {
-        let order = self.endpoints.order();
-        let mut told = None;
-        for (index, endpoint) in order.iter().enumerate() {
-            let left = u32::try_from(order.len() - index).unwrap_or(u32::MAX);
-            let outcome = if left == 1 {
-                attempt(*endpoint, pool).await
-            } else {
-                let share = budget.share(left);
-                let spent = |_| Err(UpstreamError::TimedOut { limit: "share of the header budget", after: share });
-                timeout(share, attempt(*endpoint, pool)).await.unwrap_or_else(spent)
-            };
-            match outcome {
+        let not_asked = |error| Failed { error, failures: Vec::new() };
+        let Plan { ask, probe, refused } = self.endpoints.plan(about).map_err(not_asked)?;
+        for endpoint in probe {
+            self.probe(EndpointId(endpoint));
+        }
+        let (mut told, mut failures) = (None, Vec::new());
+        for (index, endpoint) in ask.iter().copied().map(EndpointId).enumerate() {
+            self.limits.pace(budget).await.map_err(not_asked)?;
+            let left = u32::try_from(ask.len() - index).unwrap_or(u32::MAX);
+            let share = budget.share(left);
+            let outcome = timeout(share, attempt(endpoint, pool)).await;
+            let error = match outcome.unwrap_or_else(|_elapsed| Err(budget.spent_share(left, share))) {
                 Ok(answer) => {
-                    self.endpoints.succeeded(*endpoint);
+                    self.endpoints.answered(endpoint);
+                    self.note_failures(&failures, budget);
                     return Ok(answer);
                 }
-                Err(error) => {
-                    self.endpoints.failed(*endpoint, &error);
-                    if left > 1 {
-                        self.observer.failed(&error);
-                        self.observer.retried(error.as_str());
-                    }
-                    told = Some(health::more_telling(told, error));
-                }
+                Err(error) => of_kind(error, about),
+            };
+            self.endpoints.failed(endpoint, &error);
+            if left > 1 {
+                self.observer.failed(&error);
+                self.observer.retried(error.as_str());
             }
+            failures.push((endpoint, error.clone()));
+            told = Some(health::more_telling(told, error));
         }
-        Err(told.unwrap_or_else(|| UpstreamError::Protocol { reason: "no endpoint to ask".to_owned() }))
+        if let Some(refused) = refused {
+            told = Some(health::more_telling(told, refused));
+        }
+        let error = told.unwrap_or_else(|| UpstreamError::Protocol { reason: "no endpoint to ask".to_owned() });
+        Err(Failed { error, failures })
+    }
+
+    /// Notes where a question got no answer, now that it is over.
+    fn note_failures(&self, failures: &[(EndpointId, UpstreamError)], budget: &Budget) {
+        for (endpoint, error) in failures {
+            self.endpoints.failed_in_vain(*endpoint, error, budget.began());
+        }
+        self.observer.available(self.endpoints.is_available());
+    }
+
+    /// Looks, beside what is asked, whether an endpoint that failed answers again.
+    fn probe(&self, endpoint: EndpointId) {
+        let Some(url) = self.endpoints.url(endpoint, "") else { return };
+        let (transport, endpoints) = (Arc::clone(&self.transport), Arc::clone(&self.endpoints));
+        self.tasks.spawn("probe an endpoint", async move {
+            let began = Instant::now();
+            let headers = HeaderMap::new();
+            let error = match timeout(PROBE_LIMIT, transport.send(Pool::Api, &Method::GET, &url, &headers)).await {
+                Ok(Ok(response)) => {
+                    let status = response.status();
+                    answer::drain(response).await;
+                    if !status.is_server_error() && status != StatusCode::TOO_MANY_REQUESTS {
+                        return endpoints.revived(endpoint);
+                    }
+                    UpstreamError::Status { status: status.as_u16(), message: None }
+                }
+                Ok(Err(error)) => error,
+                Err(_elapsed) => UpstreamError::TimedOut { limit: "probe", after: PROBE_LIMIT },
+            };
+            endpoints.failed(endpoint, &error);
+            endpoints.failed_in_vain(endpoint, &error, began);
+        });
     }
 
     /// Makes one attempt: returns the answer at the end of the redirects, whatever its status.
     pub(super) async fn attempt(
         &self,
         question: &Question<'_>,
-        budget: &Budget,
         endpoint: EndpointId,
         pool: Pool,
     ) -> Result<Response<Incoming>, UpstreamError> {
-        self.limits.pace(budget).await?;
         let began = Instant::now();
         let response = self.follow(question, endpoint, pool).await?;
         self.observer.answered(question.kind, response.status().as_u16(), began.elapsed());
@@ -188,6 +257,9 @@ impl Exchange {
         loop {
             let place = Place { url: &url, is_upstream, repository: question.repository };
             let response = self.authenticated(question, place, pool).await?;
+            if let Some(quota) = Some(&response).filter(|_| is_upstream).and_then(|told| Quota::of(told.headers())) {
+                self.observer.quota(quota);
+            }
             let Some(location) = answer::location(&response) else { return Ok(response) };
             match redirect::decide(&url, location, hops) {
                 Verdict::Refuse(refusal) => return Err(UpstreamError::Protocol { reason: refusal.to_string() }),
@@ -233,11 +305,20 @@ impl Exchange {
     }
 }
 
+/// A limit that is told as one of pulls, and met by what is none, is one of everything.
+fn of_kind(error: UpstreamError, about: RateLimit) -> UpstreamError {
+    match error {
+        UpstreamError::RateLimited { retry_after, .. } if about == RateLimit::Requests => {
+            UpstreamError::RateLimited { retry_after, limit: about }
+        }
+        error => error,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::cell::RefCell;
     use std::num::NonZeroU32;
-    use std::time::Duration;
 
     use url::Url;
 
@@ -250,7 +331,7 @@ mod tests {
         let mut options = Options::new(name, Url::parse("https://upstream.invalid").expect("a URL"));
         options.insecure = true; // no need to read roots
         options.rate = rate.and_then(NonZeroU32::new);
-        Exchange::new(&options, Arc::new(()))
+        Exchange::new(&options, Arc::new(()), TaskGroup::new())
     }
 
     /// Runs attempts that fail with these errors and then succeed; returns the outcome and the pools they went through.
@@ -261,7 +342,7 @@ mod tests {
             pools.borrow_mut().push(pool);
             std::future::ready(errors.borrow_mut().next().map_or(Ok(()), Err))
         };
-        let outcome = exchange(None).persist(&Budget::start(BUDGET), Pool::Api, attempt).await;
+        let outcome = exchange(None).persist(&Budget::start(BUDGET), RateLimit::Requests, Pool::Api, attempt).await;
         (outcome, pools.take())
     }
 
@@ -289,7 +370,8 @@ mod tests {
         let exchange = exchange(None);
         let began = Instant::now();
         let budget = Budget::start(BUDGET);
-        let outcome: Result<(), _> = exchange.persist(&budget, Pool::Api, |_, _| std::future::pending()).await;
+        let outcome: Result<(), _> =
+            exchange.persist(&budget, RateLimit::Requests, Pool::Api, |_, _| std::future::pending()).await;
         assert!(
             matches!(outcome, Err(UpstreamError::TimedOut { limit: "header budget", after: BUDGET })),
             "{outcome:?}"
@@ -302,17 +384,8 @@ mod tests {
         let exchange = exchange(Some(1));
         let budget = Budget::start(Duration::from_millis(100));
         assert!(exchange.limits.pace(&budget).await.is_ok());
-        let repository = "library/alpine".parse().expect("a name");
-        let question = Question {
-            kind: RequestKind::Blob,
-            method: Method::GET,
-            path: String::new(),
-            query: "",
-            repository: &repository,
-            headers: HeaderMap::new(),
-        };
-        let error =
-            exchange.attempt(&question, &budget, EndpointId::default(), Pool::Api).await.expect_err("once a second");
-        assert!(matches!(error, UpstreamError::RateLimited { retry_after: Some(_) }), "{error:?}");
+        let never = |_, _| std::future::pending::<Result<(), _>>();
+        let error = exchange.persist(&budget, RateLimit::Requests, Pool::Api, never).await.expect_err("once a second");
+        assert!(matches!(error, UpstreamError::RateLimited { retry_after: Some(_), .. }), "{error:?}");
     }
 }

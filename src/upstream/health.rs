@@ -1,66 +1,145 @@
-//! How an endpoint has been doing, and in which order endpoints are asked.
+//! How an endpoint has been doing: the circuit breaker, as a pure state machine.
 //!
-//! | what happened | the endpoint is passed over |
+//! ```text
+//!                  a question failed in vain              the pause is over
+//!   closed ──────────────────────────────────► open ─────────────────────────► half-open
+//!     ▲                                          ▲                                 │
+//!     │                                          └─────────── it fails ────────────┤
+//!     └──────────────────────────── any answer that the registry meant ────────────┘
+//! ```
+//!
+//! | what happened | what follows |
 //! |---|---|
-//! | no connection, TLS, a time-out, 5xx or 408, a body that broke off, nonsense | for [`PAUSE_FIRST`], doubled each time, at most [`PAUSE_MAX`] |
-//! | 429 | for its `Retry-After`, at most [`PAUSE_MAX`] |
-//! | wrong bytes | for [`DISTRUST`] |
-//! | any answer that the registry meant, 404 and 401 included | no longer |
+//! | an attempt failed: no connection, TLS, a time-out, 5xx or 408, a body that broke off, nonsense | asked last for [`PAUSE_FIRST`], doubled each time, at most [`PAUSE_MAX`] |
+//! | a whole question failed, retries included: nobody was there, or nobody answered | open: not asked for that pause |
+//! | [`OPEN_AFTER`] of them in a row failed with 408, 502, 503, 504 or a connection that broke | open, likewise |
+//! | the pause of an open one is over | half-open: one request tries it, the others go elsewhere or are refused |
+//! | 429 | not asked what the limit is about for its `Retry-After`, else [`COOL_DOWN`] (P-106) |
+//! | wrong bytes | asked last for [`DISTRUST`] |
+//! | any answer that the registry meant, 404 and 401 included | closed |
 //!
-//! Passed over means asked last: nobody is refused because of what is remembered here. `now` is an argument.
+//! One question counts once, however often it was tried, and only when nothing was heard since it began: what fails together is one
+//! failure. Nonsense and 500 are about what was asked for more often than about the registry, and open nothing. `now` is an argument.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::error::UpstreamError;
+use super::error::{RateLimit, UpstreamError};
 
 /// The first pause: a restarting registry is back by then.
 const PAUSE_FIRST: Duration = Duration::from_secs(1);
 
-/// The longest pause: an endpoint that is mended is used again within a minute.
-const PAUSE_MAX: Duration = Duration::from_mins(1);
+/// The longest pause: a registry that is mended is used again within a quarter of a minute, at the price of four requests a minute.
+const PAUSE_MAX: Duration = Duration::from_secs(15);
+
+/// Questions in a row after which an endpoint that answers with errors is not asked for a while.
+const OPEN_AFTER: u32 = 3;
+
+/// How long a trial may take before the next one is allowed.
+const TRIAL_MAX: Duration = Duration::from_secs(10);
+
+/// How long a limit is believed to last that does not say so.
+const COOL_DOWN: Duration = Duration::from_mins(1);
 
 /// Who sent wrong bytes is not believed so soon again.
 const DISTRUST: Duration = Duration::from_mins(10);
 
 /// The health of one endpoint.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Health {
-    /// In a row.
+    /// Attempts that failed in a row.
+    strikes: u32,
+    /// Questions that failed in a row; [`OPEN_AFTER`] and more is an open circuit.
     failures: u32,
+    /// When it was last heard of: an answer, or a failure that counted.
+    heard_at: Option<Instant>,
     paused_until: Option<Instant>,
+    trial_until: Option<Instant>,
     distrusted_until: Option<Instant>,
+    cooling: Cooling,
+    /// Of the last failure.
+    cause: Option<Arc<UpstreamError>>,
+}
+
+/// Until when which requests would only be told 429.
+#[derive(Debug, Clone, Copy, Default)]
+struct Cooling {
+    pulls: Option<Instant>,
+    requests: Option<Instant>,
+}
+
+/// How an endpoint stands towards a request.
+#[derive(Debug)]
+enum Standing {
+    Healthy,
+    /// Asked last.
+    PassedOver(Instant),
+    /// One request may try it.
+    HalfOpen,
+    /// Not asked.
+    Open(Instant, Arc<UpstreamError>),
+    /// Not asked.
+    Limited(Instant, RateLimit),
+}
+
+/// Whom to ask, in this order, and whom to try beside that, by index.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) ask: Vec<usize>,
+    /// Half-open ones, while others can be asked: who tries them must not make a client wait.
+    pub(super) probe: Vec<usize>,
+    /// Why somebody else is not asked, if there is one: what the others do not have, that one may.
+    pub(super) refused: Option<UpstreamError>,
 }
 
 impl Health {
     /// Notes an answer that the registry meant.
-    pub(super) fn succeeded(&mut self) {
-        (self.failures, self.paused_until) = (0, None);
+    pub(super) fn answered(&mut self, now: Instant) {
+        (self.strikes, self.failures, self.heard_at) = (0, 0, Some(now));
+        (self.paused_until, self.trial_until, self.cause) = (None, None, None);
     }
 
-    /// Notes a failure.
+    /// Notes that it answered a probe: it is asked again, and what it is asked decides.
+    pub(super) fn revived(&mut self) {
+        (self.paused_until, self.trial_until) = (None, None);
+        self.failures = self.failures.min(OPEN_AFTER - 1);
+    }
+
+    /// Notes that an attempt failed.
     pub(super) fn failed(&mut self, error: &UpstreamError, now: Instant) {
-        let pause = match error {
-            // It lives, and says no.
-            UpstreamError::NotFound { .. } | UpstreamError::Denied { .. } | UpstreamError::TooLarge { .. } => {
-                return self.succeeded();
+        match weight(error) {
+            Weight::Answer => self.answered(now),
+            Weight::Limit(limit, pause) => {
+                let until = Some(now + pause);
+                self.cooling.pulls = self.cooling.pulls.max(until);
+                if limit == RateLimit::Requests {
+                    self.cooling.requests = self.cooling.requests.max(until);
+                }
             }
-            UpstreamError::Status { status, .. } if *status < 500 && *status != 408 => return self.succeeded(),
-            UpstreamError::RateLimited { retry_after } => retry_after.unwrap_or(PAUSE_FIRST).min(PAUSE_MAX),
-            UpstreamError::Status { .. }
-            | UpstreamError::Auth { .. }
-            | UpstreamError::TimedOut { .. }
-            | UpstreamError::Connect { .. }
-            | UpstreamError::Tls { .. }
-            | UpstreamError::Truncated { .. }
-            | UpstreamError::Protocol { .. }
-            | UpstreamError::Range { .. } => {
-                PAUSE_FIRST.saturating_mul(2_u32.saturating_pow(self.failures)).min(PAUSE_MAX)
+            Weight::Strike | Weight::Failure(_) => {
+                // What fails together is one failure.
+                if self.paused_until.is_none_or(|until| until <= now) {
+                    self.paused_until = Some(now + pause_after(self.strikes));
+                    self.strikes = self.strikes.saturating_add(1);
+                }
             }
-        };
-        self.failures = self.failures.saturating_add(1);
-        self.paused_until = Some(now + pause);
+        }
+    }
+
+    /// Notes that a question which began at `began` got no answer here, retries included. Returns true when that opened the circuit.
+    pub(super) fn failed_in_vain(&mut self, error: &UpstreamError, began: Instant, now: Instant) -> bool {
+        let Weight::Failure(weight) = weight(error) else { return false };
+        if self.heard_at.is_some_and(|heard| heard > began) {
+            return false;
+        }
+        let was_open = self.is_open();
+        (self.failures, self.heard_at) = (self.failures.saturating_add(weight), Some(now));
+        self.trial_until = None;
+        self.paused_until = self.paused_until.max(Some(now + pause_after(self.strikes.saturating_sub(1))));
+        self.cause = Some(Arc::new(error.clone()));
+        self.is_open() && !was_open
     }
 
     /// Notes that it sent wrong bytes.
@@ -68,23 +147,110 @@ impl Health {
         self.distrusted_until = Some(now + DISTRUST);
     }
 
-    /// Returns when it may be asked in its turn again, if that is later than `now`.
-    fn passed_over_until(&self, now: Instant) -> Option<Instant> {
-        self.paused_until.max(self.distrusted_until).filter(|until| *until > now)
+    pub(super) fn is_open(&self) -> bool {
+        self.failures >= OPEN_AFTER
+    }
+
+    fn standing(&self, about: RateLimit, now: Instant) -> Standing {
+        let is_later = |until: &Instant| *until > now;
+        let cooling = match about {
+            RateLimit::Pulls => self.cooling.pulls,
+            RateLimit::Requests => self.cooling.requests,
+        };
+        if let Some(until) = cooling.filter(is_later) {
+            return Standing::Limited(until, about);
+        }
+        if let Some(cause) = self.cause.as_ref().filter(|_| self.is_open()) {
+            let until = self.paused_until.max(self.trial_until).filter(is_later);
+            return until.map_or(Standing::HalfOpen, |until| Standing::Open(until, Arc::clone(cause)));
+        }
+        let passed_over = self.paused_until.max(self.distrusted_until).filter(is_later);
+        passed_over.map_or(Standing::Healthy, Standing::PassedOver)
     }
 }
 
-/// Returns the indices of `endpoints` in the order in which to ask them: those in good health as configured, then the others,
-/// who is back first first.
-pub(super) fn order(endpoints: &[Health], now: Instant) -> Vec<usize> {
-    let mut order: Vec<_> = endpoints
-        .iter()
-        .map(|health| health.passed_over_until(now))
-        .enumerate()
-        .map(|(index, until)| (until, index))
-        .collect();
-    order.sort_unstable();
-    order.into_iter().map(|(_, index)| index).collect()
+/// Returns how long who has failed so often before is left alone.
+fn pause_after(strikes: u32) -> Duration {
+    PAUSE_FIRST.saturating_mul(2_u32.saturating_pow(strikes)).min(PAUSE_MAX)
+}
+
+/// Returns whom to ask what a limit of the kind `about` would be about, and begins the trials that are due: those in good health as
+/// configured, then those passed over, who is back first first; when there is none of them, one that is half-open.
+///
+/// # Errors
+/// When nobody is to be asked now: the reason that passes first.
+pub(super) fn plan(endpoints: &mut [Health], about: RateLimit, now: Instant) -> Result<Plan, UpstreamError> {
+    let (mut ask, mut half_open, mut refusals) = (Vec::new(), Vec::new(), Vec::new());
+    for (index, health) in endpoints.iter().enumerate() {
+        match health.standing(about, now) {
+            Standing::Healthy => ask.push((None, index)),
+            Standing::PassedOver(until) => ask.push((Some(until), index)),
+            Standing::HalfOpen => half_open.push(index),
+            Standing::Open(until, cause) => refusals.push((until, refusal(until - now, &cause))),
+            Standing::Limited(until, limit) => {
+                refusals.push((until, UpstreamError::RateLimited { retry_after: Some(until - now), limit }));
+            }
+        }
+    }
+    ask.sort_unstable();
+    let mut ask: Vec<_> = ask.into_iter().map(|(_, index)| index).collect();
+    let mut probe = half_open;
+    if ask.is_empty() {
+        probe.truncate(1);
+        ask = std::mem::take(&mut probe);
+    }
+    for index in ask.iter().chain(&probe) {
+        if let Some(health) = endpoints.get_mut(*index).filter(|health| health.is_open()) {
+            health.trial_until = Some(now + TRIAL_MAX);
+        }
+    }
+    let refused = refusals.into_iter().min_by_key(|(until, _)| *until).map(|(_, refusal)| refusal);
+    match refused {
+        Some(refusal) if ask.is_empty() => Err(refusal),
+        refused => Ok(Plan { ask, probe, refused }),
+    }
+}
+
+/// Returns why nobody can be asked at this moment, if that is so; begins nothing.
+pub(super) fn refusal_now(endpoints: &[Health], about: RateLimit, now: Instant) -> Option<UpstreamError> {
+    plan(&mut endpoints.to_vec(), about, now).err()
+}
+
+fn refusal(wait: Duration, cause: &Arc<UpstreamError>) -> UpstreamError {
+    UpstreamError::CircuitOpen { retry_after: wait, cause: Arc::clone(cause) }
+}
+
+/// What a failure says of the endpoint.
+enum Weight {
+    /// It lives, and says no.
+    Answer,
+    Limit(RateLimit, Duration),
+    /// This attempt is better made elsewhere.
+    Strike,
+    /// As a strike; and a question that ends so counts so much.
+    Failure(u32),
+}
+
+fn weight(error: &UpstreamError) -> Weight {
+    match error {
+        UpstreamError::NotFound { .. } | UpstreamError::Denied { .. } | UpstreamError::TooLarge { .. } => {
+            Weight::Answer
+        }
+        UpstreamError::RateLimited { retry_after, limit } => Weight::Limit(*limit, retry_after.unwrap_or(COOL_DOWN)),
+        UpstreamError::TimedOut { .. } | UpstreamError::Connect { .. } | UpstreamError::Tls { .. } => {
+            Weight::Failure(OPEN_AFTER)
+        }
+        UpstreamError::Status { status: 408 | 502 | 503 | 504, .. } | UpstreamError::Truncated { .. } => {
+            Weight::Failure(1)
+        }
+        UpstreamError::Status { status, .. } if *status < 500 => Weight::Answer,
+        UpstreamError::Status { .. }
+        | UpstreamError::Auth { .. }
+        | UpstreamError::Protocol { .. }
+        | UpstreamError::Range { .. }
+        | UpstreamError::Forbidden { .. }
+        | UpstreamError::CircuitOpen { .. } => Weight::Strike,
+    }
 }
 
 /// Returns the error to tell when several endpoints failed: the first one that is not "not found", for an absence counts only
@@ -97,75 +263,4 @@ pub(super) fn more_telling(told: Option<UpstreamError>, error: UpstreamError) ->
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn busy() -> UpstreamError {
-        UpstreamError::Status { status: 503, message: None }
-    }
-
-    fn absent() -> UpstreamError {
-        UpstreamError::NotFound { message: None }
-    }
-
-    #[test]
-    fn pauses_double_up_to_a_minute_and_end_with_an_answer() {
-        let (mut health, now) = (Health::default(), Instant::now());
-        for seconds in [1, 2, 4, 8, 16, 32, 60, 60] {
-            health.failed(&busy(), now);
-            assert_eq!(health.passed_over_until(now), Some(now + Duration::from_secs(seconds)));
-        }
-        health.failed(&absent(), now);
-        assert_eq!(health.passed_over_until(now), None);
-        health.failed(&busy(), now);
-        assert_eq!(health.passed_over_until(now), Some(now + PAUSE_FIRST));
-        health.succeeded();
-        assert_eq!(health.passed_over_until(now), None);
-    }
-
-    #[test]
-    fn a_rate_limit_is_kept_and_bounded_and_wrong_bytes_are_remembered_beyond_a_success() {
-        let now = Instant::now();
-        for (told, kept) in [(Some(7), 7), (None, 1), (Some(100_000), 60)] {
-            let mut health = Health::default();
-            health.failed(&UpstreamError::RateLimited { retry_after: told.map(Duration::from_secs) }, now);
-            assert_eq!(health.passed_over_until(now), Some(now + Duration::from_secs(kept)));
-        }
-        let mut health = Health::default();
-        health.distrust(now);
-        health.succeeded();
-        assert_eq!(health.passed_over_until(now), Some(now + DISTRUST));
-        assert_eq!(health.passed_over_until(now + DISTRUST), None);
-    }
-
-    #[test]
-    fn the_healthy_come_first_as_configured_then_who_is_back_first() {
-        let now = Instant::now();
-        let (good, mut bad, mut worse) = (Health::default(), Health::default(), Health::default());
-        bad.failed(&busy(), now);
-        worse.distrust(now);
-        for (endpoints, expected) in [
-            (vec![good, good, good], [0, 1, 2]),
-            (vec![bad, good, good], [1, 2, 0]),
-            (vec![worse, bad, good], [2, 1, 0]),
-            (vec![bad, worse, bad], [0, 2, 1]),
-        ] {
-            assert_eq!(order(&endpoints, now), expected);
-        }
-        assert_eq!(order(&[bad, good], now + PAUSE_FIRST), [0, 1]);
-    }
-
-    #[test]
-    fn an_absence_counts_only_when_nobody_has_it() {
-        let denied = || UpstreamError::Denied { status: 403, message: None };
-        for (errors, expected) in [
-            (vec![absent(), absent()], "not found"),
-            (vec![absent(), busy()], "unexpected status 503"),
-            (vec![busy(), absent()], "unexpected status 503"),
-            (vec![denied(), busy()], "access denied (status 403)"),
-        ] {
-            let told = errors.into_iter().fold(None, |told, error| Some(more_telling(told, error)));
-            assert_eq!(told.map(|error| error.to_string()).as_deref(), Some(expected));
-        }
-    }
-}
+mod tests;

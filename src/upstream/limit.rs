@@ -9,7 +9,7 @@ use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::error::UpstreamError;
+use super::error::{RateLimit, UpstreamError};
 use super::options::Options;
 
 /// The time that one question has until the headers of its answer, everything included (P-124).
@@ -29,6 +29,10 @@ impl Budget {
         self.limit
     }
 
+    pub(super) fn began(&self) -> Instant {
+        self.began
+    }
+
     pub(super) fn elapsed(&self) -> Duration {
         self.began.elapsed()
     }
@@ -42,9 +46,12 @@ impl Budget {
         self.limit.saturating_sub(self.elapsed()) / sharers.max(1)
     }
 
-    /// Returns the error of a budget that is spent.
-    pub(super) fn spent(&self) -> UpstreamError {
-        UpstreamError::TimedOut { limit: "header budget", after: self.limit }
+    /// Returns the error of one of `sharers` whose `share` is spent: the last one's is the whole budget.
+    pub(super) fn spent_share(&self, sharers: u32, share: Duration) -> UpstreamError {
+        match sharers {
+            1 => UpstreamError::TimedOut { limit: "header budget", after: self.limit },
+            _ => UpstreamError::TimedOut { limit: "share of the header budget", after: share },
+        }
     }
 }
 
@@ -99,7 +106,7 @@ impl Limits {
         while let Err(not_until) = rate.check() {
             let wait = not_until.wait_time_from(rate.clock().now());
             if Instant::now() + wait >= budget.deadline() {
-                return Err(UpstreamError::RateLimited { retry_after: Some(wait) });
+                return Err(UpstreamError::RateLimited { retry_after: Some(wait), limit: RateLimit::Requests });
             }
             sleep(wait).await;
         }
@@ -149,6 +156,6 @@ mod tests {
         let budget = Budget::start(Duration::from_millis(100));
         assert!(limits.pace(&budget).await.is_ok());
         let error = limits.pace(&budget).await.expect_err("a second is longer than the budget");
-        assert!(matches!(error, UpstreamError::RateLimited { retry_after: Some(_) }), "{error:?}");
+        assert!(matches!(error, UpstreamError::RateLimited { retry_after: Some(_), .. }), "{error:?}");
     }
 }

@@ -41,7 +41,7 @@ mod transport;
 mod write;
 
 pub use client::Client;
-pub use error::UpstreamError;
+pub use error::{RateLimit, UpstreamError};
 pub use observe::{Observer, RequestKind};
 pub use options::{CONNECTIONS_DEFAULT, Credentials, Options, OptionsError, REQUESTS_DEFAULT, Timeouts};
 pub use origin::{BlobHead, BlobTransfer, Chunks, EndpointId, ListPage, ManifestAnswer, ManifestHead, Origin};

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::error::UpstreamError;
 use crate::oci::Reference;
+use crate::wire::Quota;
 
 /// Whoever counts what the client does. Calls are short and never wait.
 pub trait Observer: Send + Sync {
@@ -20,6 +21,12 @@ pub trait Observer: Send + Sync {
 
     /// A token was asked for; `result` is `ok`, `refused` or `error`.
     fn token(&self, result: &'static str);
+
+    /// Some endpoint is to be asked, or none is, because all fail.
+    fn available(&self, is_available: bool);
+
+    /// The upstream told how many requests are left to us.
+    fn quota(&self, quota: Quota);
 }
 
 /// Nobody counts.
@@ -28,6 +35,8 @@ impl Observer for () {
     fn failed(&self, _: &UpstreamError) {}
     fn retried(&self, _: &'static str) {}
     fn token(&self, _: &'static str) {}
+    fn available(&self, _: bool) {}
+    fn quota(&self, _: Quota) {}
 }
 
 /// What a request is for.

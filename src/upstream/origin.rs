@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 
-use super::error::UpstreamError;
+use super::error::{RateLimit, UpstreamError};
 use super::write::{Write, Written};
 use crate::oci::{Digest, MediaType, Reference, RepositoryName, UpstreamName};
 
@@ -79,6 +79,10 @@ pub trait Origin: Send + Sync + fmt::Debug {
 
     /// Notes that `endpoint` sent bytes that do not match their digest: it is asked last for a while.
     fn distrust(&self, endpoint: EndpointId);
+
+    /// Returns why a question would be refused at this moment without being asked, if that is so: the upstream failed not long ago, or
+    /// said to wait. `limit` is the one that the question counts for.
+    fn refusal_now(&self, limit: RateLimit) -> Option<UpstreamError>;
 
     /// Returns how many blob transfers could start at this moment without waiting for a turn.
     fn free_transfers(&self) -> usize;

@@ -2,8 +2,9 @@
 //!
 //! | error | verdict |
 //! |---|---|
-//! | no connection, connection broken, a time-out | again, while attempts and budget last |
+//! | no connection, connection broken | again, while attempts and budget last |
 //! | 408, 500, 502, 503, 504 | again, likewise |
+//! | a time-out | never: it took seconds already, in which the network has tried more than once |
 //! | 429 | never: the upstream asked for quiet (U-65, P-106) |
 //! | every other status, TLS, protocol, authentication | never: the same answer would come |
 //!
@@ -40,9 +41,12 @@ pub(super) fn decide(attempt: u32, error: &UpstreamError, elapsed: Duration, bud
 fn may_succeed(error: &UpstreamError) -> bool {
     match error {
         UpstreamError::Status { status, .. } => matches!(status, 408 | 500 | 502 | 503 | 504),
-        UpstreamError::TimedOut { .. } | UpstreamError::Connect { .. } | UpstreamError::Truncated { .. } => true,
+        UpstreamError::Connect { .. } | UpstreamError::Truncated { .. } => true,
         UpstreamError::NotFound { .. }
         | UpstreamError::Denied { .. }
+        | UpstreamError::TimedOut { .. }
+        | UpstreamError::CircuitOpen { .. }
+        | UpstreamError::Forbidden { .. }
         | UpstreamError::RateLimited { .. }
         | UpstreamError::Auth { .. }
         | UpstreamError::Tls { .. }
@@ -57,6 +61,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::upstream::error::RateLimit;
 
     const BUDGET: Duration = Duration::from_secs(20);
 
@@ -75,9 +80,9 @@ mod tests {
         for (error, expected) in [
             (UpstreamError::Connect { host: "a".to_owned(), source: source() }, again),
             (UpstreamError::Truncated { received_bytes: 1, source: None }, again),
-            (UpstreamError::TimedOut { limit: "connect", after: BUDGET }, again),
+            (UpstreamError::TimedOut { limit: "connect", after: BUDGET }, Verdict::GiveUp),
             (UpstreamError::Tls { host: "a".to_owned(), source: source() }, Verdict::GiveUp),
-            (UpstreamError::RateLimited { retry_after: None }, Verdict::GiveUp),
+            (UpstreamError::RateLimited { retry_after: None, limit: RateLimit::Requests }, Verdict::GiveUp),
             (UpstreamError::NotFound { message: None }, Verdict::GiveUp),
             (UpstreamError::Denied { status: 403, message: None }, Verdict::GiveUp),
             (UpstreamError::Auth { reason: String::new() }, Verdict::GiveUp),

@@ -170,7 +170,7 @@ impl Exchange {
         };
         let written = still(written, &mut moved).await;
         match &written {
-            Ok(_) => self.endpoints.succeeded(endpoint),
+            Ok(_) => self.endpoints.answered(endpoint),
             Err(error) => {
                 self.endpoints.failed(endpoint, error);
                 self.observer.failed(error);

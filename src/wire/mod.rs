@@ -12,6 +12,7 @@ mod content_headers;
 pub mod link;
 mod multipart;
 pub mod names;
+mod quota;
 mod range;
 pub mod retry_after;
 
@@ -20,4 +21,5 @@ pub use cache_status::{Outcome, header as cache_status_header, header_with_ttl a
 pub use conditional::{if_range_matches, is_not_modified};
 pub use content_headers::ContentHeaders;
 pub use multipart::Multipart;
+pub use quota::Quota;
 pub use range::{ByteRange, RANGES_MAX, RangeHeader, RangeSpec, Resolved};

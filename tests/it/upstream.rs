@@ -8,10 +8,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cachalot::oci::{Digest, MediaType, Reference, RepositoryName};
+use cachalot::tasks::TaskGroup;
 use cachalot::telemetry::Secret;
 use cachalot::upstream::{
     BlobTransfer, Client, Credentials, ManifestAnswer, Observer, Options, Origin, RequestKind, UpstreamError,
 };
+use cachalot::wire::Quota;
 use futures_util::StreamExt as _;
 use hyper_util::client::proxy::matcher::Matcher;
 use url::Url;
@@ -36,7 +38,7 @@ fn client(registry: &Registry) -> Client {
 }
 
 fn client_with(options: &Options) -> Client {
-    Client::new(options, Arc::new(())).expect("valid options")
+    Client::new(options, Arc::new(()), TaskGroup::new()).expect("valid options")
 }
 
 fn account(username: &str, password: &str) -> Credentials {
@@ -109,6 +111,16 @@ impl Observer for Notes {
     fn token(&self, result: &'static str) {
         self.add(format!("token {result}"));
     }
+
+    fn available(&self, is_available: bool) {
+        if !is_available {
+            self.add("not available".to_owned());
+        }
+    }
+
+    fn quota(&self, quota: Quota) {
+        self.add(format!("quota {quota:?}"));
+    }
 }
 
 #[tokio::test]
@@ -148,21 +160,24 @@ async fn an_endpoint_may_have_a_path_of_its_own() {
 async fn odd_manifest_answers_are_told_apart() {
     let registry = Registry::start().await;
     registry.image("library/alpine", "3.20", &Image::new());
-    let client = client(&registry);
     let json = r#"{"errors":[{"code":"X","message":"in our own words"}]}"#;
+    let ask = async |fault: &Fault| {
+        let client = client(&registry);
+        registry.fault(Match::manifest("3.20"), fault.clone());
+        pull(&client, &tag("3.20")).await
+    };
     for (fault, expected) in [
         (Fault::Status(404, json), r#"NotFound { message: Some("in our own words") }"#),
         (Fault::Status(403, json), r#"Denied { status: 403, message: Some("in our own words") }"#),
         (Fault::Status(401, "no challenge"), "Denied { status: 401, message: None }"),
         (Fault::Status(418, "<html>"), "Status { status: 418, message: None }"),
         (Fault::Status(304, ""), "Status { status: 304, message: None }"),
-        (Fault::RateLimited { retry_after: Some("7") }, "RateLimited { retry_after: Some(7s) }"),
-        (Fault::RateLimited { retry_after: Some("999999") }, "RateLimited { retry_after: Some(3600s) }"),
-        (Fault::RateLimited { retry_after: None }, "RateLimited { retry_after: None }"),
+        (Fault::RateLimited { retry_after: Some("7") }, "RateLimited { retry_after: Some(7s), limit: Pulls }"),
+        (Fault::RateLimited { retry_after: Some("999999") }, "RateLimited { retry_after: Some(3600s), limit: Pulls }"),
+        (Fault::RateLimited { retry_after: None }, "RateLimited { retry_after: None, limit: Pulls }"),
         (Fault::Gzip, r#"Protocol { reason: "an encoded body though identity was asked for" }"#),
     ] {
-        registry.fault(Match::manifest("3.20"), fault.clone());
-        let error = pull(&client, &tag("3.20")).await.expect_err("a fault");
+        let error = ask(&fault).await.expect_err("a fault");
         assert_eq!(format!("{error:?}"), expected, "{fault:?}");
     }
     for (fault, digest, media_type) in [
@@ -171,8 +186,7 @@ async fn odd_manifest_answers_are_told_apart() {
         (Fault::NoLength, true, true),
         (Fault::LieAboutDigest, true, true),
     ] {
-        registry.fault(Match::manifest("3.20"), fault.clone());
-        let answer = pull(&client, &tag("3.20")).await.expect("the cache verifies, not the client");
+        let answer = ask(&fault).await.expect("the cache verifies, not the client");
         assert_eq!((answer.digest.is_some(), answer.media_type.is_some()), (digest, media_type), "{fault:?}");
     }
 }
@@ -208,7 +222,7 @@ async fn passing_failures_are_tried_again_and_counted() {
     registry.image("library/alpine", "3.20", &Image::new());
     let notes = Arc::new(Notes::default());
     let observer: Arc<dyn Observer> = Arc::clone(&notes) as _;
-    let client = Client::new(&options(&registry), observer).expect("valid options");
+    let client = Client::new(&options(&registry), observer, TaskGroup::new()).expect("valid options");
 
     registry.fault(Match::manifest("3.20"), Fault::Status(503, ""));
     registry.fault(Match::manifest("3.20"), Fault::CutAfter(3));
@@ -240,7 +254,7 @@ async fn a_pooled_connection_that_died_is_replaced_at_once() {
     registry.image("library/alpine", "3.20", &Image::new());
     let notes = Arc::new(Notes::default());
     let observer: Arc<dyn Observer> = Arc::clone(&notes) as _;
-    let client = Client::new(&options(&registry), observer).expect("valid options");
+    let client = Client::new(&options(&registry), observer, TaskGroup::new()).expect("valid options");
     assert!(pull(&client, &tag("3.20")).await.is_ok());
     registry.fault(Match::manifest("3.20"), Fault::Hangup);
     assert!(pull(&client, &tag("3.20")).await.is_ok());
@@ -257,7 +271,14 @@ async fn a_registry_that_is_down_is_an_error_with_its_host() {
     assert_eq!(error.to_string(), format!("cannot connect to {}", registry.host()));
     registry.restart().await;
     registry.image("library/alpine", "3.20", &Image::new());
+    wait_as_told(&pull(&client, &tag("3.20")).await.expect_err("it is left alone for a moment")).await;
     assert!(pull(&client, &tag("3.20")).await.is_ok());
+}
+
+/// Waits as long as the client is not to ask.
+async fn wait_as_told(error: &UpstreamError) {
+    let UpstreamError::CircuitOpen { retry_after, .. } = error else { panic!("{error:?}") };
+    tokio::time::sleep(*retry_after).await;
 }
 
 #[tokio::test]

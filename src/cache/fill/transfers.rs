@@ -237,7 +237,9 @@ impl<'a> Transfers<'a> {
         self.task.metrics.retried(error.as_str());
         let key = &self.task.fill().key;
         tracing::debug!(digest = %key.digest, upstream.name = %key.upstream, %error, "a transfer broke; resuming");
-        self.not_before = Instant::now() + pause(self.fruitless);
+        let left_alone =
+            if let UpstreamError::CircuitOpen { retry_after, .. } = error { retry_after } else { Duration::ZERO };
+        self.not_before = Instant::now() + pause(self.fruitless) + left_alone;
         Ok(())
     }
 }

@@ -7,7 +7,7 @@ use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, I
 use super::families::{Families, Grid, words};
 use super::http::code;
 use crate::telemetry::labels::{FillEnd, Kind, MismatchSource, Revalidation, StaleReason, Trigger};
-use crate::wire::Outcome;
+use crate::wire::{Outcome, Quota};
 
 /// Seconds, to the response head.
 const UPSTREAM_BUCKETS: &[f64] = &[0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0];
@@ -23,7 +23,7 @@ const ERROR_REASONS: [&str; 10] =
 const STALE_CONNECTION: &str = "stale_connection";
 
 /// What upstreams are asked about today.
-const ASKED: [Kind; 4] = [Kind::ManifestTag, Kind::ManifestDigest, Kind::Blob, Kind::Tags];
+const ASKED: [Kind; 5] = [Kind::ManifestTag, Kind::ManifestDigest, Kind::Blob, Kind::Tags, Kind::Referrers];
 
 /// The ends of token requests.
 const TOKEN_RESULTS: [&str; 3] = ["ok", "refused", "error"];
@@ -47,6 +47,16 @@ pub struct UpstreamMetrics {
     errors: IntCounterVec,
     retries: IntCounterVec,
     tokens: IntCounterVec,
+    available: IntGauge,
+    quota: QuotaGauges,
+}
+
+/// What the upstream leaves us, once it has told.
+#[derive(Debug, Clone)]
+struct QuotaGauges {
+    limit: IntGaugeVec,
+    remaining: IntGaugeVec,
+    window: IntGaugeVec,
 }
 
 /// The families that all upstreams share.
@@ -66,6 +76,8 @@ struct Shared {
     errors: IntCounterVec,
     retries: IntCounterVec,
     tokens: IntCounterVec,
+    available: IntGaugeVec,
+    quota: QuotaGauges,
 }
 
 impl Shared {
@@ -120,6 +132,20 @@ impl Shared {
                 &["upstream", "reason"],
             )?,
             tokens: make.counters("upstream_token_requests_total", "Token requests.", &["upstream", "result"])?,
+            available: make.gauges(
+                "upstream_available",
+                "0 while all endpoints fail and are left alone, else 1.",
+                &["upstream"],
+            )?,
+            quota: QuotaGauges {
+                limit: make.gauges("upstream_rate_limit_quota", "Requests that the upstream allows.", &["upstream"])?,
+                remaining: make.gauges("upstream_rate_limit_remaining", "Requests that are left.", &["upstream"])?,
+                window: make.gauges(
+                    "upstream_rate_limit_window_seconds",
+                    "The time that the quota is for.",
+                    &["upstream"],
+                )?,
+            },
         })
     }
 }
@@ -156,6 +182,8 @@ impl UpstreamMetrics {
             errors: shared.errors.clone(),
             retries: shared.retries.clone(),
             tokens: shared.tokens.clone(),
+            available: shared.available.with_label_values(&[label]),
+            quota: shared.quota.clone(),
         };
         metrics.begin_at_zero();
         metrics
@@ -163,6 +191,7 @@ impl UpstreamMetrics {
 
     fn begin_at_zero(&self) {
         let label = self.label.as_str();
+        self.available.set(1);
         for reason in ERROR_REASONS {
             self.errors.with_label_values(&[label, reason]);
             self.retries.with_label_values(&[label, reason]);
@@ -244,5 +273,22 @@ impl UpstreamMetrics {
     /// Counts a token request: `ok` or `error`.
     pub fn token(&self, result: &'static str) {
         self.tokens.with_label_values(&[self.label.as_str(), result]).inc();
+    }
+
+    /// Notes whether any endpoint is to be asked.
+    pub fn set_available(&self, is_available: bool) {
+        self.available.set(i64::from(is_available));
+    }
+
+    /// Notes what the upstream leaves us; what it never tells has no series.
+    pub fn set_quota(&self, quota: Quota) {
+        let set = |gauge: &IntGaugeVec, value: u64| {
+            gauge.with_label_values(&[self.label.as_str()]).set(i64::try_from(value).unwrap_or(i64::MAX));
+        };
+        set(&self.quota.limit, quota.limit);
+        set(&self.quota.remaining, quota.remaining);
+        if let Some(window) = quota.window {
+            set(&self.quota.window, window.as_secs());
+        }
     }
 }
