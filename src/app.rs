@@ -4,11 +4,13 @@
 //! listeners stop, connections finish, fills finish, the ledger is written.
 
 mod options;
+mod reload;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use arc_swap::ArcSwap;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -18,7 +20,7 @@ use crate::admin::{self, Admin, Readiness, State};
 use crate::cache::{Cache, Parts};
 use crate::oci::UpstreamName;
 use crate::server::{self, Server};
-use crate::settings::Settings;
+use crate::settings::{Settings, Sources};
 use crate::store::{BlobStore, Disk, Ledger, Memory, StoreError, scrub};
 use crate::tasks::TaskGroup;
 use crate::telemetry::{self, LogError, Metrics};
@@ -37,24 +39,27 @@ const ACCEPT_BACKLOG: u32 = 4096;
 /// How long the ledger's last write may take.
 const LEDGER_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Runs the server until SIGTERM or SIGINT, then drains.
+/// Runs the server until SIGTERM or SIGINT, then drains. Meanwhile it follows what becomes of `sources`.
 ///
 /// # Errors
 /// When it cannot start; once it runs, only the signal ends it.
-pub fn run(settings: &Settings) -> Result<(), AppError> {
-    telemetry::init(&settings.log.level, options::log_format(settings.log.format))?;
+pub fn run(settings: &Settings, sources: &Sources) -> Result<(), AppError> {
+    let logs = telemetry::init(&settings.log.level, options::log_format(settings.log.format))?;
     raise_file_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(AppError::Runtime)?;
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).map_err(AppError::Runtime)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(AppError::Runtime)?;
+        let mut hangup = signal(SignalKind::hangup()).map_err(AppError::Runtime)?;
         let app = App::start(settings).await?;
         app.announce(settings);
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
+            () = reload::follow(&app, sources, &logs, &mut hangup) => {}
         }
-        app.drain(settings.server.drain_timeout).await;
+        let patience = lock(&app.settings).server.drain_timeout;
+        app.drain(patience).await;
         Ok(())
     })
 }
@@ -67,8 +72,13 @@ pub struct App {
     /// Where the control plane listens.
     pub admin_address: SocketAddr,
     pub metrics: Arc<Metrics>,
-    cache: Cache,
+    server: Arc<Server>,
     readiness: Arc<Readiness>,
+    /// What holds.
+    // A plain mutex: held while a configuration is put in the place of another.
+    settings: Mutex<Settings>,
+    /// What holds where only a start changes it.
+    started_with: Settings,
     /// Ends accepting, and connections after the request under way.
     stop: CancellationToken,
     /// Ends the background work.
@@ -96,17 +106,26 @@ impl App {
         let cache = Cache::new(Parts {
             store: Arc::clone(&store) as Arc<dyn BlobStore>,
             ledger: Arc::clone(&ledger),
-            upstreams: options::upstreams(settings, &metrics, &work)?,
             tasks: work.clone(),
             fills: options::fill_limits(settings.fills),
         });
         let readiness = Arc::new(Readiness::default());
+        let server = Arc::new(Server {
+            directory: ArcSwap::from_pointee(options::directory(settings, &metrics, &work, None)?),
+            clients: ArcSwap::from_pointee(options::clients(&settings.clients)),
+            cache,
+            metrics: Arc::clone(&metrics),
+            options: options::limits(&settings.server, settings.log.access),
+        });
+        metrics.config_applied(SystemTime::now());
         let app = Self {
             addresses: listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect(),
             admin_address: admin_listener.local_addr().unwrap_or(settings.admin.listen),
             metrics: Arc::clone(&metrics),
-            cache: cache.clone(),
+            server: Arc::clone(&server),
             readiness: Arc::clone(&readiness),
+            settings: Mutex::new(settings.clone()),
+            started_with: settings.clone(),
             stop: stop.clone(),
             stop_background: stop_background.clone(),
             connections: connections.clone(),
@@ -115,14 +134,8 @@ impl App {
         };
         app.keep_house(disk, ledger, settings.store.scrub_rate);
         let refresh = Box::new(move || store.refresh_gauges());
-        let admin = Arc::new(Admin { metrics: Arc::clone(&metrics), readiness: Arc::clone(&readiness), refresh });
+        let admin = Arc::new(Admin { metrics, readiness: Arc::clone(&readiness), refresh });
         background.spawn("admin", admin::serve(admin_listener, admin, background.clone(), stop_background));
-        let server = Arc::new(Server {
-            table: settings.table.clone(),
-            cache,
-            metrics,
-            options: options::limits(&settings.server, settings.log.access),
-        });
         for listener in listeners {
             connections
                 .spawn("listener", server::serve(listener, Arc::clone(&server), connections.clone(), stop.clone()));
@@ -133,7 +146,7 @@ impl App {
 
     /// Returns how many fills are under way.
     pub fn fills_under_way(&self) -> usize {
-        self.cache.fills_under_way()
+        self.server.cache.fills_under_way()
     }
 
     /// Stops accepting, lets connections and fills finish within `patience`, and writes the ledger.
@@ -152,7 +165,7 @@ impl App {
     /// Starts what runs beside serving: the scan of what is stored, the sweeper, the scrub, the ledger's writer.
     fn keep_house(&self, disk: Disk, ledger: Arc<Ledger>, scrub_rate: u64) {
         self.background.spawn("ledger", Arc::clone(&ledger).write_behind(self.stop_background.clone()));
-        let (stop, cache) = (self.stop_background.clone(), self.cache.clone());
+        let (stop, server) = (self.stop_background.clone(), Arc::clone(&self.server));
         self.background.spawn("housekeeper", async move {
             let scanned = disk.clone();
             let scan = async move {
@@ -169,7 +182,7 @@ impl App {
             };
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = async { scan.await; tokio::join!(sweep(disk.clone(), cache), prune(ledger), scrub(disk, scrub_rate)); } => {}
+                () = async { scan.await; tokio::join!(sweep(disk.clone(), server), prune(ledger), scrub(disk, scrub_rate)); } => {}
             }
         });
     }
@@ -204,14 +217,15 @@ async fn prune(ledger: Arc<Ledger>) {
     }
 }
 
-async fn sweep(disk: Disk, cache: Cache) {
+async fn sweep(disk: Disk, server: Arc<Server>) {
     let mut ticks = interval(SWEEP_PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        cache.expire_uploads();
-        let disk = disk.clone();
+        server.cache.expire_uploads();
+        let (disk, clients) = (disk.clone(), server.clients.load_full());
         let swept = crate::store::blocking(move || {
+            clients.forget_idle();
             disk.sweep();
             Ok::<_, std::io::Error>(())
         });
@@ -219,6 +233,10 @@ async fn sweep(disk: Disk, cache: Cache) {
             tracing::warn!(%error, "the store cannot be swept");
         }
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn bind_all(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, AppError> {

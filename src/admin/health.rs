@@ -1,8 +1,10 @@
-//! Whether clients should come.
+//! Whether clients should come, and what an operator should know beside that.
 //!
-//! A sick disk does not make the process unready: it streams through, and clients get their bytes.
+//! A sick disk does not make the process unready: it streams through, and clients get their bytes. Nor does a configuration file that
+//! was refused: the one before it holds.
 
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde_json::json;
 
@@ -25,13 +27,40 @@ impl State {
     }
 }
 
+/// What became of the configuration when it was last read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ConfigState {
+    /// Why the last one was refused, while an older one holds: one line each.
+    pub problems: Vec<String>,
+    /// Keys that have another value than the one that holds, until a restart.
+    pub needs_restart: Vec<String>,
+}
+
 /// The state, for all who set or show it.
 #[derive(Debug, Default)]
-pub struct Readiness(AtomicU8);
+pub struct Readiness {
+    state: AtomicU8,
+    // A plain mutex: held to copy some lines.
+    config: Mutex<ConfigState>,
+}
 
 impl Readiness {
     pub fn set(&self, state: State) {
-        self.0.store(state as u8, Ordering::Release);
+        self.state.store(state as u8, Ordering::Release);
+    }
+
+    pub fn set_config(&self, config: ConfigState) {
+        *self.config() = config;
+    }
+
+    /// Returns true when the configuration was good when it was last read.
+    pub fn config_is_good(&self) -> bool {
+        self.config().problems.is_empty()
+    }
+
+    /// Returns true when these are the problems that are told of already.
+    pub fn has_config_problems(&self, problems: &[String]) -> bool {
+        self.config().problems == problems
     }
 
     pub fn is_ready(&self) -> bool {
@@ -40,14 +69,23 @@ impl Readiness {
 
     /// Returns the state as a small JSON document.
     pub(super) fn to_json(&self) -> String {
-        json!({ "state": self.state().as_str() }).to_string()
+        let ConfigState { problems, needs_restart } = self.config().clone();
+        json!({
+            "state": self.state().as_str(),
+            "config": { "ok": problems.is_empty(), "problems": problems, "needs_restart": needs_restart },
+        })
+        .to_string()
     }
 
     fn state(&self) -> State {
-        match self.0.load(Ordering::Acquire) {
+        match self.state.load(Ordering::Acquire) {
             1 => State::Ready,
             2 => State::Draining,
             _ => State::Starting,
         }
+    }
+
+    fn config(&self) -> MutexGuard<'_, ConfigState> {
+        self.config.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -7,8 +7,8 @@ use std::time::Duration;
 use hyper_util::client::proxy::matcher::Matcher;
 
 use super::AppError;
-use crate::cache::{FillLimits, Filling, Parallel, Policy, Prefetch, Upstream};
-use crate::server;
+use crate::cache::{FillLimits, Filling, Parallel, Policy, Prefetch, Rules, Upstream};
+use crate::server::{self, ClientOptions, Clients, Directory};
 use crate::settings::{self, LogFormat, Proxy, Quantity, Settings};
 use crate::store::{Disk, Ledger, prepare};
 use crate::tasks::TaskGroup;
@@ -42,9 +42,34 @@ pub(super) fn open_disk(settings: &settings::Store, metrics: &Arc<Metrics>) -> R
     Disk::open(options, Arc::clone(metrics)).map_err(failed)
 }
 
-pub(super) fn upstreams(settings: &Settings, metrics: &Metrics, tasks: &TaskGroup) -> Result<Vec<Upstream>, AppError> {
-    let one = |upstream: &settings::Upstream| one_upstream(upstream, metrics.upstream(&upstream.name), tasks.clone());
-    settings.upstreams.iter().map(one).collect()
+/// Makes the directory that `settings` describe. An upstream that is the same as `before` goes on as it is, with its connections, tokens
+/// and what it has learned.
+///
+/// # Errors
+/// When an upstream makes no client.
+pub(super) fn directory(
+    settings: &Settings,
+    metrics: &Metrics,
+    tasks: &TaskGroup,
+    before: Option<(&Settings, &Directory)>,
+) -> Result<Directory, AppError> {
+    let unchanged = |upstream: &settings::Upstream| {
+        let (settings, directory) = before?;
+        settings.upstreams.iter().find(|old| *old == upstream).and_then(|old| directory.upstream(&old.name)).cloned()
+    };
+    let upstreams = settings.upstreams.iter().map(|upstream| {
+        let made = match unchanged(upstream) {
+            Some(upstream) => upstream,
+            None => Arc::new(one_upstream(upstream, metrics.upstream(&upstream.name), tasks.clone())?),
+        };
+        Ok((upstream.name.clone(), made))
+    });
+    Ok(Directory::new(settings.table.clone(), upstreams.collect::<Result<Vec<_>, AppError>>()?))
+}
+
+pub(super) fn clients(settings: &settings::Clients) -> Clients {
+    let settings::Clients { rate, burst, trusted_proxies } = settings.clone();
+    Clients::new(&ClientOptions { rate, burst, trusted_proxies })
 }
 
 fn one_upstream(
@@ -53,8 +78,7 @@ fn one_upstream(
     tasks: TaskGroup,
 ) -> Result<Upstream, AppError> {
     let client = Client::new(&client_options(settings), Arc::new(Counting(Arc::clone(&metrics))), tasks)?;
-    let settings::Freshness { tag_ttl, stale_if_error, negative_ttl, offline } = settings.freshness;
-    let policy = Policy { tag_ttl, stale_if_error, negative_ttl, offline };
+    let rules = rules(&settings.freshness);
     let filling = Filling {
         limits: fill_limits(settings.fills),
         parallel: Parallel {
@@ -67,7 +91,20 @@ fn one_upstream(
             settings::Prefetch::Layers => Prefetch::Layers,
         },
     };
-    Ok(Upstream::new(Arc::new(client) as Arc<dyn Origin>, policy, filling, metrics))
+    Ok(Upstream::new(Arc::new(client) as Arc<dyn Origin>, rules, filling, metrics))
+}
+
+fn rules(freshness: &settings::Freshness) -> Rules {
+    let policy = Policy {
+        tag_ttl: freshness.tag_ttl,
+        stale_if_error: freshness.stale_if_error,
+        stale_if_limited: freshness.when_limited.stale,
+        stale_wait: freshness.stale_wait,
+        negative_ttl: freshness.negative_ttl,
+        offline: freshness.offline,
+        is_immutable: false,
+    };
+    Rules { policy, immutable_tags: freshness.immutable_tags.clone(), tells_429: freshness.when_limited.is_429 }
 }
 
 pub(super) fn fill_limits(fills: settings::Fills) -> FillLimits {
@@ -83,6 +120,7 @@ fn client_options(settings: &settings::Upstream) -> upstream::Options {
         realm_hosts: Vec::new(),
         extra_ca: settings.ca.clone(),
         insecure: settings.insecure,
+        internal: settings.internal,
         connections: settings.connections as usize,
         requests: settings.requests as usize,
         rate: settings.rate,

@@ -1,26 +1,35 @@
-//! When a tag may be answered from the cache: the whole freshness policy, as pure functions.
+//! When a tag may be answered from the cache: the whole freshness policy, as one pure function.
 //!
-//! | entry | age | policy | decision |
+//! | entry | policy | upstream | decision |
 //! |---|---|---|---|
-//! | known | below `tag_ttl` | any | serve it, fresh |
-//! | known | above | `offline` | serve it, stale |
-//! | known | above | online | ask the upstream |
-//! | unknown | – | `offline` | refuse |
-//! | unknown | – | online | ask the upstream |
+//! | younger than `tag_ttl`, or of an immutable tag | any | any | serve it |
+//! | older | `offline` | – | serve it, stale |
+//! | none | `offline` | – | refuse |
+//! | within `stale_if_error` | online | not asked yet | ask, and wait for `stale_wait` at the most |
+//! | older, or none | online | not asked yet | ask |
+//! | within `stale_if_error` | online | still silent after `stale_wait` | serve it, stale; the answer is kept when it comes |
+//! | within `stale_if_error` | online | network error, time-out, 5xx, or not to be asked for that | serve it, stale |
+//! | within `stale_if_error` | online, `stale_if_limited` | 429, or the cool-down after one | serve it, stale |
+//! | older, or none | online | the same | tell the client |
+//! | any | online | 404 | drop it, tell the client |
+//! | any | online | 401, 403 | tell the client |
 //!
-//! | the upstream, asked, says | entry younger than `stale_if_error` | entry older, or none |
-//! |---|---|---|
-//! | network error, time-out, 5xx, 429 | serve it, stale | tell the client |
-//! | 404 | drop the entry, tell the client | tell the client |
-//! | 401, 403 | tell the client | tell the client |
+//! Digests never expire. What an upstream says of a tag is understood so ([`Head`]):
 //!
-//! Digests never expire. Source: P-136…P-142.
+//! | the answer to HEAD | what follows |
+//! |---|---|
+//! | digest, length and the type of a manifest | that is what the tag means; if it moved, its manifest is fetched by digest (P-138) |
+//! | some of them missing, or another type | GET (P-137) |
+//! | 401 or 403 after our own authentication, 405, 501 | GET (P-137) |
+//! | anything else | a failure |
+//!
+//! Source: P-136…P-142.
 
 use std::time::{Duration, SystemTime};
 
-use crate::oci::Tag;
+use crate::oci::{Digest, MediaType, Tag};
 use crate::telemetry::StaleReason;
-use crate::upstream::UpstreamError;
+use crate::upstream::{ManifestHead, UpstreamError};
 
 /// The freshness policy of one upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,10 +38,16 @@ pub struct Policy {
     pub tag_ttl: Duration,
     /// How long after the upstream's last word a tag is served although the upstream fails.
     pub stale_if_error: Duration,
+    /// The same holds while the upstream limits us.
+    pub stale_if_limited: bool,
+    /// How long a client waits for the upstream's word while a stale answer is at hand.
+    pub stale_wait: Duration,
     /// How long an absence is remembered.
     pub negative_ttl: Duration,
     /// The upstream is never asked.
     pub offline: bool,
+    /// The tag never moves: what is known of it is never asked again.
+    pub is_immutable: bool,
 }
 
 /// How long a list of referrers, or a tag that stands for one, is served without asking: what is signed is verified a moment later (P-88).
@@ -43,7 +58,7 @@ impl Policy {
     /// is none is not remembered (P-88, P-142).
     #[must_use]
     pub(super) fn of_referrers(self) -> Self {
-        Self { tag_ttl: self.tag_ttl.min(REFERRERS_TTL), negative_ttl: Duration::ZERO, ..self }
+        Self { tag_ttl: self.tag_ttl.min(REFERRERS_TTL), negative_ttl: Duration::ZERO, is_immutable: false, ..self }
     }
 
     /// Returns the policy for `tag`.
@@ -53,47 +68,58 @@ impl Policy {
     }
 }
 
+/// What is known of the upstream's readiness to answer this question.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Health<'a> {
+    /// It has not been asked yet, and may be.
+    Unasked,
+    /// It was asked, and has said nothing within `stale_wait`.
+    Silent,
+    /// It was asked in vain, or would be.
+    Failed(&'a UpstreamError),
+}
+
 /// What to do with a question about a tag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Decision {
     Serve,
     ServeStale(StaleReason),
-    Ask,
-    Refuse,
-}
-
-/// What to do when the upstream was asked in vain.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum AfterFailure {
-    ServeStale(StaleReason),
+    /// Ask the upstream; with a stale answer at hand, wait so long at the most.
+    Ask(Option<Duration>),
     /// The tag is gone: drop the entry and tell the client.
     Drop,
     Tell,
+    Refuse,
 }
 
-/// Decides about a tag that the upstream was last asked about at `checked_at`, if ever.
-pub(super) fn decide(now: SystemTime, checked_at: Option<SystemTime>, policy: &Policy) -> Decision {
-    match checked_at.map(|then| age(now, then)) {
-        Some(age) if age < policy.tag_ttl => Decision::Serve,
-        Some(_) if policy.offline => Decision::ServeStale(StaleReason::Offline),
-        None if policy.offline => Decision::Refuse,
-        Some(_) | None => Decision::Ask,
+/// Decides about a tag that the upstream last spoke of at `checked_at`, if ever.
+pub(super) fn decide(now: SystemTime, checked_at: Option<SystemTime>, policy: &Policy, health: Health<'_>) -> Decision {
+    let age = checked_at.map(|then| age(now, then));
+    let is_servable = age.is_some_and(|age| age < policy.stale_if_error);
+    match (age, health) {
+        (Some(age), _) if age < policy.tag_ttl || policy.is_immutable => Decision::Serve,
+        (Some(_), _) if policy.offline => Decision::ServeStale(StaleReason::Offline),
+        (None, _) if policy.offline => Decision::Refuse,
+        (_, Health::Unasked) => Decision::Ask(is_servable.then_some(policy.stale_wait)),
+        (_, Health::Silent) if is_servable => Decision::ServeStale(StaleReason::WhileRevalidate),
+        (_, Health::Silent) => Decision::Ask(None),
+        (_, Health::Failed(UpstreamError::NotFound { .. })) => Decision::Drop,
+        (_, Health::Failed(UpstreamError::RateLimited { .. })) if is_servable && policy.stale_if_limited => {
+            Decision::ServeStale(StaleReason::RateLimited)
+        }
+        (_, Health::Failed(UpstreamError::RateLimited { .. })) => Decision::Tell,
+        (_, Health::Failed(error)) if is_servable && error.allows_stale() => {
+            Decision::ServeStale(StaleReason::UpstreamError)
+        }
+        (_, Health::Failed(_)) => Decision::Tell,
     }
 }
 
-/// Decides what follows when the upstream could not say what a tag means.
-pub(super) fn after_failure(
-    now: SystemTime,
-    checked_at: Option<SystemTime>,
-    policy: &Policy,
-    error: &UpstreamError,
-) -> AfterFailure {
-    let is_servable = checked_at.is_some_and(|then| age(now, then) < policy.stale_if_error);
-    match error {
-        UpstreamError::NotFound { .. } => AfterFailure::Drop,
-        UpstreamError::RateLimited { .. } if is_servable => AfterFailure::ServeStale(StaleReason::RateLimited),
-        error if error.allows_stale() && is_servable => AfterFailure::ServeStale(StaleReason::UpstreamError),
-        _ => AfterFailure::Tell,
+/// Waits for `answer` as long as `patience` lasts, where it is bounded; `None` when it is over before.
+pub(super) async fn within<T>(patience: Option<Duration>, answer: impl Future<Output = T>) -> Option<T> {
+    match patience {
+        Some(patience) => tokio::time::timeout(patience, answer).await.ok(),
+        None => Some(answer.await),
     }
 }
 
@@ -102,83 +128,40 @@ fn age(now: SystemTime, then: SystemTime) -> Duration {
     now.duration_since(then).unwrap_or(Duration::MAX)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::upstream::RateLimit;
+/// What the answer to HEAD says of a tag.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Head {
+    Means {
+        digest: Digest,
+        media_type: MediaType,
+        size_bytes: u64,
+    },
+    /// Ask by GET.
+    SaysTooLittle,
+}
 
-    const NOW: SystemTime = SystemTime::UNIX_EPOCH;
-    const POLICY: Policy = Policy {
-        tag_ttl: Duration::from_secs(10),
-        stale_if_error: Duration::from_secs(100),
-        negative_ttl: Duration::from_secs(5),
-        offline: false,
-    };
-
-    fn now() -> SystemTime {
-        NOW + Duration::from_secs(10_000)
-    }
-
-    fn checked(ago: u64) -> SystemTime {
-        now() - Duration::from_secs(ago)
-    }
-
-    #[test]
-    fn every_state_of_an_entry_has_its_decision() {
-        let offline = Policy { offline: true, ..POLICY };
-        let rows = [
-            ("unknown", None, Decision::Ask, Decision::Refuse),
-            ("just checked", Some(checked(0)), Decision::Serve, Decision::Serve),
-            ("fresh", Some(checked(9)), Decision::Serve, Decision::Serve),
-            ("at the limit", Some(checked(10)), Decision::Ask, Decision::ServeStale(StaleReason::Offline)),
-            ("very old", Some(checked(5_000)), Decision::Ask, Decision::ServeStale(StaleReason::Offline)),
-            (
-                "from the future",
-                Some(now() + Duration::from_mins(1)),
-                Decision::Ask,
-                Decision::ServeStale(StaleReason::Offline),
-            ),
-        ];
-        for (name, checked_at, online, off) in rows {
-            assert_eq!(decide(now(), checked_at, &POLICY), online, "{name}, online");
-            assert_eq!(decide(now(), checked_at, &offline), off, "{name}, offline");
-        }
-    }
-
-    #[test]
-    fn stale_is_served_for_failures_and_never_for_refusals() {
-        use std::io::Error;
-        use std::sync::Arc;
-        let broken = || Arc::new(Error::other("broken"));
-        let failures = [
-            UpstreamError::Status { status: 503, message: None },
-            UpstreamError::Status { status: 408, message: None },
-            UpstreamError::Auth { reason: String::new() },
-            UpstreamError::TimedOut { limit: "header", after: Duration::ZERO },
-            UpstreamError::Connect { host: String::new(), source: broken() },
-            UpstreamError::Tls { host: String::new(), source: broken() },
-            UpstreamError::Truncated { received_bytes: 0, source: None },
-            UpstreamError::Protocol { reason: String::new() },
-            UpstreamError::TooLarge { limit_bytes: 0 },
-        ];
-        let cases = failures
-            .into_iter()
-            .map(|error| (error, AfterFailure::ServeStale(StaleReason::UpstreamError), AfterFailure::Tell))
-            .chain([
-                (
-                    UpstreamError::RateLimited { retry_after: None, limit: RateLimit::Pulls },
-                    AfterFailure::ServeStale(StaleReason::RateLimited),
-                    AfterFailure::Tell,
-                ),
-                (UpstreamError::NotFound { message: None }, AfterFailure::Drop, AfterFailure::Drop),
-                (UpstreamError::Denied { status: 401, message: None }, AfterFailure::Tell, AfterFailure::Tell),
-                (UpstreamError::Denied { status: 403, message: None }, AfterFailure::Tell, AfterFailure::Tell),
-            ]);
-        for (error, young, old) in cases {
-            assert_eq!(after_failure(now(), Some(checked(99)), &POLICY, &error), young, "{error:?}");
-            for too_old in [Some(checked(100)), None] {
-                assert_eq!(after_failure(now(), too_old, &POLICY, &error), old, "{error:?}");
+impl Head {
+    /// # Errors
+    /// A failure that GET would not mend.
+    pub(super) fn read(told: Result<ManifestHead, UpstreamError>) -> Result<Self, UpstreamError> {
+        match told {
+            Ok(ManifestHead { digest: Some(digest), media_type: Some(media_type), size_bytes: Some(size_bytes) })
+                if is_manifest_type(&media_type) =>
+            {
+                Ok(Self::Means { digest, media_type, size_bytes })
             }
+            Ok(_) | Err(UpstreamError::Denied { .. } | UpstreamError::Status { status: 405 | 501, .. }) => {
+                Ok(Self::SaysTooLittle)
+            }
+            Err(error) => Err(error),
         }
     }
 }
+
+/// An upstream's answer to HEAD is believed only when it names a type that manifests have: an HTML page is no manifest (U-71).
+pub(super) fn is_manifest_type(media_type: &MediaType) -> bool {
+    media_type.is_index() || media_type.is_image_manifest()
+}
+
+#[cfg(test)]
+mod tests;

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::decide::is_manifest_type;
+use super::flight::Landed;
 use super::{Cache, CacheError, Place, Upstream};
 use crate::oci::{Digest, Manifest, ManifestKind, MediaType, Reference, Referrer, RepositoryName};
 use crate::store::{Class, Damage, GrantKind, blocking};
@@ -87,16 +89,7 @@ impl Cache {
         {
             return Ok(answer);
         }
-        let place = Place::new(upstream, repository, *digest);
-        let (cache, for_work, repository, digest) = (self.clone(), Arc::clone(upstream), repository.clone(), *digest);
-        let work = move || async move {
-            let fetched = cache.fetch_manifest(&for_work, &repository, &digest).await;
-            if let Err(error) = &fetched {
-                cache.remember_absence(&for_work, &repository, GrantKind::Manifest, &Reference::Digest(digest), error);
-            }
-            fetched
-        };
-        let landed = self.0.manifests.join(place, "fetch a manifest", work).await;
+        let landed = self.fetch_together(upstream, repository, digest).await;
         let fetched = landed.answer.unwrap_or(Err(CacheError::Aborted))?;
         let outcome = match (landed.led, fetched.media_type.is_schema1()) {
             (_, true) => Outcome::Bypass,
@@ -104,7 +97,7 @@ impl Cache {
             (false, false) => Outcome::Coalesced,
         };
         Ok(ManifestAnswer {
-            digest,
+            digest: *digest,
             media_type: fetched.media_type,
             headers: fetched.headers,
             bytes: Some(fetched.bytes),
@@ -142,6 +135,25 @@ impl Cache {
             outcome: Outcome::Miss,
             stale: None,
         }))
+    }
+
+    /// Fetches a manifest, once for all who want it at the same time.
+    pub(super) async fn fetch_together(
+        &self,
+        upstream: &Arc<Upstream>,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Landed<Result<Fetched, CacheError>> {
+        let place = Place::new(upstream, repository, *digest);
+        let (cache, upstream, repository, digest) = (self.clone(), Arc::clone(upstream), repository.clone(), *digest);
+        let work = move || async move {
+            let fetched = cache.fetch_manifest(&upstream, &repository, &digest).await;
+            if let Err(error) = &fetched {
+                cache.remember_absence(&upstream, &repository, GrantKind::Manifest, &Reference::Digest(digest), error);
+            }
+            fetched
+        };
+        self.0.manifests.join(place, "fetch a manifest", work).await
     }
 
     async fn fetch_manifest(
@@ -287,11 +299,6 @@ impl Cache {
             }
         }
     }
-}
-
-/// An upstream's answer to HEAD is believed only when it names a type that manifests have: an HTML page is no manifest (U-71).
-pub(super) fn is_manifest_type(media_type: &MediaType) -> bool {
-    media_type.is_index() || media_type.is_image_manifest()
 }
 
 pub(super) fn read(upstream: &Upstream, received: &Received) -> Result<Manifest, CacheError> {

@@ -21,7 +21,6 @@ mod referrers;
 mod tag;
 mod tags;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,7 +38,7 @@ pub use push::{Begin, Begun, Chunk, Incoming, ManifestPush, ManifestPushed, Push
 pub use referrers::{ReferrersAnswer, ReferrersQuestion};
 pub use tags::{TagsAnswer, TagsQuestion};
 
-use crate::oci::{Digest, Reference, RepositoryName, Tag, UpstreamName};
+use crate::oci::{Digest, Pattern, Reference, RepositoryName, Tag, UpstreamName};
 use crate::store::{BlobStore, Buffers, Class, GrantKind, Ledger};
 use crate::tasks::TaskGroup;
 use crate::telemetry::{Kind, UpstreamMetrics};
@@ -59,7 +58,6 @@ const IMAGE_CONFIGS_MAX: u64 = 50_000;
 pub struct Parts {
     pub store: Arc<dyn BlobStore>,
     pub ledger: Arc<Ledger>,
-    pub upstreams: Vec<Upstream>,
     pub tasks: TaskGroup,
     /// Bounds on the fills of all upstreams together.
     pub fills: FillLimits,
@@ -70,10 +68,22 @@ pub struct Parts {
 pub struct Upstream {
     origin: Arc<dyn Origin>,
     policy: Policy,
+    immutable_tags: Vec<Pattern>,
+    tells_429: bool,
     filling: Filling,
     bounds: Bounds,
     learned: Arc<Learned>,
     metrics: Arc<UpstreamMetrics>,
+}
+
+/// How old an upstream's answers may be.
+#[derive(Debug, Clone)]
+pub struct Rules {
+    pub policy: Policy,
+    /// Tags that never move.
+    pub immutable_tags: Vec<Pattern>,
+    /// Clients are told 429 when it limits us and nothing stale is to be served.
+    pub tells_429: bool,
 }
 
 /// How an upstream's blobs are filled.
@@ -93,7 +103,6 @@ pub struct Cache(Arc<Inner>);
 struct Inner {
     store: Arc<dyn BlobStore>,
     ledger: Arc<Ledger>,
-    upstreams: HashMap<UpstreamName, Arc<Upstream>>,
     tasks: TaskGroup,
     buffers: Buffers,
     inflight: Inflight,
@@ -145,13 +154,10 @@ impl<K> moka::Expiry<K, Absence> for AbsenceExpiry {
 
 impl Cache {
     pub fn new(parts: Parts) -> Self {
-        let Parts { store, ledger, upstreams, tasks, fills } = parts;
-        let upstreams =
-            upstreams.into_iter().map(|upstream| (upstream.origin.name().clone(), Arc::new(upstream))).collect();
+        let Parts { store, ledger, tasks, fills } = parts;
         Self(Arc::new(Inner {
             store,
             ledger,
-            upstreams,
             buffers: Buffers::default(),
             inflight: Inflight::default(),
             bounds: Bounds::new(fills),
@@ -170,11 +176,6 @@ impl Cache {
             looked_at: prefetch::looked_at(),
             tasks,
         }))
-    }
-
-    /// Returns the upstream of that name.
-    pub fn upstream(&self, name: &UpstreamName) -> Option<&Arc<Upstream>> {
-        self.0.upstreams.get(name)
     }
 
     /// Returns how many fills are under way.
@@ -217,7 +218,7 @@ impl Cache {
         if matches!(source, UpstreamError::NotFound { .. } | UpstreamError::Denied { .. }) {
             let place = Place::new(upstream, repository, (kind, reference.clone()));
             let policy = match reference {
-                Reference::Tag(tag) => upstream.policy.of_tag(tag),
+                Reference::Tag(tag) => upstream.policy_of(tag),
                 Reference::Digest(_) => upstream.policy,
             };
             self.0.negatives.insert(place, Absence { error: source.clone(), ttl: policy.negative_ttl });
@@ -226,9 +227,21 @@ impl Cache {
 }
 
 impl Upstream {
-    pub fn new(origin: Arc<dyn Origin>, policy: Policy, filling: Filling, metrics: Arc<UpstreamMetrics>) -> Self {
+    pub fn new(origin: Arc<dyn Origin>, rules: Rules, filling: Filling, metrics: Arc<UpstreamMetrics>) -> Self {
         let (bounds, learned) = (Bounds::new(filling.limits), Arc::default());
-        Self { origin, policy, filling, bounds, learned, metrics }
+        let Rules { policy, immutable_tags, tells_429 } = rules;
+        Self { origin, policy, immutable_tags, tells_429, filling, bounds, learned, metrics }
+    }
+
+    /// Returns the policy for `tag`.
+    fn policy_of(&self, tag: &Tag) -> Policy {
+        let is_immutable = self.immutable_tags.iter().any(|pattern| pattern.matches(tag.as_str()));
+        Policy { is_immutable, ..self.policy }.of_tag(tag)
+    }
+
+    /// Returns true when clients are to be told of its limits as such.
+    pub fn tells_429(&self) -> bool {
+        self.tells_429
     }
 
     pub fn metrics(&self) -> &Arc<UpstreamMetrics> {

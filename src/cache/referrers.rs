@@ -19,11 +19,12 @@ use bytes::Bytes;
 use moka::sync::Cache as Memo;
 
 use self::gather::Gathered;
-use super::decide::{AfterFailure, Decision, REFERRERS_TTL, after_failure, decide};
-use super::{Cache, CacheError, Place, Policy, Upstream};
+use super::decide::{Decision, Health, REFERRERS_TTL, decide, within};
+use super::{Cache, CacheError, Place, Upstream};
 use crate::oci::{Digest, Referrer, Referrers, RepositoryName, is_probe};
 use crate::store::{ListEntry, blocking};
 use crate::telemetry::{Kind, StaleReason};
+use crate::upstream::RateLimit;
 use crate::wire::Outcome;
 
 /// Bytes of all lists that are kept in memory.
@@ -86,21 +87,41 @@ impl Cache {
         }
         let upstream = question.upstream;
         let place = Place::new(upstream, question.repository, *question.subject);
-        let policy = upstream.policy.of_referrers();
         let known = self.known_referrers(&place);
+        let decide = |checked_at, health: Health<'_>| {
+            decide(SystemTime::now(), checked_at, &upstream.policy.of_referrers(), health)
+        };
         let checked_at = known.as_ref().map(|kept| kept.checked_at);
-        match (decide(SystemTime::now(), checked_at, &policy), known) {
-            (Decision::Serve, Some(kept)) if !kept.list.is_empty() => Ok(kept.answer(Outcome::Hit)),
-            (Decision::ServeStale(reason), known) => self.stale_referrers(upstream, &place, known, reason).await,
-            (Decision::Refuse, known) => {
-                let synthesised = self.stale_referrers(upstream, &place, known, StaleReason::Offline).await;
-                synthesised.map_err(|_nothing| upstream.offline())
+        let patience = match decide(checked_at, Health::Unasked) {
+            Decision::Serve if known.as_ref().is_some_and(|kept| !kept.list.is_empty()) => {
+                return known.map(|kept| kept.answer(Outcome::Hit)).ok_or(CacheError::Aborted);
             }
-            (Decision::Ask | Decision::Serve, known) => match self.ask_for_referrers(upstream, place.clone()).await {
-                Ok((kept, outcome)) => Ok(kept.answer(outcome)),
-                Err(error) => self.or_stale_referrers(upstream, &place, known, error, &policy).await,
+            Decision::Ask(patience) => patience,
+            Decision::ServeStale(reason) => return self.stale_referrers(upstream, &place, known, reason).await,
+            Decision::Refuse => {
+                let synthesised = self.stale_referrers(upstream, &place, known, StaleReason::Offline).await;
+                return synthesised.map_err(|_nothing| upstream.offline());
+            }
+            // An empty list is not believed for a moment.
+            Decision::Serve | Decision::Drop | Decision::Tell => None,
+        };
+        let refusal = upstream.origin.refusal_now(RateLimit::Requests);
+        let failure = match refusal {
+            Some(refusal) => upstream.error(refusal),
+            None => match within(patience, Box::pin(self.ask_for_referrers(upstream, place.clone()))).await {
+                Some(Ok((kept, outcome))) => return Ok(kept.answer(outcome)),
+                Some(Err(failure)) => failure,
+                None => return self.stale_referrers(upstream, &place, known, StaleReason::WhileRevalidate).await,
             },
-        }
+        };
+        let CacheError::Upstream { source, .. } = &failure else { return Err(failure) };
+        // What passed through is as good as a list of this moment, as far as it goes.
+        let reason = match decide(checked_at.or(Some(just_old())), Health::Failed(source)) {
+            Decision::ServeStale(reason) => reason,
+            Decision::Serve => StaleReason::UpstreamError,
+            Decision::Ask(_) | Decision::Drop | Decision::Tell | Decision::Refuse => return Err(failure),
+        };
+        self.stale_referrers(upstream, &place, known, reason).await.map_err(|_nothing| failure)
     }
 
     /// Returns the last list: from memory, or as it was written to disk.
@@ -111,29 +132,7 @@ impl Cache {
         let ListEntry { list, checked_at } =
             self.0.ledger.referrers(&place.upstream, &place.repository, &place.what)?;
         // What stands there may be of before a push: it is never the upstream's word of this moment.
-        let old = SystemTime::now().checked_sub(REFERRERS_TTL).unwrap_or(SystemTime::UNIX_EPOCH);
-        Some(Kept::new(list, checked_at.min(old), None))
-    }
-
-    /// Puts what is known in the place of a failure, where the policy allows it.
-    async fn or_stale_referrers(
-        &self,
-        upstream: &Upstream,
-        place: &Place<Digest>,
-        known: Option<Kept>,
-        error: CacheError,
-        policy: &Policy,
-    ) -> Result<ReferrersAnswer, CacheError> {
-        let CacheError::Upstream { source, .. } = &error else { return Err(error) };
-        // What passed through is as good as a list of this moment, as far as it goes.
-        let now = SystemTime::now();
-        let checked_at = known.as_ref().map_or(now, |kept| kept.checked_at);
-        match after_failure(now, Some(checked_at), policy, source) {
-            AfterFailure::ServeStale(reason) => {
-                self.stale_referrers(upstream, place, known, reason).await.map_err(|_nothing| error)
-            }
-            AfterFailure::Drop | AfterFailure::Tell => Err(error),
-        }
+        Some(Kept::new(list, checked_at.min(just_old()), None))
     }
 
     /// Returns the last list with what has passed through, if any of both is known.
@@ -197,6 +196,11 @@ impl Cache {
             self.0.lists.insert(place, kept.clone());
         }
     }
+}
+
+/// Returns when a list was checked that has just ceased to be fresh.
+fn just_old() -> SystemTime {
+    SystemTime::now().checked_sub(REFERRERS_TTL).unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
 impl Kept {

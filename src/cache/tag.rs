@@ -6,16 +6,28 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::decide::{AfterFailure, Decision, after_failure, decide};
-use super::manifest::{
-    MANIFEST_BYTES_MAX, ManifestAnswer, ManifestQuestion, is_manifest_type, passed_through, read, verify,
-};
-use super::{Cache, CacheError, Place, Upstream};
+use tokio::time::timeout;
+
+use super::decide::{Decision, Head, Health, decide};
+use super::manifest::{MANIFEST_BYTES_MAX, ManifestAnswer, ManifestQuestion, passed_through, read, verify};
+use super::{Cache, CacheError, Place, Policy, Upstream};
 use crate::oci::{Algorithm, Digest, Reference, RepositoryName, Tag};
 use crate::store::{GrantKind, TagEntry};
-use crate::telemetry::{Kind, Revalidation, StaleReason, Trigger};
-use crate::upstream::UpstreamError;
+use crate::telemetry::{Kind, Revalidation, Trigger};
+use crate::upstream::{RateLimit, UpstreamError};
 use crate::wire::{Accept, ContentHeaders, Outcome};
+
+/// What is known of a tag, and the policy for it.
+struct Known {
+    entry: Option<TagEntry>,
+    policy: Policy,
+}
+
+impl Known {
+    fn decide(&self, health: Health<'_>) -> Decision {
+        decide(SystemTime::now(), self.entry.as_ref().map(|entry| entry.checked_at), &self.policy, health)
+    }
+}
 
 /// What asking the upstream about a tag brought.
 #[derive(Debug, Clone)]
@@ -42,31 +54,97 @@ impl Cache {
     async fn resolve_tag(&self, question: &ManifestQuestion<'_>, tag: &Tag) -> Result<ManifestAnswer, CacheError> {
         let upstream = question.upstream;
         let known = self.0.ledger.tag(upstream.origin.name(), question.repository, tag);
-        let checked_at = known.as_ref().map(|entry| entry.checked_at);
-        match decide(SystemTime::now(), checked_at, &upstream.policy.of_tag(tag)) {
-            Decision::Serve => {
-                if let Some(entry) = &known {
-                    return self.tagged(question, entry, Outcome::Hit).await;
-                }
-            }
-            Decision::ServeStale(reason) => return self.stale(question, known.as_ref(), reason).await,
-            Decision::Refuse => return Err(upstream.offline()),
-            Decision::Ask => {}
-        }
+        let known = Known { entry: known, policy: upstream.policy_of(tag) };
+        let patience = match known.decide(Health::Unasked) {
+            Decision::Ask(patience) => patience,
+            decision => return self.settle(question, tag, &known, decision, upstream.offline()).await,
+        };
         if let Some(absence) =
             self.remembered_absence(upstream, question.repository, GrantKind::Manifest, question.reference)
         {
             return Err(absence);
         }
-        match self.ask_about_tag(question, tag, known.clone()).await {
-            Ok(Asked::PassedThrough(answer)) => Ok(answer),
-            Ok(Asked::Entry(entry)) => {
-                let unchanged = known.as_ref().is_some_and(|known| known.digest == entry.digest);
-                let outcome = if unchanged { Outcome::Revalidated } else { Outcome::Miss };
-                let answer = self.tagged(question, &entry, outcome).await;
-                self.or_stale(question, known.as_ref(), answer).await
+        if let Some(refusal) = upstream.origin.refusal_now(RateLimit::Requests).filter(|_| patience.is_some()) {
+            let decision = known.decide(Health::Failed(&refusal));
+            return self.settle(question, tag, &known, decision, upstream.error(refusal)).await;
+        }
+        // Boxed: a fresh tag must not carry the room for it.
+        let mut asked = Box::pin(self.ask_and_serve(question, tag, &known));
+        if let Some(patience) = patience {
+            match timeout(patience, asked.as_mut()).await {
+                Ok(answer) => return self.or_stale(question, tag, &known, answer).await,
+                // The question goes on, for those who come after.
+                Err(_elapsed) => {
+                    let decision = known.decide(Health::Silent);
+                    if let Ok(stale) = self.settle(question, tag, &known, decision, CacheError::Aborted).await {
+                        return Ok(stale);
+                    }
+                }
             }
-            Err(error) => self.or_stale(question, known.as_ref(), Err(error)).await,
+        }
+        let answer = asked.await;
+        self.or_stale(question, tag, &known, answer).await
+    }
+
+    /// Asks the upstream, and serves what the tag means now.
+    async fn ask_and_serve(
+        &self,
+        question: &ManifestQuestion<'_>,
+        tag: &Tag,
+        known: &Known,
+    ) -> Result<ManifestAnswer, CacheError> {
+        match self.ask_about_tag(question, tag, known.entry.clone()).await? {
+            Asked::PassedThrough(answer) => Ok(answer),
+            Asked::Entry(entry) => {
+                let is_unchanged = known.entry.as_ref().is_some_and(|known| known.digest == entry.digest);
+                let outcome = if is_unchanged { Outcome::Revalidated } else { Outcome::Miss };
+                self.tagged(question, &entry, outcome).await
+            }
+        }
+    }
+
+    /// Puts the entry's stored manifest in the place of a failure, where the policy allows it (P-139).
+    async fn or_stale(
+        &self,
+        question: &ManifestQuestion<'_>,
+        tag: &Tag,
+        known: &Known,
+        answer: Result<ManifestAnswer, CacheError>,
+    ) -> Result<ManifestAnswer, CacheError> {
+        let Err(CacheError::Upstream { source, .. }) = &answer else { return answer };
+        let decision = known.decide(Health::Failed(source));
+        match answer {
+            Err(error) => self.settle(question, tag, known, decision, error).await,
+            answer => answer,
+        }
+    }
+
+    /// Does what was decided, short of asking; `failure` is told when nothing is to be served.
+    async fn settle(
+        &self,
+        question: &ManifestQuestion<'_>,
+        tag: &Tag,
+        known: &Known,
+        decision: Decision,
+        failure: CacheError,
+    ) -> Result<ManifestAnswer, CacheError> {
+        let upstream = question.upstream;
+        match (decision, &known.entry) {
+            (Decision::Serve, Some(entry)) => self.tagged(question, entry, Outcome::Hit).await,
+            (Decision::ServeStale(reason), Some(entry)) => {
+                let stored = self.stored_manifest(upstream, question.repository, &entry.digest).await;
+                let mut answer = stored.ok_or(failure)?;
+                answer.outcome = Outcome::Stale;
+                answer.stale = Some(reason);
+                upstream.metrics.stale(reason);
+                Ok(answer)
+            }
+            (Decision::Drop, Some(_)) => {
+                self.0.ledger.drop_tag(upstream.origin.name(), question.repository, tag);
+                upstream.metrics.revalidated(Revalidation::Gone);
+                Err(failure)
+            }
+            _ => Err(failure),
         }
     }
 
@@ -99,47 +177,6 @@ impl Cache {
         let at_hand = self.0.store.peek(&entry.digest).filter(|object| object.size_bytes == entry.size_bytes);
         at_hand
             .map_or_else(|| ContentHeaders::of(&entry.digest, Some(entry.size_bytes)).into(), |object| object.headers)
-    }
-
-    /// Puts the entry's stored manifest in the place of a failure, where the policy allows it (P-139).
-    async fn or_stale(
-        &self,
-        question: &ManifestQuestion<'_>,
-        known: Option<&TagEntry>,
-        answer: Result<ManifestAnswer, CacheError>,
-    ) -> Result<ManifestAnswer, CacheError> {
-        let Err(CacheError::Upstream { source, .. }) = &answer else { return answer };
-        let upstream = question.upstream;
-        let checked_at = known.map(|entry| entry.checked_at);
-        match after_failure(SystemTime::now(), checked_at, &upstream.policy, source) {
-            AfterFailure::ServeStale(reason) => self.stale(question, known, reason).await.or(answer),
-            AfterFailure::Drop => {
-                if let (Reference::Tag(tag), true) = (question.reference, known.is_some()) {
-                    self.0.ledger.drop_tag(upstream.origin.name(), question.repository, tag);
-                    upstream.metrics.revalidated(Revalidation::Gone);
-                }
-                answer
-            }
-            AfterFailure::Tell => answer,
-        }
-    }
-
-    async fn stale(
-        &self,
-        question: &ManifestQuestion<'_>,
-        known: Option<&TagEntry>,
-        reason: StaleReason,
-    ) -> Result<ManifestAnswer, CacheError> {
-        let upstream = question.upstream;
-        let stored = match known {
-            Some(entry) => self.stored_manifest(upstream, question.repository, &entry.digest).await,
-            None => None,
-        };
-        let mut answer = stored.ok_or_else(|| upstream.offline())?;
-        answer.outcome = Outcome::Stale;
-        answer.stale = Some(reason);
-        upstream.metrics.stale(reason);
-        Ok(answer)
     }
 
     /// Asks the upstream what a tag means, once for all who ask together (P-140).
@@ -181,27 +218,19 @@ impl Cache {
         known: Option<&TagEntry>,
     ) -> Result<Asked, CacheError> {
         let reference = Reference::Tag(tag.clone());
-        let head = match upstream.origin.manifest_head(repository, &reference, Accept::MANIFESTS).await {
-            Ok(head) => head,
-            // P-137: an upstream that refuses HEAD may answer GET.
-            Err(UpstreamError::Denied { .. } | UpstreamError::Status { status: 405 | 501, .. }) => {
-                return self.get_tag(upstream, repository, tag, known).await;
-            }
-            Err(error) => return Err(upstream.error(error)),
-        };
-        let (Some(digest), Some(media_type), Some(size_bytes)) = (head.digest, head.media_type, head.size_bytes) else {
+        let told = upstream.origin.manifest_head(repository, &reference, Accept::MANIFESTS).await;
+        let Head::Means { digest, media_type, size_bytes } = Head::read(told).map_err(|error| upstream.error(error))?
+        else {
             return self.get_tag(upstream, repository, tag, known).await;
         };
-        if !is_manifest_type(&media_type) {
-            return self.get_tag(upstream, repository, tag, known).await;
-        }
         let entry = TagEntry { digest, media_type, size_bytes, checked_at: SystemTime::now() };
-        // An entry whose manifest is stored is worth more than one whose manifest must yet be fetched: if that fails, the old one
+        // An entry whose manifest is stored is worth more than one whose manifest must yet be fetched: while that fails, the old one
         // can still be served stale.
-        let is_stored = self.0.ledger.manifest_type(upstream.origin.name(), repository, &digest).is_some();
-        if is_stored || known.is_none() {
-            self.set_tag(upstream, repository, tag, known, &entry);
+        let is_granted = |digest| self.0.ledger.manifest_type(upstream.origin.name(), repository, digest).is_some();
+        if known.is_some_and(|known| known.digest != digest && is_granted(&known.digest)) && !is_granted(&digest) {
+            self.fetch_together(upstream, repository, &digest).await.answer.unwrap_or(Err(CacheError::Aborted))?;
         }
+        self.set_tag(upstream, repository, tag, known, &entry);
         Ok(Asked::Entry(entry))
     }
 

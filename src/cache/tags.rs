@@ -10,11 +10,11 @@ use bytes::Bytes;
 use moka::sync::Cache as Memo;
 use url::form_urlencoded;
 
-use super::decide::{AfterFailure, Decision, after_failure, decide};
+use super::decide::{Decision, Health, decide, within};
 use super::{Cache, CacheError, Place, Upstream};
 use crate::oci::{RepositoryName, TagList};
 use crate::telemetry::{Kind, StaleReason, Trigger};
-use crate::upstream::UpstreamError;
+use crate::upstream::{RateLimit, UpstreamError};
 use crate::wire::Outcome;
 
 /// Bytes of an upstream's page at the most: some 100,000 long tags.
@@ -77,35 +77,43 @@ impl Cache {
         let upstream = question.upstream;
         let place = Place::new(upstream, question.repository, question.query.to_owned());
         let known = self.0.pages.get(&place);
-        let checked_at = known.as_ref().map(|page| page.checked_at);
-        let decision = decide(SystemTime::now(), checked_at, &upstream.policy);
-        match (decision, known) {
-            (Decision::Serve, Some(page)) => Ok(page.answer(Outcome::Hit, None)),
-            (Decision::ServeStale(reason), Some(page)) => Ok(page.stale(upstream, reason)),
-            (Decision::Refuse, _) | (Decision::ServeStale(_), None) => Err(upstream.offline()),
-            (Decision::Ask | Decision::Serve, known) => match self.ask_for_tags(upstream, place.clone()).await {
-                Ok((page, outcome)) => Ok(page.answer(outcome, None)),
-                Err(error) => self.or_stale_tags(upstream, &place, known, error),
-            },
+        let decide = |health: Health<'_>| {
+            decide(SystemTime::now(), known.as_ref().map(|page| page.checked_at), &upstream.policy, health)
+        };
+        let settle = |decision, failure| self.settle_tags(upstream, &place, known.clone(), decision, failure);
+        let patience = match decide(Health::Unasked) {
+            Decision::Ask(patience) => patience,
+            decision => return settle(decision, upstream.offline()),
+        };
+        if let Some(refusal) = upstream.origin.refusal_now(RateLimit::Requests).filter(|_| patience.is_some()) {
+            return settle(decide(Health::Failed(&refusal)), upstream.error(refusal));
+        }
+        let asked = within(patience, Box::pin(self.ask_for_tags(upstream, place.clone()))).await;
+        let Some(answer) = asked else { return settle(decide(Health::Silent), CacheError::Aborted) };
+        match answer {
+            Ok((page, outcome)) => Ok(page.answer(outcome, None)),
+            Err(CacheError::Upstream { source, .. }) => settle(decide(Health::Failed(&source)), upstream.error(source)),
+            Err(error) => Err(error),
         }
     }
 
-    /// Puts the page that is known in the place of a failure, where the policy allows it.
-    fn or_stale_tags(
+    /// Does what was decided, short of asking; `failure` is told when nothing is to be served.
+    fn settle_tags(
         &self,
         upstream: &Upstream,
         place: &Place<String>,
         known: Option<Page>,
-        error: CacheError,
+        decision: Decision,
+        failure: CacheError,
     ) -> Result<TagsAnswer, CacheError> {
-        let (Some(page), CacheError::Upstream { source, .. }) = (known, &error) else { return Err(error) };
-        match after_failure(SystemTime::now(), Some(page.checked_at), &upstream.policy, source) {
-            AfterFailure::ServeStale(reason) => Ok(page.stale(upstream, reason)),
-            AfterFailure::Drop => {
+        match (decision, known) {
+            (Decision::Serve, Some(page)) => Ok(page.answer(Outcome::Hit, None)),
+            (Decision::ServeStale(reason), Some(page)) => Ok(page.stale(upstream, reason)),
+            (Decision::Drop, Some(_)) => {
                 self.0.pages.invalidate(place);
-                Err(error)
+                Err(failure)
             }
-            AfterFailure::Tell => Err(error),
+            _ => Err(failure),
         }
     }
 

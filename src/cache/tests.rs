@@ -15,7 +15,8 @@ use futures_util::{FutureExt, StreamExt, stream};
 use tokio::sync::{Semaphore, watch};
 
 use super::{
-    BlobAnswer, BlobBody, BlobQuestion, Cache, FillLimits, Filling, Parallel, Parts, Piece, Policy, Prefetch, Upstream,
+    BlobAnswer, BlobBody, BlobQuestion, Cache, FillLimits, Filling, Parallel, Parts, Piece, Policy, Prefetch, Rules,
+    Upstream,
 };
 use crate::oci::{Digest, Reference, RepositoryName, UpstreamName};
 use crate::store::{
@@ -452,6 +453,7 @@ impl ReadAt for FaultyPartial {
 /// A cache over one scripted origin.
 struct Bench {
     cache: Cache,
+    upstream: Arc<Upstream>,
     origin: Arc<ScriptedOrigin>,
     disk: Disk,
     tasks: TaskGroup,
@@ -485,18 +487,23 @@ impl Bench {
         let policy = Policy {
             tag_ttl: Duration::from_secs(10),
             stale_if_error: Duration::from_hours(1),
+            stale_if_limited: true,
+            stale_wait: Duration::from_secs(2),
             negative_ttl: Duration::ZERO,
             offline,
+            is_immutable: false,
         };
+        let rules = Rules { policy, immutable_tags: Vec::new(), tells_429: false };
         let filling = Filling { limits: LIMITS, parallel: PARALLEL, prefetch: Prefetch::Off };
         let upstream =
-            Upstream::new(Arc::clone(&origin) as Arc<dyn Origin>, policy, filling, metrics.upstream(&origin.name));
+            Upstream::new(Arc::clone(&origin) as Arc<dyn Origin>, rules, filling, metrics.upstream(&origin.name))
+                .into();
         let disk_gate = Arc::new(Semaphore::new(0));
         let (replaced, gate) = (AtomicBool::new(false), Arc::clone(&disk_gate));
         let store = Arc::new(FaultyStore { disk: disk.clone(), fault, replaced, gate });
         let kept = Arc::clone(&ledger);
-        let cache = Cache::new(Parts { store, ledger, upstreams: vec![upstream], tasks: tasks.clone(), fills: LIMITS });
-        Self { cache, origin, disk, tasks, blob, metrics, ledger: kept, directory, disk_gate }
+        let cache = Cache::new(Parts { store, ledger, tasks: tasks.clone(), fills: LIMITS });
+        Self { cache, upstream, origin, disk, tasks, blob, metrics, ledger: kept, directory, disk_gate }
     }
 
     /// Ends this process, so to speak, and begins the next one over the same store.
@@ -515,7 +522,7 @@ impl Bench {
     }
 
     async fn ask(&self, repository: &str, digest: Digest) -> Result<BlobAnswer, super::CacheError> {
-        let upstream = self.cache.upstream(&self.origin.name).unwrap();
+        let upstream = &self.upstream;
         let repository = repository.parse().unwrap();
         let question =
             BlobQuestion { upstream, repository: &repository, digest: &digest, wants_bytes: true, first_byte: 0 };

@@ -6,16 +6,16 @@
 use std::fmt::{Display, Write};
 use std::time::Duration;
 
-use crate::settings::{Fills, Freshness, LogFormat, Prefetch, Proxy, Quantity, Settings, Upstream};
+use crate::settings::{Fills, Freshness, LogFormat, Prefetch, Proxy, Quantity, Settings, Upstream, WhenLimited};
 
 /// Returns the file.
 pub(super) fn toml(settings: &Settings) -> String {
     let mut file = File::default();
     server(&mut file, settings);
     store(&mut file, settings);
+    clients(&mut file, settings);
     file.section("[freshness]");
-    freshness(&mut file, settings.freshness);
-    file.key("negative_ttl", duration(settings.freshness.negative_ttl));
+    freshness(&mut file, &settings.freshness);
     file.section("[fills]");
     fills(&mut file, "max", settings.fills);
     file.section("[log]");
@@ -41,6 +41,19 @@ fn server(file: &mut File, settings: &Settings) {
     file.key("write_stall_timeout", duration(server.write_stall_timeout));
     file.section("[admin]");
     file.key("listen", text(settings.admin.listen));
+}
+
+fn clients(file: &mut File, settings: &Settings) {
+    let clients = &settings.clients;
+    file.section("[clients]");
+    match clients.rate {
+        Some(rate) => file.key("rate", rate),
+        None => file.note("rate is not limited"),
+    }
+    if let Some(burst) = clients.burst {
+        file.key("burst", burst);
+    }
+    file.key("trusted_proxies", list(&clients.trusted_proxies));
 }
 
 fn store(file: &mut File, settings: &Settings) {
@@ -83,7 +96,10 @@ fn upstream(file: &mut File, upstream: &Upstream) {
     file.key("header_timeout", duration(upstream.header_timeout));
     file.key("idle_timeout", duration(upstream.idle_timeout));
     file.key("proxy", text(proxy(&upstream.proxy)));
-    freshness(file, upstream.freshness);
+    freshness(file, &upstream.freshness);
+    file.key("allow", list(&upstream.allow));
+    file.key("deny", list(&upstream.deny));
+    file.key("internal", upstream.internal);
 }
 
 /// Writes the keys of `[fills]`, and those of `[[upstream]]` that mean the same.
@@ -94,9 +110,13 @@ fn fills(file: &mut File, max_key: &str, fills: Fills) {
 }
 
 /// Writes the keys that `[freshness]` and `[[upstream]]` share.
-fn freshness(file: &mut File, freshness: Freshness) {
+fn freshness(file: &mut File, freshness: &Freshness) {
     file.key("tag_ttl", duration(freshness.tag_ttl));
     file.key("stale_if_error", duration(freshness.stale_if_error));
+    file.key("stale_wait", duration(freshness.stale_wait));
+    file.key("immutable_tags", list(&freshness.immutable_tags));
+    file.key("when_limited", list(&when_limited(freshness.when_limited)));
+    file.key("negative_ttl", duration(freshness.negative_ttl));
     file.key("offline", freshness.offline);
 }
 
@@ -171,6 +191,11 @@ fn prefetch(prefetch: Prefetch) -> &'static str {
         Prefetch::Config => "config",
         Prefetch::Layers => "layers",
     }
+}
+
+fn when_limited(words: WhenLimited) -> Vec<&'static str> {
+    let status = if words.is_429 { "429" } else { "503" };
+    if words.stale { vec!["stale", status] } else { vec![status] }
 }
 
 fn proxy(proxy: &Proxy) -> &str {

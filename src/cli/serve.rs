@@ -39,7 +39,7 @@ pub(super) fn run(args: Args) -> u8 {
         Sources { file: config, environment: environment(), flags: Flags { listen, admin, store, upstreams } };
     match Settings::load(&sources) {
         Err(problems) => refuse(&problems),
-        Ok(settings) => match app::run(&settings) {
+        Ok(settings) => match app::run(&settings, &sources) {
             Ok(()) => OK,
             Err(error) => {
                 say(format_args!("cachalot: {}", sentence(&error)));

@@ -113,6 +113,9 @@ pub fn route(table: &Table, method: &Method, path_and_query: &str, host: Option<
         return Err(Refusal::MethodNotAllowed);
     }
     let repository = repository(entry, rest)?;
+    if !entry.allows(&repository) {
+        return Err(Refusal::NotAllowed { upstream: entry.name.clone(), repository });
+    }
     let endpoint = endpoint(kind, &last)?;
     Ok(Route::Question(Question { upstream: entry.name.clone(), namespace, repository, endpoint, query }))
 }
@@ -212,7 +215,7 @@ fn repository(entry: &Entry, name: &str) -> Result<RepositoryName, Refusal> {
 /// here, and only within the same upstream (P-154).
 pub fn mount_source(table: &Table, upstream: &UpstreamName, from: &str) -> Option<RepositoryName> {
     let own = table.find(upstream.as_str())?;
-    match from.split_once('/') {
+    let source = match from.split_once('/') {
         Some((first, rest)) => match table.find(first) {
             Some(named) if named.name == *upstream => repository(own, rest).ok(),
             // `hub/app` may be a repository of its own.
@@ -220,7 +223,8 @@ pub fn mount_source(table: &Table, upstream: &UpstreamName, from: &str) -> Optio
             Some(_) | None => repository(own, from).ok(),
         },
         None => repository(own, from).ok(),
-    }
+    };
+    source.filter(|source| own.allows(source))
 }
 
 fn endpoint(kind: Kind, last: &str) -> Result<Endpoint, Refusal> {

@@ -3,14 +3,14 @@
 //! The account is closed by dropping it, which happens however the exchange ends: done, failed, or client gone.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use http::{Method, StatusCode};
 
 use crate::oci::Question;
-use crate::telemetry::{Handler, Kind, Metrics};
+use crate::telemetry::{Handler, Kind, Metrics, UpstreamMetrics};
 use crate::wire::Outcome;
 
 /// What is known of an exchange so far.
@@ -19,13 +19,14 @@ pub(super) struct Exchange {
     metrics: Arc<Metrics>,
     began: Instant,
     log: bool,
-    peer: SocketAddr,
+    client: IpAddr,
     method: Method,
     /// Without the query (S-40).
     path: String,
     handler: Handler,
     pub(super) request_id: RequestId,
     question: Option<Question>,
+    upstream: Option<Arc<UpstreamMetrics>>,
     answer: Option<(Kind, Outcome)>,
     status: StatusCode,
     sent_bytes: u64,
@@ -57,18 +58,19 @@ enum Ending {
 }
 
 impl Exchange {
-    pub(super) fn begin(metrics: &Arc<Metrics>, log: bool, peer: SocketAddr, method: Method, path: &str) -> Self {
+    pub(super) fn begin(metrics: &Arc<Metrics>, log: bool, client: IpAddr, method: Method, path: &str) -> Self {
         let handler = Handler::Other;
         Self {
             metrics: Arc::clone(metrics),
             began: Instant::now(),
             log,
-            peer,
+            client,
             method,
             path: path.to_owned(),
             handler,
             request_id: RequestId(fastrand::u64(..)),
             question: None,
+            upstream: None,
             answer: None,
             status: StatusCode::OK,
             sent_bytes: 0,
@@ -77,11 +79,17 @@ impl Exchange {
         }
     }
 
-    /// Notes what the exchange is about.
-    pub(super) fn is_about(&mut self, handler: Handler, question: Option<&Question>) {
+    /// Notes who answers.
+    pub(super) fn is_for(&mut self, handler: Handler) {
         self.handler = handler;
         self.in_flight = self.metrics.http().began(handler);
-        self.question = question.cloned();
+    }
+
+    /// Notes who answers, and what the exchange is about.
+    pub(super) fn is_about(&mut self, handler: Handler, question: &Question, upstream: &Arc<UpstreamMetrics>) {
+        self.is_for(handler);
+        self.question = Some(question.clone());
+        self.upstream = Some(Arc::clone(upstream));
     }
 
     /// Notes how the answer came about.
@@ -135,7 +143,7 @@ impl Exchange {
         tracing::info!(
             target: "cachalot::access",
             { request.id = %self.request_id,
-            client = %self.peer.ip(),
+            client = %self.client,
             http.status = self.status.as_u16(),
             cache.outcome = outcome,
             upstream.name = upstream,
@@ -151,8 +159,8 @@ impl Exchange {
 impl Drop for Exchange {
     fn drop(&mut self) {
         if let Some((kind, outcome)) = self.answer {
-            if let Some(question) = &self.question {
-                self.metrics.upstream(&question.upstream).served(kind, outcome, self.sent_bytes);
+            if let Some(upstream) = &self.upstream {
+                upstream.served(kind, outcome, self.sent_bytes);
             }
             if self.ending == Ending::Left {
                 self.metrics.http().disconnected(kind);

@@ -33,11 +33,10 @@ pub(super) async fn answer(
     exchange: &mut Exchange,
 ) -> Result<Response<Body>, Problem> {
     let question = routed.question;
-    let upstream = routed.server.cache.upstream(&question.upstream).ok_or_else(Problem::unknown_upstream)?;
     let request = &routed.request.headers;
     let range = blob_range(request, digest);
     let asked = BlobQuestion {
-        upstream,
+        upstream: routed.upstream,
         repository: &question.repository,
         digest,
         wants_bytes: !routed.is_head,
@@ -45,7 +44,7 @@ pub(super) async fn answer(
     };
     let answered = routed.server.cache.blob(&asked).await;
     exchange.answered(Kind::Blob, answered.as_ref().map_or_else(CacheError::outcome, |answer| answer.outcome));
-    let blob = answered.map_err(|error| Problem::of_failure(&error, Asked::Blob))?;
+    let blob = answered.map_err(|error| routed.failure(&error, Asked::Blob))?;
     let headers = blob.headers();
     let mut response = if is_not_modified(lines(request, &IF_NONE_MATCH), digest) {
         with_status(StatusCode::NOT_MODIFIED)

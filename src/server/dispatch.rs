@@ -14,34 +14,48 @@ use super::headers::{API_VERSION, CACHE_STATUS, OCI_NAMESPACE};
 use super::limits::HEADER_BUDGET;
 use super::respond::Problem;
 use super::routed::Routed;
-use super::{Server, blobs, manifests, referrers, tags, writes};
+use super::{Directory, Server, blobs, manifests, referrers, tags, writes};
 use crate::oci::{Endpoint, Question, Refusal, Route, route};
-use crate::telemetry::Handler;
+use crate::telemetry::{Handler, Shed};
 use crate::wire::cache_status_header;
 
 /// Answers one request.
 pub(super) async fn handle(server: &Server, request: Request<Incoming>, peer: SocketAddr) -> Response<Body> {
     let method = request.method().clone();
+    let clients = server.clients.load_full();
+    let client = clients.address(peer, request.headers());
     let mut exchange =
-        Exchange::begin(&server.metrics, server.options.access_log, peer, method.clone(), request.uri().path());
+        Exchange::begin(&server.metrics, server.options.access_log, client, method.clone(), request.uri().path());
     let is_head = method == Method::HEAD;
     let (request, body) = request.into_parts();
-    let answered = match routed(server, &request) {
+    let directory = server.directory.load_full();
+    let answered = match routed(&directory, &request) {
         Ok(Route::Base) => {
-            exchange.is_about(Handler::Ping, None);
+            exchange.is_for(Handler::Ping);
             Ok(base())
         }
-        Ok(Route::Question(question)) => {
-            exchange.is_about(handler(&question.endpoint), Some(&question));
-            let routed = Routed { server, request: &request, question: &question, is_head };
-            let answered = if writes::is_write(&method, &question.endpoint) {
-                writes::answer(&routed, body, &mut exchange).await
-            } else {
-                let answered = timeout(HEADER_BUDGET, ask(&routed, &mut exchange)).await;
-                answered.unwrap_or_else(|_elapsed| Err(Problem::too_slow(&question)))
-            };
-            answered.map(|response| with_namespace(response, &question))
-        }
+        Ok(Route::Question(question)) => match directory.upstream(&question.upstream) {
+            Some(upstream) => {
+                exchange.is_about(handler(&question.endpoint), &question, upstream.metrics());
+                let routed =
+                    Routed { server, directory: &directory, upstream, request: &request, question: &question, is_head };
+                let answered = match clients.turn(client).await {
+                    Err(wait) => {
+                        server.metrics.http().shed(Shed::Quota);
+                        Err(Problem::too_fast(wait))
+                    }
+                    Ok(()) if writes::is_write(&method, &question.endpoint) => {
+                        writes::answer(&routed, body, &mut exchange).await
+                    }
+                    Ok(()) => {
+                        let answered = timeout(HEADER_BUDGET, ask(&routed, &mut exchange)).await;
+                        answered.unwrap_or_else(|_elapsed| Err(Problem::too_slow(&question)))
+                    }
+                };
+                answered.map(|response| with_namespace(response, &question))
+            }
+            None => Err(Problem::unknown_upstream()),
+        },
         Err(refusal) => Err(Problem::of_refusal(&refusal)),
     };
     let mut response = answered.unwrap_or_else(|problem| problem.into_response(exchange.request_id, is_head));
@@ -51,11 +65,11 @@ pub(super) async fn handle(server: &Server, request: Request<Incoming>, peer: So
     response.map(|body| body.accounted(exchange))
 }
 
-fn routed(server: &Server, request: &Parts) -> Result<Route, Refusal> {
+fn routed(directory: &Directory, request: &Parts) -> Result<Route, Refusal> {
     // The parser has refused requests without a path, except for `*` and authority forms, which no route has.
     let target = request.uri.path_and_query().map_or("", |target| target.as_str());
     let host = request.headers.get(HOST).and_then(|host| host.to_str().ok()).or(request.uri.host());
-    route(&server.table, &request.method, target, host)
+    route(&directory.table, &request.method, target, host)
 }
 
 async fn ask(routed: &Routed<'_>, exchange: &mut Exchange) -> Result<Response<Body>, Problem> {

@@ -10,7 +10,7 @@ pub(super) const BUFFER_BYTES: usize = 64 * 1024;
 
 /// How long a client waits for the head of its answer, everything behind it included: clients give up at 30 s (P-124). Work that
 /// others may want goes on.
-pub(super) const HEADER_BUDGET: Duration = Duration::from_secs(25);
+pub(super) const HEADER_BUDGET: Duration = Duration::from_secs(20);
 
 /// Header lines in a request at the most: twice what the most talkative client sends.
 pub(super) const HEADERS_MAX: usize = 100;

@@ -21,11 +21,10 @@ pub(super) async fn answer(
     exchange: &mut Exchange,
 ) -> Result<Response<Body>, Problem> {
     let question = routed.question;
-    let upstream = routed.server.cache.upstream(&question.upstream).ok_or_else(Problem::unknown_upstream)?;
     let headers = &routed.request.headers;
     let accept = Accept::from_lines(lines(headers, &ACCEPT));
     let asked = ManifestQuestion {
-        upstream,
+        upstream: routed.upstream,
         repository: &question.repository,
         reference,
         accept: &accept,
@@ -37,7 +36,7 @@ pub(super) async fn answer(
         Reference::Digest(_) => Kind::ManifestDigest,
     };
     exchange.answered(kind, answered.as_ref().map_or_else(CacheError::outcome, |answer| answer.outcome));
-    let manifest = answered.map_err(|error| Problem::of_failure(&error, Asked::Manifest))?;
+    let manifest = answered.map_err(|error| routed.failure(&error, Asked::Manifest))?;
     let matches = is_not_modified(lines(headers, &IF_NONE_MATCH), &manifest.digest);
     Ok(respond(manifest, reference, matches, routed.is_head))
 }

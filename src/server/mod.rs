@@ -11,7 +11,9 @@
 mod access_log;
 mod blobs;
 mod body;
+mod clients;
 mod connection;
+mod directory;
 mod dispatch;
 mod headers;
 mod limits;
@@ -26,17 +28,20 @@ mod writes;
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
+pub use clients::{ClientOptions, Clients};
+pub use directory::Directory;
 pub use limits::Options;
 pub use listener::serve;
 
 use crate::cache::Cache;
-use crate::oci::Table;
 use crate::telemetry::Metrics;
 
 /// What every connection shares.
 #[derive(Debug)]
 pub struct Server {
-    pub table: Table,
+    pub directory: ArcSwap<Directory>,
+    pub clients: ArcSwap<Clients>,
     pub cache: Cache,
     pub metrics: Arc<Metrics>,
     pub options: Options,

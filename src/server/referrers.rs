@@ -27,11 +27,10 @@ pub(super) async fn answer(
     exchange: &mut Exchange,
 ) -> Result<Response<Body>, Problem> {
     let question = routed.question;
-    let upstream = routed.server.cache.upstream(&question.upstream).ok_or_else(Problem::unknown_upstream)?;
-    let asked = ReferrersQuestion { upstream, repository: &question.repository, subject };
+    let asked = ReferrersQuestion { upstream: routed.upstream, repository: &question.repository, subject };
     let answered = routed.server.cache.referrers(&asked).await;
     exchange.answered(Kind::Referrers, answered.as_ref().map_or_else(CacheError::outcome, |answer| answer.outcome));
-    let answer = answered.map_err(|error| Problem::of_failure(&error, Asked::Referrers))?;
+    let answer = answered.map_err(|error| routed.failure(&error, Asked::Referrers))?;
     Ok(respond(routed, answer))
 }
 

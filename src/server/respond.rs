@@ -7,7 +7,8 @@
 //! | the upstream fails, or sends wrong bytes | 502 | next host |
 //! | the upstream failed a moment ago, and is not asked | as it failed, and `Retry-After` | next host, or later |
 //! | the upstream does not answer in time; not cached while offline | 504 | next host |
-//! | the upstream limits us, we are full, we stop | 503 and `Retry-After` | next host, or later; a 429 would be retried at once, five times (C-10) |
+//! | the upstream limits us, we are full, we stop, the client asks too often | 503 and `Retry-After` | next host, or later; a 429 would be retried at once, five times (C-10) |
+//! | the upstream limits us, and the operator wants it told | 429 and `Retry-After` | again, by its own rules |
 
 use std::time::Duration;
 
@@ -62,6 +63,7 @@ impl Problem {
             // P-5: clients probe with over-long tags, and only a 404 means that there is none.
             Refusal::TagInvalid => (StatusCode::NOT_FOUND, ErrorCode::ManifestUnknown),
             Refusal::DigestInvalid(_) => (StatusCode::BAD_REQUEST, ErrorCode::DigestInvalid),
+            Refusal::NotAllowed { .. } => (StatusCode::FORBIDDEN, ErrorCode::Denied),
             Refusal::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, ErrorCode::Unsupported),
             Refusal::UriTooLong => (StatusCode::URI_TOO_LONG, ErrorCode::NameInvalid),
             Refusal::DoubledVersion => (StatusCode::BAD_REQUEST, ErrorCode::NameInvalid),
@@ -69,10 +71,14 @@ impl Problem {
         Self::new(status, code, refusal.to_string())
     }
 
-    /// Returns the problem that a failed question is.
-    pub(super) fn of_failure(error: &CacheError, asked: Asked) -> Self {
+    /// Returns the problem that a failed question is; with `tells_429`, a limit of the upstream is told as what it is.
+    pub(super) fn of_failure(error: &CacheError, asked: Asked, tells_429: bool) -> Self {
         let message = words(error);
         match error {
+            CacheError::Upstream { source: UpstreamError::RateLimited { retry_after, .. }, .. } => {
+                let pause = retry_after.unwrap_or(RATE_LIMIT_PAUSE);
+                if tells_429 { Self::too_many_requests(message, pause) } else { Self::unavailable(message, pause) }
+            }
             CacheError::Upstream { source, .. } | CacheError::Negative { source, .. } => {
                 Self::of_upstream(source, message, asked)
             }
@@ -112,6 +118,7 @@ impl Problem {
             UpstreamError::TimedOut { .. } => Self::new(StatusCode::GATEWAY_TIMEOUT, ErrorCode::Unavailable, message),
             UpstreamError::Status { .. }
             | UpstreamError::Auth { .. }
+            | UpstreamError::Dns { .. }
             | UpstreamError::Connect { .. }
             | UpstreamError::Tls { .. }
             | UpstreamError::Truncated { .. }
@@ -120,6 +127,16 @@ impl Problem {
             | UpstreamError::Forbidden { .. }
             | UpstreamError::TooLarge { .. } => Self::new(StatusCode::BAD_GATEWAY, ErrorCode::Unavailable, message),
         }
+    }
+
+    /// Returns the problem that a client is which asks too often.
+    pub(super) fn too_fast(wait: Duration) -> Self {
+        Self::unavailable("this client asks more often than clients.rate allows".to_owned(), wait)
+    }
+
+    fn too_many_requests(message: String, retry_after: Duration) -> Self {
+        let problem = Self::new(StatusCode::TOO_MANY_REQUESTS, ErrorCode::TooManyRequests, message);
+        Self { retry_after: Some(retry_after), ..problem }
     }
 
     fn unavailable(message: String, retry_after: Duration) -> Self {

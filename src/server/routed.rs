@@ -1,20 +1,31 @@
 //! A request that has been routed: what its handler works with.
 
+use std::sync::Arc;
+
 use http::request::Parts;
 
-use super::Server;
+use super::respond::{Asked, Problem};
+use super::{Directory, Server};
+use crate::cache::{CacheError, Upstream};
 use crate::oci::{Endpoint, Question};
 
 /// A request and the question that it asks.
 #[derive(Debug)]
 pub(super) struct Routed<'a> {
     pub(super) server: &'a Server,
+    pub(super) directory: &'a Directory,
+    pub(super) upstream: &'a Arc<Upstream>,
     pub(super) request: &'a Parts,
     pub(super) question: &'a Question,
     pub(super) is_head: bool,
 }
 
 impl Routed<'_> {
+    /// Returns the problem that a failed question is.
+    pub(super) fn failure(&self, error: &CacheError, asked: Asked) -> Problem {
+        Problem::of_failure(error, asked, self.upstream.tells_429())
+    }
+
     /// Returns the path of the request, by which a client comes back here: a second slash at its beginning would name another host.
     pub(super) fn path(&self) -> String {
         format!("/{}", self.request.uri.path().trim_start_matches('/'))

@@ -17,14 +17,13 @@ use crate::wire::{cache_control, cache_status_header, link};
 /// Answers a request for a page of a repository's tags.
 pub(super) async fn answer(routed: &Routed<'_>, exchange: &mut Exchange) -> Result<Response<Body>, Problem> {
     let question = routed.question;
-    let upstream = routed.server.cache.upstream(&question.upstream).ok_or_else(Problem::unknown_upstream)?;
     let wants_none = wants_none(&question.parameters("n"))?;
     // Whether there is such a repository is the upstream's to say, also where none of its tags are wanted.
     let query = if wants_none { "n=1" } else { question.query.as_str() };
-    let asked = TagsQuestion { upstream, repository: &question.repository, query };
+    let asked = TagsQuestion { upstream: routed.upstream, repository: &question.repository, query };
     let answered = routed.server.cache.tags(&asked).await;
     exchange.answered(Kind::Tags, answered.as_ref().map_or_else(CacheError::outcome, |answer| answer.outcome));
-    let page = answered.map_err(|error| Problem::of_failure(&error, Asked::Tags))?;
+    let page = answered.map_err(|error| routed.failure(&error, Asked::Tags))?;
     Ok(respond(routed, page, wants_none))
 }
 

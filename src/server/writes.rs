@@ -40,9 +40,8 @@ pub(super) async fn answer(
     exchange: &mut Exchange,
 ) -> Result<Response<Body>, Problem> {
     let question = routed.question;
-    let upstream = routed.server.cache.upstream(&question.upstream).ok_or_else(Problem::unknown_upstream)?;
     let writer = Writer {
-        upstream: Arc::clone(upstream),
+        upstream: Arc::clone(routed.upstream),
         repository: question.repository.clone(),
         authorization: routed.request.headers.get(header::AUTHORIZATION).cloned(),
     };
@@ -59,7 +58,7 @@ pub(super) async fn answer(
         Err(Unwritten::Problem(problem)) => Err(problem),
         Err(Unwritten::Push(PushError::Refused(written))) => Ok(refused(&written)),
         Err(Unwritten::Push(PushError::OutOfOrder { offset })) => Ok(write.out_of_order(offset, exchange.request_id)),
-        Err(Unwritten::Push(error)) => Err(problem(&error, asked)),
+        Err(Unwritten::Push(error)) => Err(problem(routed, &error, asked)),
     }
 }
 
@@ -152,7 +151,7 @@ impl Writing<'_> {
         let question = self.routed.question;
         let mount = question.parameters("mount").first().and_then(|digest| digest.parse().ok());
         let named = question.parameters("from");
-        let from = named.first().and_then(|from| mount_source(&self.routed.server.table, &question.upstream, from));
+        let from = named.first().and_then(|from| mount_source(&self.routed.directory.table, &question.upstream, from));
         // What is not of this upstream cannot be mounted, and so is uploaded (P-154).
         let is_elsewhere = !named.is_empty() && from.is_none();
         Ok(Begin { digest: self.digest()?, mount: mount.filter(|_| !is_elsewhere), from })
@@ -220,10 +219,10 @@ impl Writing<'_> {
 }
 
 /// Returns the problem that a failed write is.
-fn problem(error: &PushError, asked: Asked) -> Problem {
+fn problem(routed: &Routed<'_>, error: &PushError, asked: Asked) -> Problem {
     let message = error.to_string();
     match error {
-        PushError::Failed(error) => Problem::of_failure(error, asked),
+        PushError::Failed(error) => routed.failure(error, asked),
         PushError::UnknownUpload => Problem::new(StatusCode::NOT_FOUND, ErrorCode::BlobUploadUnknown, message),
         PushError::WrongLength { .. } => Problem::new(StatusCode::BAD_REQUEST, ErrorCode::SizeInvalid, message),
         PushError::WrongDigest { .. } => Problem::new(StatusCode::BAD_REQUEST, ErrorCode::DigestInvalid, message),

@@ -1,6 +1,7 @@
 //! Fills the schema from the merged sections, with defaults for what is absent, and finds the values that do not fit together.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use config::{Config, ConfigError, Map, Value};
@@ -22,12 +23,13 @@ pub(super) fn check(layers: Layers, sources: &Sources) -> Result<Settings, Vec<P
     let (server, builtin_upstreams) = server(reader.section("server"));
     let admin = admin(reader.section("admin"));
     let store = store(reader.section("store"), &sources.environment);
+    let clients = clients(reader.section("clients"));
     let freshness = freshness(reader.section("freshness"));
     let fills = upstreams::fills(&mut reader.section("fills"), "max", FILLS);
     let log = log(reader.section("log"));
     check_addresses(&mut reader, &server.listen, admin.listen);
 
-    let mut list = upstreams::List::new(freshness);
+    let mut list = upstreams::List::new(freshness.clone());
     for (index, values) in reader.upstreams().into_iter().enumerate() {
         list.add_file(reader.part(format!("upstream[{index}]"), values));
     }
@@ -44,7 +46,17 @@ pub(super) fn check(layers: Layers, sources: &Sources) -> Result<Settings, Vec<P
         Some(table) if problems.is_empty() => {
             let default_upstream = table.default_upstream().map(|entry| entry.name.clone());
             let server = Server { default_upstream, ..server };
-            Ok(Settings { server, admin, store, freshness, fills, log, upstreams: list.into_upstreams(), table })
+            Ok(Settings {
+                server,
+                admin,
+                store,
+                clients,
+                freshness,
+                fills,
+                log,
+                upstreams: list.into_upstreams(),
+                table,
+            })
         }
         _ => Err(problems),
     }
@@ -146,13 +158,29 @@ fn default_path(environment: &[(String, String)]) -> PathBuf {
     cache.map_or_else(|| PathBuf::from(STORE_PATH), |cache| cache.join("cachalot"))
 }
 
-fn freshness(mut section: Section<'_>) -> Freshness {
-    Freshness {
-        tag_ttl: section.duration("tag_ttl", &TAG_TTL_BOUNDS).unwrap_or(TAG_TTL),
-        stale_if_error: section.duration("stale_if_error", &STALE_IF_ERROR_BOUNDS).unwrap_or(STALE_IF_ERROR),
-        negative_ttl: section.duration("negative_ttl", &NEGATIVE_TTL_BOUNDS).unwrap_or(NEGATIVE_TTL),
-        offline: section.switch("offline").unwrap_or(false),
+fn clients(mut section: Section<'_>) -> Clients {
+    let rate = section.number("rate", &RATE_BOUNDS).and_then(NonZeroU32::new);
+    if rate.is_none() && section.has("burst") {
+        section.report("burst", "has no rate beside it; set rate as well".into());
     }
+    Clients {
+        rate,
+        burst: section.number("burst", &RATE_BOUNDS).and_then(NonZeroU32::new),
+        trusted_proxies: section.list("trusted_proxies", units::network).unwrap_or_default(),
+    }
+}
+
+fn freshness(mut section: Section<'_>) -> Freshness {
+    let defaults = Freshness {
+        tag_ttl: TAG_TTL,
+        stale_if_error: STALE_IF_ERROR,
+        stale_wait: STALE_WAIT,
+        immutable_tags: Vec::new(),
+        when_limited: WHEN_LIMITED,
+        negative_ttl: NEGATIVE_TTL,
+        offline: false,
+    };
+    upstreams::freshness(&mut section, &defaults)
 }
 
 fn log(mut section: Section<'_>) -> Log {

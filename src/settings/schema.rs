@@ -13,15 +13,17 @@ use rustls::pki_types::CertificateDer;
 use url::Url;
 
 use super::units::Quantity;
-use crate::oci::{Table, UpstreamName};
+use crate::oci::{Pattern, Table, UpstreamName};
 use crate::telemetry::Secret;
+use crate::wire::Network;
 
 /// Everything that an operator can choose, checked.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     pub server: Server,
     pub admin: Admin,
     pub store: Store,
+    pub clients: Clients,
     pub freshness: Freshness,
     pub fills: Fills,
     pub log: Log,
@@ -51,6 +53,18 @@ pub struct Server {
     pub write_stall_timeout: Duration,
 }
 
+/// `[clients]`: who asks, and how often one may.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Clients {
+    /// Requests per second of one client, by its address, of IPv6 by its /64; 1 to 1 000 000. A request above it waits for 5 s at the most
+    /// and is then told 503 with `Retry-After`. Default: no limit.
+    pub rate: Option<NonZeroU32>,
+    /// Requests of one client at once after a pause; 1 to 1 000 000. Default: as many as `rate`.
+    pub burst: Option<NonZeroU32>,
+    /// Addresses and networks of proxies whose `X-Forwarded-For` says who the client is. Default: none.
+    pub trusted_proxies: Vec<Network>,
+}
+
 /// `[admin]`: where operators and probes connect.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Admin {
@@ -78,18 +92,36 @@ pub struct Store {
     pub scrub_rate: u64,
 }
 
-/// `[freshness]`: how old an answer may be. An upstream may override all but `negative_ttl`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// `[freshness]`: how old an answer may be. An upstream may override each key.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Freshness {
     /// How long a tag is served without asking the upstream; 0 s to 30 days, 0 s asks every time. Default: [`TAG_TTL`].
     pub tag_ttl: Duration,
     /// How long past its freshness a tag is served while the upstream is down, slow or rate-limiting; 0 s to 365 days.
     /// Default: [`STALE_IF_ERROR`].
     pub stale_if_error: Duration,
+    /// How long a client waits for the upstream's word while a stale answer is at hand; 0 s to 20 s, with 0 s it is served at once and the
+    /// upstream asked behind it. Default: [`STALE_WAIT`].
+    pub stale_wait: Duration,
+    /// Tags that never move, and so are never asked about again once they are known: patterns such as `v*` or `*-release`, in which `*` is
+    /// any text. Default: none.
+    pub immutable_tags: Vec<Pattern>,
+    /// What clients get while the upstream limits us, in this order: `stale`, if they shall have what is known, and then `503` or `429`,
+    /// both with `Retry-After`. containerd answers a 429 by five requests without a pause. Default: `["stale", "503"]`.
+    pub when_limited: WhenLimited,
     /// How long "there is no such thing" is remembered; 0 s to 5 min. Default: [`NEGATIVE_TTL`].
     pub negative_ttl: Duration,
     /// Never ask an upstream, serve only what is in the store. Default: false.
     pub offline: bool,
+}
+
+/// `when_limited`: what clients get while an upstream limits us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WhenLimited {
+    /// What is known is served, within `stale_if_error`.
+    pub stale: bool,
+    /// Else 429 is told, not 503.
+    pub is_429: bool,
 }
 
 /// `[fills]`: the downloads from all upstreams together.
@@ -178,8 +210,15 @@ pub struct Upstream {
     pub idle_timeout: Duration,
     /// `environment`, `none`, or the URL of a proxy. Default: `environment` (`HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY`).
     pub proxy: Proxy,
-    /// `tag_ttl`, `stale_if_error`, `offline`. Default: those of `[freshness]`.
+    /// All keys of `[freshness]`. Default: those of `[freshness]`.
     pub freshness: Freshness,
+    /// Patterns of repositories that may be asked for, such as `library/*` or `team/**`; others are refused. Default: all.
+    pub allow: Vec<Pattern>,
+    /// Patterns of repositories that are refused, also where `allow` has them. Default: none.
+    pub deny: Vec<Pattern>,
+    /// The upstream may lead us to private and loopback addresses, itself, by redirect or by its token service. Default: true when an
+    /// endpoint's host is such an address, `localhost`, or a name that no public registry has (one label, or an unknown suffix).
+    pub internal: bool,
 }
 
 /// What an upstream is asked with.
@@ -241,6 +280,10 @@ pub const SCRUB_RATE: u64 = 16 * MIB;
 pub const TAG_TTL: Duration = Duration::from_secs(10);
 /// `freshness.stale_if_error`: an outage over a long weekend.
 pub const STALE_IF_ERROR: Duration = Duration::from_secs(7 * DAY);
+/// `freshness.stale_wait`: a healthy upstream answers within a fraction of it, and nobody who pulls minds it.
+pub const STALE_WAIT: Duration = Duration::from_secs(2);
+/// `freshness.when_limited`: a client that has another host goes there, one that has none comes again.
+pub const WHEN_LIMITED: WhenLimited = WhenLimited { stale: true, is_429: false };
 /// `freshness.negative_ttl`: a herd asks once, and who pushes the missing tag finds it at once.
 pub const NEGATIVE_TTL: Duration = Duration::from_secs(5);
 /// `fills.max`: a fill takes a connection, a file and a few buffers; more of them at once would not be faster.
@@ -291,6 +334,8 @@ pub(super) const MANIFESTS_BYTES_BOUNDS: RangeInclusive<u64> = MIB..=TIB;
 pub(super) const SCRUB_RATE_BOUNDS: RangeInclusive<u64> = 0..=TIB;
 pub(super) const TAG_TTL_BOUNDS: RangeInclusive<Duration> = seconds(0, 30 * DAY);
 pub(super) const STALE_IF_ERROR_BOUNDS: RangeInclusive<Duration> = seconds(0, 365 * DAY);
+/// Above it there would be no time left to answer in.
+pub(super) const STALE_WAIT_BOUNDS: RangeInclusive<Duration> = seconds(0, 20);
 /// Longer would hide a tag from the one who has just pushed it.
 pub(super) const NEGATIVE_TTL_BOUNDS: RangeInclusive<Duration> = seconds(0, 300);
 pub(super) const FILLS_MAX_BOUNDS: RangeInclusive<u32> = 1..=10_000;
@@ -310,7 +355,7 @@ pub(super) const CA_BYTES_MAX: u64 = MIB;
 pub(super) const PASSWORD_BYTES_MAX: u64 = 64 * 1024;
 
 /// Every section and its keys.
-pub(super) const SECTIONS: [(&str, &[&str]); 7] = [
+pub(super) const SECTIONS: [(&str, &[&str]); 8] = [
     (
         "server",
         &[
@@ -324,8 +369,12 @@ pub(super) const SECTIONS: [(&str, &[&str]); 7] = [
         ],
     ),
     ("admin", &["listen"]),
+    ("clients", &["rate", "burst", "trusted_proxies"]),
     ("store", &["path", "capacity", "min_free", "memory", "manifests", "scrub_rate"]),
-    ("freshness", &["tag_ttl", "stale_if_error", "negative_ttl", "offline"]),
+    (
+        "freshness",
+        &["tag_ttl", "stale_if_error", "stale_wait", "immutable_tags", "when_limited", "negative_ttl", "offline"],
+    ),
     ("fills", &["max", "unfinished", "unattended"]),
     ("log", &["level", "format", "access"]),
     (
@@ -355,7 +404,14 @@ pub(super) const SECTIONS: [(&str, &[&str]); 7] = [
             "proxy",
             "tag_ttl",
             "stale_if_error",
+            "stale_wait",
+            "immutable_tags",
+            "when_limited",
+            "negative_ttl",
             "offline",
+            "allow",
+            "deny",
+            "internal",
         ],
     ),
 ];

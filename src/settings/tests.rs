@@ -121,6 +121,19 @@ const WRONG: &[Wrong] = &[
         ],
     },
     Wrong {
+        name: "patterns, words, networks, and a burst without a rate",
+        file: "[clients]\nburst = 5\ntrusted_proxies = [\"10.0.0.0/40\"]\n[freshness]\nimmutable_tags = [\"v{1,2}\"]\n\
+               when_limited = [\"stale\"]\n[[upstream]]\nname = \"a.test\"\nallow = [\"\"]\nwhen_limited = [\"500\"]\n",
+        told: &[
+            "cachalot.toml:2:9: clients.burst: has no rate beside it; set rate as well",
+            "cachalot.toml:3:20: clients.trusted_proxies: \"10.0.0.0/40\" has a prefix length that its address does not have room for; write for example \"10.0.0.0/8\" or \"10.0.0.7\"",
+            "cachalot.toml:5:19: freshness.immutable_tags: \"v{1,2}\" holds '{', which no name has; write a name in which * stands for any text without /, ** for any text, ? for one character",
+            "cachalot.toml:6:16: freshness.when_limited: does not end with one status; write [\"stale\", \"503\"], [\"stale\", \"429\"], [\"503\"] or [\"429\"]",
+            "cachalot.toml:9:10: upstream.allow: \"\" is empty; write a name in which * stands for any text without /, ** for any text, ? for one character",
+            "cachalot.toml:10:17: upstream.when_limited: holds \"500\"; write [\"stale\", \"503\"], or \"429\" in the place of \"503\"",
+        ],
+    },
+    Wrong {
         name: "a list of wrong elements is not called empty as well",
         file: "[[upstream]]\nname = \"a.test\"\nendpoints = [\"a.test\"]\naliases = [\"b/c\", 5]\n",
         told: &[
@@ -395,6 +408,10 @@ connections = 100
 write_stall_timeout = "10s"
 [admin]
 listen = "127.0.0.1:5001"
+[clients]
+rate = 100
+burst = 500
+trusted_proxies = ["10.0.0.0/8", "::1"]
 [store]
 path = "/var/lib/cachalot"
 capacity = "100GiB"
@@ -405,6 +422,9 @@ scrub_rate = "0"
 [freshness]
 tag_ttl = "1min"
 stale_if_error = "1d"
+stale_wait = "1s"
+immutable_tags = ["v*", "*-release"]
+when_limited = ["429"]
 negative_ttl = "0s"
 offline = false
 [fills]
@@ -438,7 +458,14 @@ idle_timeout = "10m"
 proxy = "http://proxy.test:3128"
 tag_ttl = "1h"
 stale_if_error = "0s"
+stale_wait = "0s"
+immutable_tags = []
+when_limited = ["stale", "429"]
+negative_ttl = "1s"
 offline = true
+allow = ["team/**"]
+deny = ["team/secret/*"]
+internal = true
 "#;
 
 #[test]
@@ -469,7 +496,12 @@ fn every_key_is_accepted_and_arrives() {
     let credentials = upstream.credentials.as_ref().unwrap();
     assert_eq!((credentials.username.as_str(), credentials.password.expose()), ("bot", "hunter2 "));
     assert!(upstream.freshness.offline && !settings.freshness.offline);
-    assert_eq!(upstream.freshness.negative_ttl, settings.freshness.negative_ttl);
+    assert_eq!(settings.freshness.immutable_tags.len(), 2);
+    assert_eq!(settings.freshness.when_limited, WhenLimited { stale: false, is_429: true });
+    assert_eq!(upstream.freshness.when_limited, WhenLimited { stale: true, is_429: true });
+    assert!(upstream.freshness.immutable_tags.is_empty());
+    assert_eq!(settings.clients.trusted_proxies.len(), 2);
+    assert_eq!((upstream.allow.len(), upstream.deny.len(), upstream.internal), (1, 1, true));
     assert_eq!(settings.table.find("rt").unwrap().name, upstream.name);
     assert_eq!(settings.table.find_host("MIRROR.test:5000").unwrap().name, upstream.name);
 }

@@ -11,7 +11,8 @@ use tracing_subscriber::EnvFilter;
 use url::Url;
 
 use super::schema::{LogFormat, Prefetch, Proxy};
-use crate::oci::UpstreamName;
+use crate::oci::{Pattern, UpstreamName};
+use crate::wire::Network;
 
 /// An amount of disk: so many bytes, or a share of the file system that holds the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +20,18 @@ pub enum Quantity {
     Bytes(u64),
     /// Hundredths of the file system's size, 0 to 100.
     Percent(u8),
+}
+
+/// Reads a range of addresses: `10.0.0.0/8`.
+pub(super) fn network(text: &str) -> Result<Network, String> {
+    text.parse().map_err(|error| format!("{text:?} {error}; write for example \"10.0.0.0/8\" or \"10.0.0.7\""))
+}
+
+/// Reads a pattern of names: `library/*`, `v*`.
+pub(super) fn pattern(text: &str) -> Result<Pattern, String> {
+    text.parse().map_err(|error| {
+        format!("{text:?} {error}; write a name in which * stands for any text without /, ** for any text, ? for one character")
+    })
 }
 
 /// Reads `30s`, `1h 30min`, `7d`.

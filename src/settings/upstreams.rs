@@ -17,6 +17,7 @@ use super::schema::*;
 use super::units;
 use crate::oci::{Entry, Table, UpstreamName};
 use crate::telemetry::Secret;
+use crate::upstream::egress;
 
 /// The upstream of requests that name none, and whether somebody chose it.
 pub(super) struct Default {
@@ -57,10 +58,12 @@ impl List {
         }
         let name_place = section.value_place("name");
         let name = section.text("name", units::upstream_name);
-        let Some(mut upstream) = name.as_ref().map_or_else(placeholder, |name| anonymous(name, self.freshness)) else {
+        let Some(mut upstream) =
+            name.as_ref().map_or_else(|| placeholder(&self.freshness), |name| anonymous(name, &self.freshness))
+        else {
             return section.report("name", "does not make a URL; set endpoints".into());
         };
-        read(&mut section, &mut upstream, self.freshness);
+        read(&mut section, &mut upstream, &self.freshness);
         let element_places =
             |key: &str, count: usize| (0..count).map(|index| section.element_place(key, index)).collect();
         let alias_places = element_places("aliases", upstream.aliases.len());
@@ -77,7 +80,7 @@ impl List {
         let names = BUILTIN_UPSTREAMS.iter().filter_map(|(name, ..)| name.parse().ok());
         let absent = names.filter(|name| !self.drafts.iter().any(|draft| draft.upstream.name == *name));
         let mut drafts: Vec<Draft> =
-            absent.filter_map(|name| Draft::new(&name, self.freshness, Place::Default)).collect();
+            absent.filter_map(|name| Draft::new(&name, &self.freshness, Place::Default)).collect();
         drafts.append(&mut self.drafts);
         self.drafts = drafts;
     }
@@ -102,7 +105,7 @@ impl List {
         let known = self.drafts.iter().position(|draft| draft.upstream.answers_to(&name));
         let index = known.unwrap_or(self.drafts.len());
         if known.is_none() {
-            let draft = Draft::new(&name, self.freshness, Place::Flag("--upstream"));
+            let draft = Draft::new(&name, &self.freshness, Place::Flag("--upstream"));
             self.drafts.push(draft.ok_or_else(|| format!("{name} does not make a URL"))?);
         }
         let upstream = self.drafts.get_mut(index).map(|draft| &mut draft.upstream);
@@ -113,6 +116,7 @@ impl List {
         } else {
             upstream.endpoints = vec![url];
         }
+        upstream.internal |= upstream.is_plainly_internal();
         Ok(upstream.name.clone())
     }
 
@@ -203,7 +207,7 @@ impl List {
 }
 
 impl Draft {
-    fn new(name: &UpstreamName, freshness: Freshness, name_place: Place) -> Option<Self> {
+    fn new(name: &UpstreamName, freshness: &Freshness, name_place: Place) -> Option<Self> {
         let is_builtin = name_place == Place::Default;
         let upstream = anonymous(name, freshness)?;
         Some(Self { upstream, is_builtin, name_place, alias_places: Vec::new(), host_places: Vec::new() })
@@ -211,6 +215,11 @@ impl Draft {
 }
 
 impl Upstream {
+    /// Returns true when an endpoint is where no public registry can be.
+    fn is_plainly_internal(&self) -> bool {
+        self.endpoints.iter().filter_map(Url::host).any(|host| egress::is_plainly_internal(&host))
+    }
+
     fn answers_to(&self, name: &UpstreamName) -> bool {
         self.name == *name || self.aliases.contains(name)
     }
@@ -228,6 +237,8 @@ impl Upstream {
             hosts: self.hosts.clone(),
             library: self.name.as_str() == DEFAULT_UPSTREAM,
             push: self.push,
+            allow: self.allow.clone(),
+            deny: self.deny.clone(),
         }
     }
 }
@@ -245,7 +256,7 @@ fn taken(name: &UpstreamName, owner: &Draft) -> String {
 }
 
 /// Returns the upstream of that name with defaults everywhere; a well-known one has its own endpoint and aliases.
-fn anonymous(name: &UpstreamName, freshness: Freshness) -> Option<Upstream> {
+fn anonymous(name: &UpstreamName, freshness: &Freshness) -> Option<Upstream> {
     let builtin = BUILTIN_UPSTREAMS.iter().find(|(builtin, ..)| *builtin == name.as_str());
     let aliases = builtin.map_or(&[] as &[&str], |(_, aliases, _)| aliases);
     let endpoint = builtin.map_or_else(|| format!("https://{name}"), |(.., endpoint)| (*endpoint).to_owned());
@@ -269,19 +280,20 @@ fn anonymous(name: &UpstreamName, freshness: Freshness) -> Option<Upstream> {
         header_timeout: UPSTREAM_HEADER_TIMEOUT,
         idle_timeout: IDLE_TIMEOUT,
         proxy: Proxy::Environment,
-        freshness,
+        freshness: freshness.clone(),
+        allow: Vec::new(),
+        deny: Vec::new(),
+        internal: false,
     })
 }
 
 /// Stands in for an upstream whose name is wrong, so that its other keys are checked nevertheless.
-fn placeholder() -> Option<Upstream> {
-    let freshness =
-        Freshness { tag_ttl: TAG_TTL, stale_if_error: STALE_IF_ERROR, negative_ttl: NEGATIVE_TTL, offline: false };
+fn placeholder(freshness: &Freshness) -> Option<Upstream> {
     anonymous(&DEFAULT_UPSTREAM.parse().ok()?, freshness)
 }
 
 /// Reads every key of an `[[upstream]]` but its name.
-fn read(section: &mut Section<'_>, upstream: &mut Upstream, freshness: Freshness) {
+fn read(section: &mut Section<'_>, upstream: &mut Upstream, freshness: &Freshness) {
     if let Some(endpoints) = section.list("endpoints", units::endpoint) {
         upstream.endpoints = endpoints;
         if upstream.endpoints.is_empty() {
@@ -312,12 +324,46 @@ fn read(section: &mut Section<'_>, upstream: &mut Upstream, freshness: Freshness
         section.duration("header_timeout", &ANSWER_TIMEOUT_BOUNDS).unwrap_or(UPSTREAM_HEADER_TIMEOUT);
     upstream.idle_timeout = section.duration("idle_timeout", &IDLE_TIMEOUT_BOUNDS).unwrap_or(IDLE_TIMEOUT);
     upstream.proxy = section.text("proxy", units::proxy).unwrap_or(Proxy::Environment);
-    upstream.freshness = Freshness {
-        tag_ttl: section.duration("tag_ttl", &TAG_TTL_BOUNDS).unwrap_or(freshness.tag_ttl),
-        stale_if_error: section.duration("stale_if_error", &STALE_IF_ERROR_BOUNDS).unwrap_or(freshness.stale_if_error),
-        negative_ttl: freshness.negative_ttl,
-        offline: section.switch("offline").unwrap_or(freshness.offline),
+    upstream.freshness = self::freshness(section, freshness);
+    upstream.allow = section.list("allow", units::pattern).unwrap_or_default();
+    upstream.deny = section.list("deny", units::pattern).unwrap_or_default();
+    upstream.internal = section.switch("internal").unwrap_or_else(|| upstream.is_plainly_internal());
+}
+
+/// Reads the keys that `[freshness]` and `[[upstream]]` share.
+pub(super) fn freshness(section: &mut Section<'_>, defaults: &Freshness) -> Freshness {
+    Freshness {
+        tag_ttl: section.duration("tag_ttl", &TAG_TTL_BOUNDS).unwrap_or(defaults.tag_ttl),
+        stale_if_error: section.duration("stale_if_error", &STALE_IF_ERROR_BOUNDS).unwrap_or(defaults.stale_if_error),
+        stale_wait: section.duration("stale_wait", &STALE_WAIT_BOUNDS).unwrap_or(defaults.stale_wait),
+        immutable_tags: section
+            .list("immutable_tags", units::pattern)
+            .unwrap_or_else(|| defaults.immutable_tags.clone()),
+        when_limited: when_limited(section).unwrap_or(defaults.when_limited),
+        negative_ttl: section.duration("negative_ttl", &NEGATIVE_TTL_BOUNDS).unwrap_or(defaults.negative_ttl),
+        offline: section.switch("offline").unwrap_or(defaults.offline),
+    }
+}
+
+fn when_limited(section: &mut Section<'_>) -> Option<WhenLimited> {
+    let words = section.list("when_limited", |word| match word {
+        "stale" | "429" | "503" => Ok(word.to_owned()),
+        _ => Err(format!("holds {word:?}; write [\"stale\", \"503\"], or \"429\" in the place of \"503\"")),
+    })?;
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let (stale, status) = match words.as_slice() {
+        ["stale", rest @ ..] => (true, rest),
+        rest => (false, rest),
     };
+    match status {
+        ["503"] => Some(WhenLimited { stale, is_429: false }),
+        ["429"] => Some(WhenLimited { stale, is_429: true }),
+        _ => {
+            let text = "does not end with one status; write [\"stale\", \"503\"], [\"stale\", \"429\"], [\"503\"] or [\"429\"]";
+            section.report("when_limited", text.into());
+            None
+        }
+    }
 }
 
 /// Reads bounds on fills; `max_key` is the key of their count.

@@ -51,6 +51,9 @@ labels! {
         Other = "other",
     }
 
+    /// Why a request was sent away unanswered.
+    Shed { Overload = "overload", Quota = "quota", Draining = "draining" }
+
     /// Why a stale answer was given.
     StaleReason {
         UpstreamError = "upstream_error",

@@ -7,10 +7,10 @@ mod secret;
 mod sentence;
 
 pub use labels::{
-    EvictReason, FillEnd, Handler, Kind, MemoryLookup, MismatchSource, Revalidation, Scrubbed, StaleReason,
+    EvictReason, FillEnd, Handler, Kind, MemoryLookup, MismatchSource, Revalidation, Scrubbed, Shed, StaleReason,
     StoreErrorReason, StoreOperation, Tier, Trigger,
 };
-pub use logs::{Format, LogError, init};
+pub use logs::{Format, LogError, Logs, init};
 pub use metrics::{HttpMetrics, InFlight, Metrics, StorageMetrics, UpstreamMetrics};
 pub use secret::Secret;
 pub use sentence::sentence;

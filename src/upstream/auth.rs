@@ -271,6 +271,7 @@ fn token_error(error: UpstreamError) -> UpstreamError {
         | UpstreamError::Status { .. }
         | UpstreamError::Auth { .. }
         | UpstreamError::TimedOut { .. }
+        | UpstreamError::Dns { .. }
         | UpstreamError::Connect { .. }
         | UpstreamError::Tls { .. }
         | UpstreamError::Truncated { .. }

@@ -6,7 +6,8 @@
 //! https target                     TCP, TLS
 //! https target, proxy              TCP to the proxy, CONNECT (RFC 9110 §9.3.6), TLS
 //! ```
-//! A proxy that is itself `https` gets a TLS layer of its own first. SOCKS proxies are refused in words.
+//! A proxy that is itself `https` gets a TLS layer of its own first. SOCKS proxies are refused in words. What may be dialled is said by
+//! [`super::egress`]; a proxy is the operator's own choice and may stand anywhere.
 //! Dropping a connect future closes what was opened.
 
 use std::io;
@@ -26,9 +27,12 @@ use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tower_service::Service;
+
+use super::egress::{Egress, Forbidden, LookupError, Resolver};
 
 /// Probes a silent connection after so long; a peer that vanished is noticed before its idle time-out.
 const KEEPALIVE: Duration = Duration::from_secs(15);
@@ -38,7 +42,10 @@ const KEEPALIVE: Duration = Duration::from_secs(15);
 pub(super) enum ConnectError {
     #[error("nothing answered in time")]
     TimedOut(Duration),
-    /// Name lookup or TCP.
+    #[error(transparent)]
+    Forbidden(#[from] Forbidden),
+    #[error("the name cannot be looked up")]
+    Lookup(#[source] Arc<dyn std::error::Error + Send + Sync>),
     #[error("no connection")]
     Tcp(#[source] Arc<dyn std::error::Error + Send + Sync>),
     #[error("the proxy made no tunnel")]
@@ -57,7 +64,9 @@ pub(super) enum ConnectError {
 /// Makes connections for one pool.
 #[derive(Clone)]
 pub(super) struct Connector {
-    tcp: HttpConnector,
+    tcp: HttpConnector<Resolver>,
+    to_proxy: HttpConnector,
+    egress: Egress,
     tls: Option<Arc<ClientConfig>>,
     proxy: Option<Arc<Matcher>>,
     limit: Duration,
@@ -65,21 +74,24 @@ pub(super) struct Connector {
 
 impl Connector {
     /// `limit` is for lookup and TCP, and once more for tunnel and TLS.
-    pub(super) fn new(tls: Option<Arc<ClientConfig>>, proxy: Option<Arc<Matcher>>, limit: Duration) -> Self {
-        let mut tcp = HttpConnector::new();
-        tcp.enforce_http(false);
-        tcp.set_nodelay(true);
-        tcp.set_keepalive(Some(KEEPALIVE));
-        tcp.set_connect_timeout(Some(limit));
-        Self { tcp, tls, proxy, limit }
+    pub(super) fn new(
+        tls: Option<Arc<ClientConfig>>,
+        proxy: Option<Arc<Matcher>>,
+        egress: Egress,
+        limit: Duration,
+    ) -> Self {
+        let tcp = prepared(HttpConnector::new_with_resolver(Resolver::new(egress)), limit);
+        let to_proxy = prepared(HttpConnector::new(), limit);
+        Self { tcp, to_proxy, egress, tls, proxy, limit }
     }
 
     async fn connect(self, target: Uri) -> Result<Stream, ConnectError> {
         let proxy = self.proxy.as_ref().and_then(|proxy| proxy.intercept(&target));
         let is_tls = target.scheme_str() == Some("https");
+        self.egress.check_host(target.host().unwrap_or_default())?;
         let base = match &proxy {
             Some(proxy) => self.dial_proxy(proxy).await?,
-            None => self.dial(target.clone()).await?,
+            None => self.dial(self.tcp.clone(), target.clone()).await?,
         };
         let secured = async {
             match proxy {
@@ -95,9 +107,9 @@ impl Connector {
     /// Connects to a proxy, with TLS when it is `https` itself.
     async fn dial_proxy(&self, proxy: &Intercept) -> Result<Stream, ConnectError> {
         match proxy.uri().scheme_str() {
-            Some("http") => self.dial(proxy.uri().clone()).await,
+            Some("http") => self.dial(self.to_proxy.clone(), proxy.uri().clone()).await,
             Some("https") => {
-                let base = self.dial(proxy.uri().clone()).await?;
+                let base = self.dial(self.to_proxy.clone(), proxy.uri().clone()).await?;
                 let secured = timeout(self.limit, self.secure(proxy.uri(), base)).await;
                 secured.map_err(|_| ConnectError::TimedOut(self.limit))?
             }
@@ -106,15 +118,18 @@ impl Connector {
     }
 
     /// Looks up and connects; the limit covers both, for a dead name server has none of its own.
-    async fn dial(&self, target: Uri) -> Result<Stream, ConnectError> {
-        let mut tcp = self.tcp.clone();
+    async fn dial<T>(&self, mut tcp: T, target: Uri) -> Result<Stream, ConnectError>
+    where
+        T: Service<Uri, Response = TokioIo<TcpStream>>,
+        T::Error: std::error::Error + Send + Sync + 'static,
+    {
         let dialled = timeout(self.limit, async {
             std::future::poll_fn(|cx| tcp.poll_ready(cx)).await?;
             tcp.call(target).await
         });
         match dialled.await {
             Ok(Ok(stream)) => Ok(Stream::new(Box::new(stream.into_inner()))),
-            Ok(Err(error)) => Err(ConnectError::Tcp(Arc::new(error))),
+            Ok(Err(error)) => Err(dial_error(error)),
             Err(_) => Err(ConnectError::TimedOut(self.limit)),
         }
     }
@@ -142,6 +157,37 @@ impl Service<Uri> for Connector {
     fn call(&mut self, target: Uri) -> Self::Future {
         Box::pin(self.clone().connect(target))
     }
+}
+
+fn prepared<R>(mut tcp: HttpConnector<R>, limit: Duration) -> HttpConnector<R> {
+    tcp.enforce_http(false);
+    tcp.set_nodelay(true);
+    tcp.set_keepalive(Some(KEEPALIVE));
+    tcp.set_connect_timeout(Some(limit));
+    tcp
+}
+
+fn dial_error(error: impl std::error::Error + Send + Sync + 'static) -> ConnectError {
+    if let Some(forbidden) = cause::<Forbidden>(&error) {
+        return ConnectError::Forbidden(forbidden.clone());
+    }
+    if cause::<LookupError>(&error).is_some() {
+        ConnectError::Lookup(Arc::new(error))
+    } else {
+        ConnectError::Tcp(Arc::new(error))
+    }
+}
+
+/// Finds an error of one type among the causes of another.
+pub(super) fn cause<'a, T: std::error::Error + 'static>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a T> {
+    let mut next = error.source();
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
+        }
+        next = error.source();
+    }
+    None
 }
 
 /// Asks the proxy for a tunnel to `target`, over a connection to the proxy.

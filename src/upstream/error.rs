@@ -39,7 +39,13 @@ pub enum UpstreamError {
     /// An address that this upstream may not lead us to (S-25).
     #[error("{host} is not dialled: {reason}")]
     Forbidden { host: String, reason: String },
-    /// DNS, TCP, proxy.
+    #[error("cannot look up {host}")]
+    Dns {
+        host: String,
+        #[source]
+        source: Arc<dyn std::error::Error + Send + Sync>,
+    },
+    /// TCP, proxy.
     #[error("cannot connect to {host}")]
     Connect {
         host: String,
@@ -86,6 +92,7 @@ impl UpstreamError {
         match self {
             Self::Status { status, .. } => *status >= 500 || *status == 408,
             Self::TimedOut { .. }
+            | Self::Dns { .. }
             | Self::Connect { .. }
             | Self::Tls { .. }
             | Self::Truncated { .. }
@@ -111,6 +118,7 @@ impl UpstreamError {
             | Self::RateLimited { .. }
             | Self::Auth { .. }
             | Self::TimedOut { .. }
+            | Self::Dns { .. }
             | Self::Connect { .. }
             | Self::Tls { .. }
             | Self::Truncated { .. }
@@ -129,6 +137,7 @@ impl UpstreamError {
             | Self::Status { .. }
             | Self::Auth { .. }
             | Self::TimedOut { .. }
+            | Self::Dns { .. }
             | Self::Connect { .. }
             | Self::Tls { .. }
             | Self::Truncated { .. }
@@ -149,6 +158,7 @@ impl UpstreamError {
             Self::Status { .. } => "http_5xx",
             Self::Auth { .. } => "auth",
             Self::TimedOut { .. } => "timeout",
+            Self::Dns { .. } => "dns",
             Self::Connect { .. } | Self::Forbidden { .. } => "connect",
             Self::CircuitOpen { cause, .. } => cause.as_str(),
             Self::Tls { .. } => "tls",

@@ -70,6 +70,7 @@ pub(super) struct Exchange {
 
 impl Exchange {
     pub(super) fn new(options: &Options, observer: Arc<dyn Observer>, tasks: TaskGroup) -> Self {
+        observer.available(true);
         Self {
             transport: Arc::new(Transport::new(options, Arc::clone(&observer))),
             auth: Auth::new(options, Arc::clone(&observer)),

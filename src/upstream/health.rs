@@ -237,9 +237,10 @@ fn weight(error: &UpstreamError) -> Weight {
             Weight::Answer
         }
         UpstreamError::RateLimited { retry_after, limit } => Weight::Limit(*limit, retry_after.unwrap_or(COOL_DOWN)),
-        UpstreamError::TimedOut { .. } | UpstreamError::Connect { .. } | UpstreamError::Tls { .. } => {
-            Weight::Failure(OPEN_AFTER)
-        }
+        UpstreamError::TimedOut { .. }
+        | UpstreamError::Dns { .. }
+        | UpstreamError::Connect { .. }
+        | UpstreamError::Tls { .. } => Weight::Failure(OPEN_AFTER),
         UpstreamError::Status { status: 408 | 502 | 503 | 504, .. } | UpstreamError::Truncated { .. } => {
             Weight::Failure(1)
         }

@@ -11,7 +11,7 @@
 //!       ├ auth ─ token                     what proves us to whom
 //!       ├ write                            what callers push, relayed in their own name
 //!       ├ limit                            turns, rate, the header budget
-//!       └ transport ─ connect ─ tls        one request over a pooled connection
+//!       └ transport ─ connect ─ tls, egress    one request over a pooled connection, to an address that may be dialled
 //! ```
 //!
 //! Invariants: the upstream's credentials go to its own origin and to token services that `realm` allows, nowhere else;
@@ -22,6 +22,7 @@ mod answer;
 mod auth;
 mod client;
 mod connect;
+pub mod egress;
 mod endpoints;
 mod error;
 mod exchange;

@@ -8,6 +8,7 @@ use hyper_util::client::proxy::matcher::Matcher;
 use rustls::pki_types::CertificateDer;
 use url::Url;
 
+use super::egress::is_plainly_internal;
 use crate::oci::UpstreamName;
 use crate::telemetry::Secret;
 
@@ -31,6 +32,8 @@ pub struct Options {
     pub extra_ca: Vec<CertificateDer<'static>>,
     /// Accepts any certificate: whoever sits between sees the credentials.
     pub insecure: bool,
+    /// It may lead us to private addresses and to this machine (S-25).
+    pub internal: bool,
     /// Most blob transfers at once; at least 1 is used.
     pub connections: usize,
     /// Most other requests at once; at least 1 is used.
@@ -45,6 +48,7 @@ pub struct Options {
 impl Options {
     /// Returns the options of an anonymous upstream at one endpoint, everything else at its default, without a proxy.
     pub fn new(name: UpstreamName, endpoint: Url) -> Self {
+        let internal = endpoint.host().is_some_and(|host| is_plainly_internal(&host));
         Self {
             name,
             endpoints: vec![endpoint],
@@ -52,6 +56,7 @@ impl Options {
             realm_hosts: Vec::new(),
             extra_ca: Vec::new(),
             insecure: false,
+            internal,
             connections: CONNECTIONS_DEFAULT,
             requests: REQUESTS_DEFAULT,
             rate: None,

@@ -41,7 +41,7 @@ pub(super) fn decide(attempt: u32, error: &UpstreamError, elapsed: Duration, bud
 fn may_succeed(error: &UpstreamError) -> bool {
     match error {
         UpstreamError::Status { status, .. } => matches!(status, 408 | 500 | 502 | 503 | 504),
-        UpstreamError::Connect { .. } | UpstreamError::Truncated { .. } => true,
+        UpstreamError::Dns { .. } | UpstreamError::Connect { .. } | UpstreamError::Truncated { .. } => true,
         UpstreamError::NotFound { .. }
         | UpstreamError::Denied { .. }
         | UpstreamError::TimedOut { .. }

@@ -17,7 +17,8 @@ use hyper_util::client::proxy::matcher::Matcher;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use url::Url;
 
-use super::connect::{ConnectError, Connector, Uses};
+use super::connect::{ConnectError, Connector, Uses, cause};
+use super::egress::Egress;
 use super::error::UpstreamError;
 use super::observe::Observer;
 use super::options::Options;
@@ -60,8 +61,10 @@ pub(super) struct Transport {
 impl Transport {
     pub(super) fn new(options: &Options, observer: Arc<dyn Observer>) -> Self {
         let trust = Trust::new(options);
-        let connector =
-            |protocols| Connector::new(trust.config(protocols), options.proxy.clone(), options.timeouts.connect);
+        let egress = Egress { is_internal: options.internal };
+        let connector = |protocols| {
+            Connector::new(trust.config(protocols), options.proxy.clone(), egress, options.timeouts.connect)
+        };
         let client = |protocols, idle| {
             Client::builder(TokioExecutor::new())
                 .timer(TokioTimer::new())
@@ -186,6 +189,8 @@ fn explain_connect(error: &ConnectError, url: &Url) -> UpstreamError {
     let host = host_of(url);
     match error {
         ConnectError::TimedOut(after) => UpstreamError::TimedOut { limit: "connect time-out", after: *after },
+        ConnectError::Forbidden(why) => UpstreamError::Forbidden { host, reason: why.to_string() },
+        ConnectError::Lookup(_) => UpstreamError::Dns { host, source: Arc::new(error.clone()) },
         ConnectError::Tcp(_) | ConnectError::Tunnel(_) | ConnectError::ProxyScheme => {
             UpstreamError::Connect { host, source: Arc::new(error.clone()) }
         }
@@ -199,18 +204,6 @@ fn explain_connect(error: &ConnectError, url: &Url) -> UpstreamError {
 fn host_of(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();
     url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
-}
-
-/// Finds an error of one type among the causes of another.
-fn cause<'a, T: StdError + 'static>(error: &'a (dyn StdError + 'static)) -> Option<&'a T> {
-    let mut next = error.source();
-    while let Some(error) = next {
-        if let Some(found) = error.downcast_ref() {
-            return Some(found);
-        }
-        next = error.source();
-    }
-    None
 }
 
 /// A broken exchange in words; the client's own error can be neither shared nor cloned.

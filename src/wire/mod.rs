@@ -12,6 +12,7 @@ mod content_headers;
 pub mod link;
 mod multipart;
 pub mod names;
+mod network;
 mod quota;
 mod range;
 pub mod retry_after;
@@ -21,5 +22,6 @@ pub use cache_status::{Outcome, header as cache_status_header, header_with_ttl a
 pub use conditional::{if_range_matches, is_not_modified};
 pub use content_headers::ContentHeaders;
 pub use multipart::Multipart;
+pub use network::{Network, NetworkError};
 pub use quota::Quota;
 pub use range::{ByteRange, RANGES_MAX, RangeHeader, RangeSpec, Resolved};

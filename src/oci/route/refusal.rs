@@ -1,7 +1,7 @@
 //! Why a request is no question, in words for the client.
 
 use crate::oci::digest::DigestError;
-use crate::oci::name::{NAME_LENGTH_MAX, NameError, UpstreamName};
+use crate::oci::name::{NAME_LENGTH_MAX, NameError, RepositoryName, UpstreamName};
 
 /// Why a request is not answered; each variant names the status that fits the client's next step.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -33,6 +33,11 @@ pub enum Refusal {
     /// 400 `DIGEST_INVALID` (P-9).
     #[error(transparent)]
     DigestInvalid(DigestError),
+    /// 403 `DENIED`: the operator keeps this repository out.
+    #[error(
+        "repository {repository} of {upstream} is not served here: allow or deny in the configuration keeps it out"
+    )]
+    NotAllowed { upstream: UpstreamName, repository: RepositoryName },
     /// 405 `UNSUPPORTED` with `Allow: GET, HEAD` (P-12, P-148).
     #[error("only GET and HEAD are served here")]
     MethodNotAllowed,

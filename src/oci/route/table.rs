@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 
 use super::refusal::Refusal;
-use crate::oci::name::UpstreamName;
+use crate::oci::name::{RepositoryName, UpstreamName};
+use crate::oci::pattern::Pattern;
 
 /// One upstream, as far as requests can name it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,10 +18,22 @@ pub struct Entry {
     pub library: bool,
     /// Take writes: pushes and deletes.
     pub push: bool,
+    /// Repositories that may be asked for; none is all.
+    pub allow: Vec<Pattern>,
+    /// Repositories that may not, whatever `allow` says.
+    pub deny: Vec<Pattern>,
+}
+
+impl Entry {
+    /// Returns true when `repository` may be asked for.
+    pub fn allows(&self, repository: &RepositoryName) -> bool {
+        let fits = |patterns: &[Pattern]| patterns.iter().any(|pattern| pattern.matches(repository.as_str()));
+        (self.allow.is_empty() || fits(&self.allow)) && !fits(&self.deny)
+    }
 }
 
 /// All upstreams that there are. Nothing outside it is ever dialled for a client (S-20).
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Table {
     entries: Vec<Entry>,
     /// Names and aliases → index into `entries`.
@@ -134,6 +147,8 @@ mod tests {
             hosts: hosts.iter().map(|host| (*host).to_owned()).collect(),
             library: false,
             push: false,
+            allow: Vec::new(),
+            deny: Vec::new(),
         }
     }
 

@@ -18,6 +18,8 @@ fn entry(text: &str, aliases: &[&str], hosts: &[&str], library: bool) -> Entry {
         hosts: hosts.iter().map(|host| (*host).to_owned()).collect(),
         library,
         push: text == "pushed",
+        allow: Vec::new(),
+        deny: Vec::new(),
     }
 }
 

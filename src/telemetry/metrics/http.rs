@@ -7,7 +7,7 @@ use http::Method;
 use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge};
 
 use super::families::{Families, Grid, words};
-use crate::telemetry::labels::{Handler, Kind};
+use crate::telemetry::labels::{Handler, Kind, Shed};
 use crate::wire::Outcome;
 
 /// Seconds; from a hit on a manifest to a large layer over a slow line.
@@ -32,6 +32,7 @@ pub struct HttpMetrics {
     duration: Grid<Histogram>,
     first_byte: Grid<Histogram>,
     disconnects: Grid<IntCounter>,
+    shed: Grid<IntCounter>,
 }
 
 /// A request under way; dropping it counts it out.
@@ -68,6 +69,7 @@ impl HttpMetrics {
         )?;
         let disconnects =
             families.counters("client_disconnects_total", "Clients that left before the end of a body.", &["kind"])?;
+        let shed = families.counters("http_requests_shed_total", "Requests sent away for our limits.", &["reason"])?;
         for handler in Handler::ALL {
             for method in METHODS {
                 requests.with_label_values(&[handler.as_str(), method, "200"]);
@@ -82,6 +84,7 @@ impl HttpMetrics {
                 first_byte.with_label_values(&[kind, result])
             }),
             disconnects: Grid::new(words!(Kind), &[""], |kind, _| disconnects.with_label_values(&[kind])),
+            shed: Grid::new(&[""], words!(Shed), |_, reason| shed.with_label_values(&[reason])),
             requests,
         })
     }
@@ -110,6 +113,11 @@ impl HttpMetrics {
         if let Some(first_byte) = self.first_byte.at(kind as usize, outcome as usize) {
             first_byte.observe(elapsed.as_secs_f64());
         }
+    }
+
+    /// Counts a request that is sent away.
+    pub fn shed(&self, reason: Shed) {
+        self.shed.add(0, reason as usize, 1);
     }
 
     /// Counts a client that left before the end.

@@ -9,9 +9,10 @@ mod storage;
 mod upstream;
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
-use prometheus::{Registry, TextEncoder};
+use prometheus::{IntGauge, Registry, TextEncoder};
 
 pub use http::{HttpMetrics, InFlight};
 pub use storage::StorageMetrics;
@@ -21,7 +22,7 @@ use super::labels::{Kind, MismatchSource};
 use crate::oci::UpstreamName;
 use families::Families;
 
-/// The label of an upstream that is not configured.
+/// The label of what comes from an upstream that is not known any more.
 const OTHER: &str = "_other";
 
 /// All metrics of one process.
@@ -30,8 +31,12 @@ pub struct Metrics {
     registry: Registry,
     http: HttpMetrics,
     storage: StorageMetrics,
-    upstreams: HashMap<UpstreamName, Arc<UpstreamMetrics>>,
-    other: Arc<UpstreamMetrics>,
+    of_upstreams: upstream::Shared,
+    // A plain mutex: held for a look-up, when an upstream is made.
+    upstreams: Mutex<HashMap<UpstreamName, Arc<UpstreamMetrics>>>,
+    other: UpstreamMetrics,
+    reload_ok: IntGauge,
+    reloaded_at: IntGauge,
 }
 
 impl Metrics {
@@ -45,17 +50,37 @@ impl Metrics {
         families.build_info()?;
         #[cfg(target_os = "linux")]
         registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
-        let labels: Vec<&str> = upstreams.iter().map(UpstreamName::as_str).chain([OTHER]).collect();
-        let mut series = upstream::UpstreamMetrics::for_all(&families, &labels)?.into_iter().map(Arc::new);
-        let upstreams: HashMap<_, _> = upstreams.iter().cloned().zip(series.by_ref()).collect();
-        let other = series.next().ok_or_else(|| prometheus::Error::Msg("the series of _other are missing".into()))?;
-        Ok(Self {
+        let of_upstreams = upstream::Shared::new(&families)?;
+        let metrics = Self {
             http: HttpMetrics::new(&families)?,
             storage: StorageMetrics::new(&families)?,
-            upstreams,
-            other,
+            other: UpstreamMetrics::new(&of_upstreams, OTHER),
+            of_upstreams,
+            upstreams: Mutex::default(),
+            reload_ok: families.gauge(
+                "config_last_reload_successful",
+                "1 when the configuration was good when it was last read, else 0.",
+            )?,
+            reloaded_at: families
+                .gauge("config_last_reload_success_timestamp_seconds", "When the configuration that holds was read.")?,
             registry,
-        })
+        };
+        for name in upstreams {
+            metrics.upstream(name);
+        }
+        Ok(metrics)
+    }
+
+    /// Notes that a configuration holds from `now` on.
+    pub fn config_applied(&self, now: SystemTime) {
+        let seconds = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        self.reloaded_at.set(i64::try_from(seconds).unwrap_or(i64::MAX));
+        self.reload_ok.set(1);
+    }
+
+    /// Notes that a configuration was refused.
+    pub fn config_refused(&self) {
+        self.reload_ok.set(0);
     }
 
     /// Returns all metrics as Prometheus text, format 0.0.4.
@@ -76,9 +101,11 @@ impl Metrics {
         self.other.mismatch(Kind::Other, source);
     }
 
-    /// Returns the series of one upstream; those of `_other` when it is not configured.
+    /// Returns the series of a configured upstream; made at 0 when there are none yet. They stay when it is configured no more.
     pub fn upstream(&self, name: &UpstreamName) -> Arc<UpstreamMetrics> {
-        Arc::clone(self.upstreams.get(name).unwrap_or(&self.other))
+        let mut upstreams = self.upstreams.lock().unwrap_or_else(PoisonError::into_inner);
+        let make = || Arc::new(UpstreamMetrics::new(&self.of_upstreams, name.as_str()));
+        Arc::clone(upstreams.entry(name.clone()).or_insert_with(make))
     }
 }
 

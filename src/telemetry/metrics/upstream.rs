@@ -60,7 +60,8 @@ struct QuotaGauges {
 }
 
 /// The families that all upstreams share.
-struct Shared {
+#[derive(Debug)]
+pub(super) struct Shared {
     requests: IntCounterVec,
     served_bytes: IntCounterVec,
     fetched_bytes: IntCounterVec,
@@ -81,7 +82,7 @@ struct Shared {
 }
 
 impl Shared {
-    fn new(make: &Families<'_>) -> prometheus::Result<Self> {
+    pub(super) fn new(make: &Families<'_>) -> prometheus::Result<Self> {
         let by_result = ["upstream", "kind", "result"];
         Ok(Self {
             requests: make.counters(
@@ -151,13 +152,8 @@ impl Shared {
 }
 
 impl UpstreamMetrics {
-    /// Makes the families and the series of each of `labels`, in order.
-    pub(super) fn for_all(make: &Families<'_>, labels: &[&str]) -> prometheus::Result<Vec<Self>> {
-        let shared = Shared::new(make)?;
-        Ok(labels.iter().map(|label| Self::new(&shared, label)).collect())
-    }
-
-    fn new(shared: &Shared, label: &str) -> Self {
+    /// Makes the series of one upstream, all at 0.
+    pub(super) fn new(shared: &Shared, label: &str) -> Self {
         let kinds = words!(Kind);
         let grid = |family: &IntCounterVec, columns: &[&str]| {
             Grid::new(kinds, columns, |kind, column| family.with_label_values(&[label, kind, column]))

@@ -1,3 +1,5 @@
+//! The circuit breaker, transition by transition.
+
 use super::*;
 
 const ABOUT: RateLimit = RateLimit::Requests;

@@ -1,0 +1,133 @@
+//! A new configuration while the process runs: applied as a whole, or not at all.
+//!
+//! It is read again on SIGHUP, and every [`LOOK_PERIOD`]: a file that is replaced by a rename, as Kubernetes does it, or that lies on a
+//! network, tells nobody. Files that it names count as its parts. What is seen twice in a row is applied: a file is not always written at
+//! once.
+//!
+//! What takes effect: upstreams and how they are found, limits of clients, the log level, `server.drain_timeout`. Fills that run go on
+//! with the upstream that they began with. The rest is told to need a restart.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::signal::unix::Signal;
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::{App, AppError, lock, options};
+use crate::admin::ConfigState;
+use crate::settings::{Problems, Settings, Sources};
+use crate::telemetry::{Logs, sentence};
+
+/// How often the configuration is read again: some milliseconds of work.
+const LOOK_PERIOD: Duration = Duration::from_secs(2);
+
+/// What reading the configuration brought: settings, or what is wrong, one line each.
+type Read = Result<Settings, Vec<String>>;
+
+/// Applies every new configuration; never returns.
+pub(super) async fn follow(app: &App, sources: &Sources, logs: &Logs, hangup: &mut Signal) {
+    let mut looks = interval(LOOK_PERIOD);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut last: Option<Read> = None;
+    loop {
+        let is_asked_for = tokio::select! {
+            asked = hangup.recv() => asked.is_some(),
+            _ = looks.tick(), if sources.file.is_some() => false,
+        };
+        let read = read(sources.clone()).await;
+        if is_asked_for || last.as_ref() == Some(&read) {
+            app.take(&read, logs, is_asked_for);
+        }
+        last = Some(read);
+    }
+}
+
+async fn read(sources: Sources) -> Read {
+    let read = crate::store::blocking(move || {
+        Ok::<_, std::io::Error>(Settings::load(&sources).map_err(|problems: Problems| lines(&problems)))
+    });
+    read.await.unwrap_or_else(|error| Err(vec![error.to_string()]))
+}
+
+fn lines(problems: &Problems) -> Vec<String> {
+    problems.to_string().lines().map(str::to_owned).collect()
+}
+
+impl App {
+    /// Makes new settings take effect, as far as that is possible now, and returns the keys that need a restart.
+    ///
+    /// # Errors
+    /// When an upstream makes no client; then nothing has changed.
+    pub fn apply(&self, settings: &Settings) -> Result<Vec<String>, AppError> {
+        let mut current = lock(&self.settings);
+        let directory = self.server.directory.load_full();
+        let directory = options::directory(settings, &self.metrics, &self.work, Some((&current, &directory)))?;
+        self.server.directory.store(Arc::new(directory));
+        if settings.clients != current.clients {
+            self.server.clients.store(Arc::new(options::clients(&settings.clients)));
+        }
+        *current = settings.clone();
+        self.metrics.config_applied(SystemTime::now());
+        Ok(needs_restart(&self.started_with, settings))
+    }
+
+    /// Takes what was read: applies it when it is new, and tells about it when there is anything to tell.
+    fn take(&self, read: &Read, logs: &Logs, is_asked_for: bool) {
+        let outcome = match read {
+            Ok(settings) if *settings == *lock(&self.settings) && !is_asked_for => {
+                if self.readiness.config_is_good() {
+                    return;
+                }
+                // What was wrong was taken back.
+                Ok(needs_restart(&self.started_with, settings))
+            }
+            Ok(settings) => logs
+                .set_filter(&settings.log.level)
+                .map_err(|error| vec![sentence(&error)])
+                .and_then(|()| self.apply(settings).map_err(|error| vec![sentence(&error)])),
+            Err(problems) if self.readiness.has_config_problems(problems) && !is_asked_for => return,
+            Err(problems) => Err(problems.clone()),
+        };
+        match outcome {
+            Ok(needs_restart) => {
+                tracing::info!("the configuration is applied");
+                for key in &needs_restart {
+                    tracing::warn!(key, "this key has changed and takes effect with the next start");
+                }
+                self.metrics.config_applied(SystemTime::now());
+                self.readiness.set_config(ConfigState { problems: Vec::new(), needs_restart });
+            }
+            Err(problems) => {
+                for problem in &problems {
+                    tracing::error!("the configuration is refused, the one before it holds: {problem}");
+                }
+                self.metrics.config_refused();
+                self.readiness.set_config(ConfigState { problems, needs_restart: Vec::new() });
+            }
+        }
+    }
+}
+
+/// Returns the keys whose change takes effect with the next start.
+fn needs_restart(started_with: &Settings, settings: &Settings) -> Vec<String> {
+    let (old, new) = (started_with, settings);
+    let changed = [
+        ("server.listen", old.server.listen != new.server.listen),
+        ("server.header_timeout", old.server.header_timeout != new.server.header_timeout),
+        ("server.connections", old.server.connections != new.server.connections),
+        ("server.write_stall_timeout", old.server.write_stall_timeout != new.server.write_stall_timeout),
+        ("admin.listen", old.admin.listen != new.admin.listen),
+        ("store.path", old.store.path != new.store.path),
+        ("store.capacity", old.store.capacity != new.store.capacity),
+        ("store.min_free", old.store.min_free != new.store.min_free),
+        ("store.memory", old.store.memory != new.store.memory),
+        ("store.manifests", old.store.manifests != new.store.manifests),
+        ("store.scrub_rate", old.store.scrub_rate != new.store.scrub_rate),
+        ("fills.max", old.fills.max != new.fills.max),
+        ("fills.unfinished", old.fills.unfinished != new.fills.unfinished),
+        ("fills.unattended", old.fills.unattended != new.fills.unattended),
+        ("log.format", old.log.format != new.log.format),
+        ("log.access", old.log.access != new.log.access),
+    ];
+    changed.into_iter().filter(|(_, has_changed)| *has_changed).map(|(key, _)| key.to_owned()).collect()
+}

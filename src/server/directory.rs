@@ -1,0 +1,34 @@
+//! The upstreams that clients can ask: how a request names one, and what it is.
+//!
+//! A directory never changes. A new configuration is a new one, put in the place of the old as a whole: a request that was routed by the
+//! one is answered by it to its end.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::cache::Upstream;
+use crate::oci::{Table, UpstreamName};
+
+/// All upstreams that there are.
+#[derive(Debug)]
+pub struct Directory {
+    pub(super) table: Table,
+    upstreams: HashMap<UpstreamName, Arc<Upstream>>,
+}
+
+impl Directory {
+    /// `table` names no others than `upstreams`.
+    pub fn new(table: Table, upstreams: impl IntoIterator<Item = (UpstreamName, Arc<Upstream>)>) -> Self {
+        Self { table, upstreams: upstreams.into_iter().collect() }
+    }
+
+    /// Returns the upstream of that name.
+    pub fn upstream(&self, name: &UpstreamName) -> Option<&Arc<Upstream>> {
+        self.upstreams.get(name)
+    }
+
+    /// Returns all of them, in no order.
+    pub fn upstreams(&self) -> impl Iterator<Item = &Arc<Upstream>> {
+        self.upstreams.values()
+    }
+}
