@@ -8,6 +8,8 @@ mod freshness;
 mod harness;
 mod herd;
 mod lifecycle;
+mod outage;
+mod policy;
 mod prefetch;
 mod push;
 mod ranges;

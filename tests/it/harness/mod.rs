@@ -79,6 +79,11 @@ impl Cachalot {
         self.directory.path()
     }
 
+    /// Changes the configuration while it runs, and returns the keys that need a restart.
+    pub(crate) fn apply(&self, settings: &Settings) -> Vec<String> {
+        self.app.apply(settings).unwrap()
+    }
+
     pub(crate) fn fills_under_way(&self) -> usize {
         self.app.fills_under_way()
     }
