@@ -133,7 +133,11 @@ impl App {
             background: background.clone(),
         };
         app.keep_house(disk, ledger, settings.store.scrub_rate);
-        let refresh = Box::new(move || store.refresh_gauges());
+        let of_upstreams = Arc::clone(&server);
+        let refresh = Box::new(move || {
+            store.refresh_gauges();
+            of_upstreams.directory.load().upstreams().for_each(|upstream| upstream.refresh_gauges());
+        });
         let admin = Arc::new(Admin { metrics, readiness: Arc::clone(&readiness), refresh });
         background.spawn("admin", admin::serve(admin_listener, admin, background.clone(), stop_background));
         for listener in listeners {

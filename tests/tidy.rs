@@ -53,6 +53,7 @@ const METRIC_ENDINGS: &[&str] = &[
     "_followers",
     "_objects",
     "_available",
+    "_capable",
     "_successful",
     "_remaining",
     "_quota", // things

@@ -42,7 +42,7 @@ use crate::oci::{Digest, Pattern, Reference, RepositoryName, Tag, UpstreamName};
 use crate::store::{BlobStore, Buffers, Class, GrantKind, Ledger};
 use crate::tasks::TaskGroup;
 use crate::telemetry::{Kind, UpstreamMetrics};
-use crate::upstream::{Origin, UpstreamError};
+use crate::upstream::{Capability, Origin, UpstreamError};
 use crate::wire::Outcome;
 use fill::{Bounds, Inflight, Learned};
 use flight::Flights;
@@ -237,6 +237,13 @@ impl Upstream {
     fn policy_of(&self, tag: &Tag) -> Policy {
         let is_immutable = self.immutable_tags.iter().any(|pattern| pattern.matches(tag.as_str()));
         Policy { is_immutable, ..self.policy }.of_tag(tag)
+    }
+
+    /// Brings the gauges up to date that change by time alone.
+    pub fn refresh_gauges(&self) {
+        for which in Capability::ALL {
+            self.metrics.set_capable(which.as_str(), self.origin.capability(which));
+        }
     }
 
     /// Returns true when clients are to be told of its limits as such.

@@ -25,8 +25,8 @@ use crate::store::{
 use crate::tasks::TaskGroup;
 use crate::telemetry::Metrics;
 use crate::upstream::{
-    BlobHead, BlobTransfer, EndpointId, ListPage, ManifestAnswer, ManifestHead, Origin, RateLimit, UpstreamError,
-    Write, Written,
+    BlobHead, BlobTransfer, Capabilities, Capability, EndpointId, ListPage, ManifestAnswer, ManifestHead, Origin,
+    RateLimit, UpstreamError, Write, Written,
 };
 use crate::wire::{ByteRange, Outcome};
 
@@ -67,6 +67,7 @@ pub(super) struct ScriptedOrigin {
     /// What was asked: start and end of every transfer.
     asked: watch::Sender<Vec<(u64, Option<u64>)>>,
     heads: AtomicU64,
+    capabilities: Capabilities,
     sent: Arc<AtomicU64>,
     /// One permit per chunk; closed: no limit.
     pace: Arc<Semaphore>,
@@ -91,6 +92,7 @@ impl ScriptedOrigin {
             faults: Mutex::default(),
             asked: watch::Sender::default(),
             heads: AtomicU64::new(0),
+            capabilities: Capabilities::default(),
             sent: Arc::default(),
             pace,
         }
@@ -178,6 +180,14 @@ impl ScriptedOrigin {
 impl Origin for ScriptedOrigin {
     fn name(&self) -> &UpstreamName {
         &self.name
+    }
+
+    fn capability(&self, which: Capability) -> Option<bool> {
+        self.capabilities.get(which, tokio::time::Instant::now())
+    }
+
+    fn note_capability(&self, which: Capability, is_there: bool) {
+        self.capabilities.note(which, is_there, tokio::time::Instant::now());
     }
 
     fn refusal_now(&self, _limit: RateLimit) -> Option<UpstreamError> {

@@ -6,9 +6,11 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use hyper::body::Incoming;
+use tokio::time::Instant;
 use url::Url;
 
 use super::answer;
+use super::capability::Capability;
 use super::error::{RateLimit, UpstreamError};
 use super::exchange::{Exchange, Question};
 use super::limit::Budget;
@@ -95,21 +97,33 @@ impl Client {
     async fn head_blob(&self, repository: &RepositoryName, digest: &Digest) -> Result<BlobHead, UpstreamError> {
         let budget = Budget::start(self.timeouts.header);
         let _permit = self.exchange.request_turn(&budget, RateLimit::Requests).await?;
-        let head = blob_question(Method::HEAD, repository, digest, None)?;
-        let attempt = async |endpoint, pool| {
-            let response = expect_ok(self.exchange.attempt(&head, endpoint, pool).await?).await?;
-            Ok(BlobHead { size_bytes: answer::content_length(response.headers()) })
-        };
-        match self.exchange.persist(&budget, head.counts_for(), Pool::Api, attempt).await {
-            Err(UpstreamError::Denied { .. } | UpstreamError::Status { status: 405 | 501, .. }) => {}
-            outcome => return outcome,
+        let may_take_head = self.capability(Capability::BlobHead) != Some(false);
+        if may_take_head {
+            let head = blob_question(Method::HEAD, repository, digest, None)?;
+            let attempt = async |endpoint, pool| {
+                let response = expect_ok(self.exchange.attempt(&head, endpoint, pool).await?).await?;
+                Ok(BlobHead { size_bytes: answer::content_length(response.headers()) })
+            };
+            match self.exchange.persist(&budget, RateLimit::Requests, Pool::Api, attempt).await {
+                Err(UpstreamError::Denied { .. } | UpstreamError::Status { status: 405 | 501, .. }) => {}
+                Ok(told) => {
+                    self.note_capability(Capability::BlobHead, true);
+                    return Ok(told);
+                }
+                Err(error) => return Err(error),
+            }
         }
         let get = blob_question(Method::GET, repository, digest, Some((0, Some(0))))?;
         let attempt = async |endpoint, pool| {
             let response = self.exchange.attempt(&get, endpoint, pool).await?;
             first_byte(response).await
         };
-        self.exchange.persist(&budget, RateLimit::Requests, Pool::Blobs, attempt).await
+        let told = self.exchange.persist(&budget, RateLimit::Requests, Pool::Blobs, attempt).await?;
+        // A HEAD that is refused where GET is not was refused for being one.
+        if may_take_head {
+            self.note_capability(Capability::BlobHead, false);
+        }
+        Ok(told)
     }
 
     async fn fetch_list(&self, question: Question<'_>, limit_bytes: usize) -> Result<ListPage, UpstreamError> {
@@ -143,6 +157,9 @@ impl Client {
         };
         let ((placement, body), endpoint) =
             self.exchange.persist(&budget, RateLimit::Requests, Pool::Blobs, attempt).await?;
+        if placement.is_range {
+            self.note_capability(Capability::Ranges, true);
+        }
         let observer = Arc::clone(&self.exchange.observer);
         let endpoints = Arc::clone(&self.exchange.endpoints);
         let broken = move |error: &UpstreamError| {
@@ -246,6 +263,14 @@ impl Origin for Client {
 
     fn refusal_now(&self, limit: RateLimit) -> Option<UpstreamError> {
         self.exchange.endpoints.refusal_now(limit)
+    }
+
+    fn capability(&self, which: Capability) -> Option<bool> {
+        self.exchange.capabilities.get(which, Instant::now())
+    }
+
+    fn note_capability(&self, which: Capability, is_there: bool) {
+        self.exchange.capabilities.note(which, is_there, Instant::now());
     }
 
     fn free_transfers(&self) -> usize {

@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::answer;
 use super::auth::{Auth, Place};
+use super::capability::Capabilities;
 use super::endpoints::Endpoints;
 use super::error::{RateLimit, UpstreamError};
 use super::health::{self, Plan};
@@ -64,6 +65,7 @@ pub(super) struct Exchange {
     auth: Auth,
     limits: Limits,
     pub(super) endpoints: Arc<Endpoints>,
+    pub(super) capabilities: Capabilities,
     pub(super) observer: Arc<dyn Observer>,
     tasks: TaskGroup,
 }
@@ -76,6 +78,7 @@ impl Exchange {
             auth: Auth::new(options, Arc::clone(&observer)),
             limits: Limits::new(options),
             endpoints: Arc::new(Endpoints::new(options.endpoints.clone())),
+            capabilities: Capabilities::default(),
             observer,
             tasks,
         }

@@ -6,7 +6,7 @@
 //! ```text
 //! client    the questions of Origin, as requests; transfer: the bytes of a blob
 //!   └ exchange    one question: attempts, redirects, proofs
-//!       ├ retry, redirect, realm, range    decisions, pure
+//!       ├ retry, redirect, realm, range, capability    decisions and what was learnt, pure
 //!       ├ endpoints ─ health               who is asked, in which order
 //!       ├ auth ─ token                     what proves us to whom
 //!       ├ write                            what callers push, relayed in their own name
@@ -20,6 +20,7 @@
 
 mod answer;
 mod auth;
+mod capability;
 mod client;
 mod connect;
 pub mod egress;
@@ -41,6 +42,7 @@ mod transfer;
 mod transport;
 mod write;
 
+pub use capability::{Capabilities, Capability};
 pub use client::Client;
 pub use error::{RateLimit, UpstreamError};
 pub use observe::{Observer, RequestKind};

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 
+use super::capability::Capability;
 use super::error::{RateLimit, UpstreamError};
 use super::write::{Write, Written};
 use crate::oci::{Digest, MediaType, Reference, RepositoryName, UpstreamName};
@@ -83,6 +84,12 @@ pub trait Origin: Send + Sync + fmt::Debug {
     /// Returns why a question would be refused at this moment without being asked, if that is so: the upstream failed not long ago, or
     /// said to wait. `limit` is the one that the question counts for.
     fn refusal_now(&self, limit: RateLimit) -> Option<UpstreamError>;
+
+    /// Returns whether the upstream can do this, as far as is known.
+    fn capability(&self, which: Capability) -> Option<bool>;
+
+    /// Notes what an answer told of the upstream.
+    fn note_capability(&self, which: Capability, is_there: bool);
 
     /// Returns how many blob transfers could start at this moment without waiting for a turn.
     fn free_transfers(&self) -> usize;

@@ -1,8 +1,7 @@
-//! What fills learned of their upstream and remember for the next ones: whether it honours ranges, and whether several
-//! connections bring a blob faster than one.
+//! What fills learned of their upstream and remember for the next ones: whether several connections bring a blob faster than one.
 //!
-//! Nothing is believed for ever: an upstream that refused ranges, or did not gain by parallel transfers, is tried again after
-//! [`RELEARN_AFTER`]. `now` is an argument; the lock is held for a comparison.
+//! Nothing is believed for ever: an upstream that did not gain by parallel transfers is tried again after [`RELEARN_AFTER`]. `now` is
+//! an argument; the lock is held for a comparison.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -22,12 +21,8 @@ const JUDGED_TIME_MIN: Duration = Duration::from_millis(500);
 
 /// What is known of one upstream.
 #[derive(Debug, Default)]
-pub(crate) struct Learned(Mutex<Known>);
-
-#[derive(Debug, Default)]
-struct Known {
-    ranges_refused: Option<Instant>,
-    parallel_useless: Option<Instant>,
+pub(crate) struct Learned {
+    parallel_useless: Mutex<Option<Instant>>,
 }
 
 /// Some bytes over some time.
@@ -45,28 +40,18 @@ impl Pace {
 }
 
 impl Learned {
-    /// Returns true unless the upstream refused a range not long ago.
-    pub(super) fn may_honour_ranges(&self, now: Instant) -> bool {
-        !is_fresh(self.known().ranges_refused, now)
-    }
-
-    /// The upstream answered a range with everything, or with an error that the whole blob does not give.
-    pub(super) fn refused_a_range(&self, now: Instant) {
-        self.known().ranges_refused = Some(now);
-    }
-
     /// Returns true unless parallel transfers brought nothing not long ago.
     pub(super) fn may_gain(&self, now: Instant) -> bool {
-        !is_fresh(self.known().parallel_useless, now)
+        !self.parallel_useless().is_some_and(|since| now.saturating_duration_since(since) < RELEARN_AFTER)
     }
 
     /// The upstream refused a further connection, or does not give more over several.
     pub(super) fn does_not_gain(&self, now: Instant) {
-        self.known().parallel_useless = Some(now);
+        *self.parallel_useless() = Some(now);
     }
 
-    fn known(&self) -> MutexGuard<'_, Known> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn parallel_useless(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.parallel_useless.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -77,10 +62,6 @@ pub(super) fn is_no_gain(alone: Pace, together: Pace) -> bool {
         && together.bytes_per_second() < alone.bytes_per_second() * GAIN_MIN
 }
 
-fn is_fresh(since: Option<Instant>, now: Instant) -> bool {
-    since.is_some_and(|since| now.saturating_duration_since(since) < RELEARN_AFTER)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -88,12 +69,10 @@ mod tests {
     #[test]
     fn bad_news_is_believed_for_a_while() {
         let (learned, now) = (Learned::default(), Instant::now());
-        assert!(learned.may_honour_ranges(now) && learned.may_gain(now));
-        learned.refused_a_range(now);
+        assert!(learned.may_gain(now));
         learned.does_not_gain(now);
-        assert!(!learned.may_honour_ranges(now) && !learned.may_gain(now));
-        let later = now + RELEARN_AFTER;
-        assert!(learned.may_honour_ranges(later) && learned.may_gain(later));
+        assert!(!learned.may_gain(now));
+        assert!(learned.may_gain(now + RELEARN_AFTER));
     }
 
     #[test]

@@ -18,7 +18,7 @@ use super::verify::{Unverified, verify};
 use super::{Fill, FillError, Phase};
 use crate::store::{BlobStore, Class, Content, Object, Partial, Present, StoreError, blocking};
 use crate::telemetry::{FillEnd, Kind, MismatchSource, Trigger, UpstreamMetrics, sentence};
-use crate::upstream::{BlobTransfer, Origin, UpstreamError};
+use crate::upstream::{BlobTransfer, Capability, Origin, UpstreamError};
 
 /// Everything that one fill's task needs.
 #[derive(Debug)]
@@ -135,8 +135,7 @@ impl FillTask {
         }
         let wanted = present.first_gap(self.from);
         let from = if wanted < size { wanted } else { missing };
-        let now = Instant::now();
-        if !self.learned.may_honour_ranges(now) {
+        if self.origin.capability(Capability::Ranges) == Some(false) {
             return self.open_whole().await;
         }
         let mut fetch = schedule::first(from, missing);
@@ -149,7 +148,7 @@ impl FillTask {
         let refused = match answer {
             Ok(transfer) if !transfer.is_range => {
                 if transfer.size_bytes.is_none_or(|size| fetch.end.is_some_and(|end| size > end)) {
-                    self.learned.refused_a_range(now);
+                    self.origin.note_capability(Capability::Ranges, false);
                 }
                 return Ok(Opened::whole(transfer));
             }
@@ -164,7 +163,7 @@ impl FillTask {
         let opened = self.open_whole().await?;
         // An empty blob has no range to give.
         if refused && opened.size_bytes != Some(0) {
-            self.learned.refused_a_range(now);
+            self.origin.note_capability(Capability::Ranges, false);
         }
         Ok(opened)
     }

@@ -13,7 +13,7 @@ use super::run::{FillTask, Opened};
 use super::schedule::{self, Fetch, Mode, Situation};
 use super::transfer::{Board, Ended, Transfer};
 use super::{Fill, FillError};
-use crate::upstream::{BlobTransfer, UpstreamError};
+use crate::upstream::{BlobTransfer, Capability, UpstreamError};
 
 /// Failures without a byte in between before a fill is given up; with the pauses between them, and the client's own attempts, an
 /// upstream may be away for well over ten seconds.
@@ -200,7 +200,7 @@ impl<'a> Transfers<'a> {
             Ended::Done => self.fruitless = 0,
             Ended::RangesIgnored => {
                 self.honours_ranges = false;
-                self.task.learned.refused_a_range(Instant::now());
+                self.task.origin.note_capability(Capability::Ranges, false);
             }
             Ended::Refused if self.task.fill().readers.are_interested() => {}
             Ended::Refused => return Err(Arc::new(FillError::Abandoned)),

@@ -48,6 +48,7 @@ pub struct UpstreamMetrics {
     retries: IntCounterVec,
     tokens: IntCounterVec,
     available: IntGauge,
+    capable: IntGaugeVec,
     quota: QuotaGauges,
 }
 
@@ -78,6 +79,7 @@ pub(super) struct Shared {
     retries: IntCounterVec,
     tokens: IntCounterVec,
     available: IntGaugeVec,
+    capable: IntGaugeVec,
     quota: QuotaGauges,
 }
 
@@ -138,6 +140,11 @@ impl Shared {
                 "0 while all endpoints fail and are left alone, else 1.",
                 &["upstream"],
             )?,
+            capable: make.gauges(
+                "upstream_capable",
+                "1 for what the upstream was seen to do, 0 for what it was seen not to; no series while that is not known.",
+                &["upstream", "capability"],
+            )?,
             quota: QuotaGauges {
                 limit: make.gauges("upstream_rate_limit_quota", "Requests that the upstream allows.", &["upstream"])?,
                 remaining: make.gauges("upstream_rate_limit_remaining", "Requests that are left.", &["upstream"])?,
@@ -179,6 +186,7 @@ impl UpstreamMetrics {
             retries: shared.retries.clone(),
             tokens: shared.tokens.clone(),
             available: shared.available.with_label_values(&[label]),
+            capable: shared.capable.clone(),
             quota: shared.quota.clone(),
         };
         metrics.begin_at_zero();
@@ -274,6 +282,16 @@ impl UpstreamMetrics {
     /// Notes whether any endpoint is to be asked.
     pub fn set_available(&self, is_available: bool) {
         self.available.set(i64::from(is_available));
+    }
+
+    /// Notes whether the upstream has a capability; `None` when that is not known.
+    pub fn set_capable(&self, capability: &'static str, is_there: Option<bool>) {
+        let labels = [self.label.as_str(), capability];
+        match is_there {
+            Some(is_there) => self.capable.with_label_values(&labels).set(i64::from(is_there)),
+            // There may have been none.
+            None => drop(self.capable.remove_label_values(&labels)),
+        }
     }
 
     /// Notes what the upstream leaves us; what it never tells has no series.
