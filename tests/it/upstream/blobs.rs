@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use cachalot::upstream::{Origin as _, UpstreamError};
+use cachalot::upstream::{Capability, Client, Origin as _, UpstreamError};
 use futures_util::future;
 
 use super::{blob, client, client_with, options, read, repository};
@@ -15,8 +15,9 @@ async fn a_refused_head_is_asked_again_as_the_shortest_get() {
     let content = Content::generated(3, 5 * KIB);
     let digest = registry.with_blob(content.clone());
     cdn.with_blob(content);
-    let client = client(&registry);
-    let size = async || client.blob_head(&repository(), &digest).await.map(|head| head.size_bytes);
+    let ask = async |client: &Client| client.blob_head(&repository(), &digest).await.map(|head| head.size_bytes);
+    // Each time by one that has learnt nothing yet.
+    let size = async || ask(&client(&registry)).await;
 
     assert_eq!(size().await.ok(), Some(Some(5 * KIB)));
     assert_eq!(registry.gets("/blobs/").len(), 0);
@@ -35,6 +36,15 @@ async fn a_refused_head_is_asked_again_as_the_shortest_get() {
 
     registry.fault(Match::blob(&digest), Fault::Status(404, ""));
     assert!(matches!(size().await, Err(UpstreamError::NotFound { .. })));
+
+    let client = client(&registry);
+    let heads = registry.heads("/blobs/").len();
+    registry.fault(Match::blob(&digest).head(), Fault::RefuseHead(401)).always();
+    for _ in 0..3 {
+        assert_eq!(ask(&client).await.ok(), Some(Some(5 * KIB)));
+    }
+    assert_eq!(registry.heads("/blobs/").len() - heads, 1, "U-28, U-70: it is not asked in vain again");
+    assert_eq!(client.capability(Capability::BlobHead), Some(false));
 }
 
 #[tokio::test]
