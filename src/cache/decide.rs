@@ -12,7 +12,7 @@
 //! | within `stale_if_error` | online, `stale_if_limited` | 429, or the cool-down after one | serve it, stale |
 //! | older, or none | online | the same | tell the client |
 //! | any | online | 404 | drop it, tell the client |
-//! | any | online | 401, 403 | tell the client |
+//! | any | online | 401, 403 | take back the right to read it, tell the client (S-7) |
 //!
 //! Digests never expire. What an upstream says of a tag is understood so ([`Head`]):
 //!
@@ -88,6 +88,8 @@ pub(super) enum Decision {
     Ask(Option<Duration>),
     /// The tag is gone: drop the entry and tell the client.
     Drop,
+    /// We may not read it any more: drop the entry and the grant of its manifest, and tell the client.
+    Revoke,
     Tell,
     Refuse,
 }
@@ -104,6 +106,7 @@ pub(super) fn decide(now: SystemTime, checked_at: Option<SystemTime>, policy: &P
         (_, Health::Silent) if is_servable => Decision::ServeStale(StaleReason::WhileRevalidate),
         (_, Health::Silent) => Decision::Ask(None),
         (_, Health::Failed(UpstreamError::NotFound { .. })) => Decision::Drop,
+        (_, Health::Failed(UpstreamError::Denied { .. })) => Decision::Revoke,
         (_, Health::Failed(UpstreamError::RateLimited { .. })) if is_servable && policy.stale_if_limited => {
             Decision::ServeStale(StaleReason::RateLimited)
         }

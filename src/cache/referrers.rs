@@ -103,7 +103,7 @@ impl Cache {
                 return synthesised.map_err(|_nothing| upstream.offline());
             }
             // An empty list is not believed for a moment.
-            Decision::Serve | Decision::Drop | Decision::Tell => None,
+            Decision::Serve | Decision::Drop | Decision::Revoke | Decision::Tell => None,
         };
         let refusal = upstream.origin.refusal_now(RateLimit::Requests);
         let failure = match refusal {
@@ -119,7 +119,9 @@ impl Cache {
         let reason = match decide(checked_at.or(Some(just_old())), Health::Failed(source)) {
             Decision::ServeStale(reason) => reason,
             Decision::Serve => StaleReason::UpstreamError,
-            Decision::Ask(_) | Decision::Drop | Decision::Tell | Decision::Refuse => return Err(failure),
+            Decision::Ask(_) | Decision::Drop | Decision::Revoke | Decision::Tell | Decision::Refuse => {
+                return Err(failure);
+            }
         };
         self.stale_referrers(upstream, &place, known, reason).await.map_err(|_nothing| failure)
     }

@@ -12,7 +12,7 @@ use super::decide::{Decision, Head, Health, decide};
 use super::manifest::{MANIFEST_BYTES_MAX, ManifestAnswer, ManifestQuestion, passed_through, read, verify};
 use super::{Cache, CacheError, Place, Policy, Upstream};
 use crate::oci::{Algorithm, Digest, Reference, RepositoryName, Tag};
-use crate::store::{GrantKind, TagEntry};
+use crate::store::{Grant, GrantKind, TagEntry};
 use crate::telemetry::{Kind, Revalidation, Trigger};
 use crate::upstream::{RateLimit, UpstreamError};
 use crate::wire::{Accept, ContentHeaders, Outcome};
@@ -142,6 +142,13 @@ impl Cache {
             (Decision::Drop, Some(_)) => {
                 self.0.ledger.drop_tag(upstream.origin.name(), question.repository, tag);
                 upstream.metrics.revalidated(Revalidation::Gone);
+                Err(failure)
+            }
+            (Decision::Revoke, Some(entry)) => {
+                let (upstream, repository) = (upstream.origin.name(), question.repository);
+                self.0.ledger.drop_tag(upstream, repository, tag);
+                let kind = GrantKind::Manifest;
+                self.0.ledger.revoke(&Grant { upstream, repository, kind, digest: &entry.digest });
                 Err(failure)
             }
             _ => Err(failure),

@@ -109,7 +109,7 @@ impl Cache {
         match (decision, known) {
             (Decision::Serve, Some(page)) => Ok(page.answer(Outcome::Hit, None)),
             (Decision::ServeStale(reason), Some(page)) => Ok(page.stale(upstream, reason)),
-            (Decision::Drop, Some(_)) => {
+            (Decision::Drop | Decision::Revoke, Some(_)) => {
                 self.0.pages.invalidate(place);
                 Err(failure)
             }

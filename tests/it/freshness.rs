@@ -61,6 +61,7 @@ async fn a_stale_tag_is_served_while_the_upstream_fails_and_never_when_it_refuse
         (Fault::Status(503, ""), true),
         (Fault::RateLimited { retry_after: None }, true),
         (Fault::Status(403, ""), false),
+        (Fault::StatusWithHeader(401, "x-reason", "gone"), false),
         (Fault::Status(404, ""), false),
     ] {
         let registry = Registry::start().await;
@@ -75,6 +76,10 @@ async fn a_stale_tag_is_served_while_the_upstream_fails_and_never_when_it_refuse
             assert!(answer.header("warning").starts_with("299 "), "P-42, {fault:?}");
         } else {
             assert!(matches!(answer.status, 403 | 404), "P-139, {fault:?}: {}", answer.status);
+            // S-7: who may not read it by its tag may not read it by its digest; what is gone by its tag is not gone.
+            registry.fault(Match::manifest(image.digest), Fault::Status(403, "")).always().optional();
+            let by_digest = cachalot.get(&format!("/v2/app/manifests/{}", image.digest)).await;
+            assert_eq!(by_digest.status, if answer.status == 403 { 403 } else { 200 }, "{fault:?}");
         }
         registry.clear_faults();
         cachalot.finish().await;
@@ -99,6 +104,19 @@ async fn what_was_pulled_is_served_after_a_restart_while_the_upstream_is_down() 
         let answer = cachalot.get(path).await;
         assert_eq!((answer.status, &answer.body, answer.header("cache-status")), (200, bytes, "cachalot; hit"));
     }
+    cachalot.finish().await;
+}
+
+#[tokio::test]
+async fn what_a_tag_means_and_when_that_was_checked_outlives_a_restart() {
+    let registry = Registry::start().await;
+    let image = registry.image("app", "1", &Image::new());
+    let more = More::upstream("tag_ttl = \"1h\"");
+    let cachalot = Cachalot::configured(&registry, more).await;
+    assert_eq!(cachalot.get(PATH).await.status, 200);
+    let cachalot = cachalot.restart(&registry, more).await;
+    assert_eq!(cachalot.get(PATH).await.body, image.bytes);
+    assert_eq!(registry.heads("/manifests/").len(), 1, "it is fresh still");
     cachalot.finish().await;
 }
 

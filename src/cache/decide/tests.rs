@@ -62,7 +62,7 @@ type Row = (&'static str, Policy, [Decision; 3], fn() -> Vec<UpstreamError>);
 /// Every state of an entry, with every policy and everything that an upstream may say: 5 × 4 × 19 cases.
 #[test]
 fn every_case_has_its_decision() {
-    use Decision::{Ask, Drop, Refuse, Serve, ServeStale, Tell};
+    use Decision::{Ask, Drop, Refuse, Revoke, Serve, ServeStale, Tell};
     use StaleReason::{Offline, RateLimited, UpstreamError as Failure, WhileRevalidate};
     let now = SystemTime::UNIX_EPOCH + seconds(10_000);
     let entries = [
@@ -77,11 +77,11 @@ fn every_case_has_its_decision() {
     let failed: [Row; 16] = [
         ("online", POLICY, [Tell, ServeStale(Failure), Tell], failures),
         ("online", POLICY, [Tell, ServeStale(RateLimited), Tell], limits),
-        ("online", POLICY, [Tell, Tell, Tell], denials),
+        ("online", POLICY, [Revoke, Revoke, Revoke], denials),
         ("online", POLICY, [Drop, Drop, Drop], absence),
         ("frank", FRANK, [Tell, ServeStale(Failure), Tell], failures),
         ("frank", FRANK, [Tell, Tell, Tell], limits),
-        ("frank", FRANK, [Tell, Tell, Tell], denials),
+        ("frank", FRANK, [Revoke, Revoke, Revoke], denials),
         ("frank", FRANK, [Drop, Drop, Drop], absence),
         ("offline", OFFLINE, [Refuse, ServeStale(Offline), ServeStale(Offline)], failures),
         ("offline", OFFLINE, [Refuse, ServeStale(Offline), ServeStale(Offline)], limits),
@@ -89,7 +89,7 @@ fn every_case_has_its_decision() {
         ("offline", OFFLINE, [Refuse, ServeStale(Offline), ServeStale(Offline)], absence),
         ("immutable", IMMUTABLE, [Tell, Serve, Serve], failures),
         ("immutable", IMMUTABLE, [Tell, Serve, Serve], limits),
-        ("immutable", IMMUTABLE, [Tell, Serve, Serve], denials),
+        ("immutable", IMMUTABLE, [Revoke, Serve, Serve], denials),
         ("immutable", IMMUTABLE, [Drop, Serve, Serve], absence),
     ];
     let unfailed = [
