@@ -8,7 +8,8 @@
 //!   └ exchange    one question: attempts, redirects, proofs
 //!       ├ retry, redirect, realm, range    decisions, pure
 //!       ├ endpoints ─ health               who is asked, in which order
-//!       ├ auth ─ token                     what proves us to whom
+//!       ├ auth ─ token, post_token         what proves us to whom
+//!       │   └ credentials                  the account, and where it comes from
 //!       ├ write                            what callers push, relayed in their own name
 //!       ├ limit                            turns, rate, the header budget
 //!       └ transport ─ connect ─ tls, egress    one request over a pooled connection, to an address that may be dialled
@@ -22,6 +23,7 @@ mod answer;
 mod auth;
 mod client;
 mod connect;
+mod credentials;
 pub mod egress;
 mod endpoints;
 mod error;
@@ -31,6 +33,7 @@ mod limit;
 mod observe;
 mod options;
 mod origin;
+mod post_token;
 mod range;
 mod realm;
 mod redirect;
@@ -42,8 +45,10 @@ mod transport;
 mod write;
 
 pub use client::Client;
+pub use credentials::{Account, Credentials, CredentialsError, HelperName, HelperNameError};
 pub use error::{RateLimit, UpstreamError};
 pub use observe::{Observer, RequestKind};
-pub use options::{CONNECTIONS_DEFAULT, Credentials, Options, OptionsError, REQUESTS_DEFAULT, Timeouts};
+pub use options::{CONNECTIONS_DEFAULT, Options, OptionsError, REQUESTS_DEFAULT, Timeouts};
 pub use origin::{BlobHead, BlobTransfer, Chunks, EndpointId, ListPage, ManifestAnswer, ManifestHead, Origin};
+pub use tls::{ClientIdentity, ClientIdentityError};
 pub use write::{Outgoing, SendError, Target, UploadUrl, Write, Written};
