@@ -8,6 +8,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use moka::future::Cache;
@@ -39,13 +40,21 @@ pub(super) struct Answers {
     fresh: Cache<Question, Answer>,
     /// The last good one for each question.
     good: moka::sync::Cache<Question, Arc<Account>>,
+    /// The last run failed, and that was told.
+    is_failing: AtomicBool,
 }
 
 impl Answers {
     /// `directories` are searched for helpers in place of `PATH`.
     pub(super) fn new(name: UpstreamName, directories: Option<Vec<PathBuf>>) -> Self {
         let fresh = Cache::builder().max_capacity(QUESTIONS_MAX).expire_after(ByOwnLife).build();
-        Self { name, directories, fresh, good: moka::sync::Cache::new(QUESTIONS_MAX) }
+        Self {
+            name,
+            directories,
+            fresh,
+            good: moka::sync::Cache::new(QUESTIONS_MAX),
+            is_failing: AtomicBool::new(false),
+        }
     }
 
     /// Returns the account, `None` when the helper knows none; everybody who asks meanwhile waits for one run of it.
@@ -69,7 +78,9 @@ impl Answers {
 
     async fn ask(&self, question: &Question) -> Answer {
         // On the heap, for it is rare and large: most questions find the answer here.
-        match Box::pin(helper::ask(question, self.directories.as_deref())).await {
+        let answer = Box::pin(helper::ask(question, self.directories.as_deref())).await;
+        let was_failing = self.is_failing.swap(answer.is_err(), Ordering::Relaxed);
+        match answer {
             Ok(Some(account)) => {
                 let account = Arc::new(account);
                 self.good.insert(question.clone(), Arc::clone(&account));
@@ -84,11 +95,13 @@ impl Answers {
                 let Some(account) = self.good.get(question) else {
                     return Answer { outcome: Err(error), kept_for: FAILED_FOR, is_settled: false };
                 };
-                tracing::warn!(
-                    upstream.name = %self.name,
-                    %error,
-                    "a credential helper fails; the last good account stays in use"
-                );
+                if !was_failing {
+                    tracing::warn!(
+                        upstream.name = %self.name,
+                        %error,
+                        "a credential helper fails; the last good account stays in use"
+                    );
+                }
                 Answer { outcome: Ok(Some(account)), kept_for: RETRY_AFTER, is_settled: false }
             }
         }

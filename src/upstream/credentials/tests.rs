@@ -206,6 +206,15 @@ async fn every_way_of_a_helper_to_fail_is_told_without_secrets() {
     assert!(error.to_string().contains("cannot be started (No such file or directory"), "{error}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_helper_that_hangs_is_given_up() {
+    let ground = Ground::new();
+    ground.helper("sleep 1000");
+    // The paused clock jumps to the end of the limit while the helper sleeps.
+    let error = ground.helper_source().account(&repository()).await.unwrap_err();
+    assert!(error.to_string().starts_with("docker-credential-test did not answer within 10s;"), "P-174: {error}");
+}
+
 #[tokio::test]
 async fn a_helper_that_knows_no_account_leaves_us_anonymous() {
     for script in [

@@ -11,6 +11,7 @@ use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::{ACCEPT, LIMIT, account, authorizations, client_with, options, pull, tag};
+use crate::harness::{Cachalot, More};
 use crate::registry::{Fault, Image, Match, Registry};
 
 /// A directory with secrets in it.
@@ -295,6 +296,32 @@ async fn a_repository_may_have_an_account_of_its_own() {
     assert!(client.manifest(&team, &one, ACCEPT, LIMIT).await.is_ok(), "P-174");
     let asked: Vec<_> = registry.gets("/token").into_iter().filter_map(|request| request.authorization).collect();
     assert_eq!(asked, ["Basic dTpw", "Basic dDpzZWNyZXQ="], "P-174: tokens of one are not used for the other");
+}
+
+#[tokio::test]
+async fn the_keys_of_the_configuration_reach_the_upstream() {
+    let (registry, secrets) = (Registry::start_mutual_tls().await, Secrets::new());
+    registry.image("library/alpine", "3.20", &Image::new());
+    registry.require_token_of("nobody", "nothing");
+    registry.take_identity_token("i");
+    let port = registry.address().port();
+    registry.challenge_with(&format!(r#"Bearer realm="https://localhost:{port}/token",service="s""#));
+    let (cert, key) = registry.client_pem();
+    let config = format!(r#"{{"auths":{{"{}":{{"identitytoken":"i"}}}}}}"#, registry.host());
+    let mut lines = "token_hosts = [\"localhost\"]\ntoken_timeout = \"20s\"".to_owned();
+    for (name, file, content) in [
+        ("docker_config", "config.json", config),
+        ("ca", "ca.pem", registry.ca_pem()),
+        ("client_cert", "cert.pem", cert),
+        ("client_key", "key.pem", key),
+    ] {
+        secrets.replace(file, &content);
+        lines.extend(["\n", name, " = ", &format!("{:?}", secrets.path(file))]);
+    }
+    let cachalot = Cachalot::configured(&registry, More::upstream(&lines)).await;
+    assert_eq!(cachalot.get("/v2/library/alpine/manifests/3.20").await.status, 200, "P-167, P-174, S-26");
+    assert_eq!(token_methods(&registry), ["POST"]);
+    cachalot.finish().await;
 }
 
 #[tokio::test]
