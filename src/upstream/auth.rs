@@ -14,24 +14,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
-use hyper::body::Incoming;
+use http::{HeaderMap, HeaderValue, header};
 use tokio::time::timeout;
 use url::Url;
 
-use super::answer;
 use super::credentials::{Account, CredentialsError, Source};
 use super::error::UpstreamError;
 use super::observe::Observer;
 use super::options::Options;
-use super::post_token::{self, PostToken};
+use super::post_token::PostToken;
 use super::realm;
-use super::redirect::{self, Verdict};
-use super::token::{self, Token, TokenKey, Tokens};
-use super::transport::{Pool, Transport};
-use super::write::Outgoing;
+use super::token::{Token, TokenKey, Tokens};
+use super::token_request::{TokenError, TokenRequest};
+use super::transport::Transport;
 use crate::oci::RepositoryName;
-use crate::telemetry::{Secret, sentence};
+use crate::telemetry::sentence;
 use crate::wire::challenge::{self, Challenge};
 
 /// Hosts whose challenge is remembered: the upstream and the hosts that it redirects to.
@@ -185,7 +182,6 @@ impl Auth {
         scheme: Scheme,
         scope: Option<String>,
     ) -> Result<Option<Proof>, UpstreamError> {
-        let source = self.source.as_ref().filter(|_| place.is_upstream);
         let (realm, service) = match &scheme {
             Scheme::Basic => return Ok(self.account(place).await?.and_then(by_account)),
             Scheme::Bearer { realm, service } => (realm, service.clone()),
@@ -195,7 +191,7 @@ impl Auth {
             realm: realm.to_string(),
             service,
             scope,
-            has_credentials: source.is_some(),
+            account_of: (place.is_upstream && self.source.is_some()).then(|| place.repository.clone()),
         };
         let token = self.tokens.obtain(key.clone(), self.fetch(transport, place, &key, realm)).await?;
         Ok(Some(Proof { authorization: token.authorization, scheme, origin: ProofOrigin::Token(key) }))
@@ -256,141 +252,6 @@ fn by_account(account: Arc<Account>) -> Option<Proof> {
     Some(Proof { authorization: account.basic()?, scheme: Scheme::Basic, origin: ProofOrigin::Account(account) })
 }
 
-/// Why there is no token.
-#[derive(Debug)]
-enum TokenError {
-    /// The service does not take the account.
-    Account,
-    Other(UpstreamError),
-}
-
-impl From<UpstreamError> for TokenError {
-    fn from(error: UpstreamError) -> Self {
-        Self::Other(error)
-    }
-}
-
-impl From<TokenError> for UpstreamError {
-    fn from(error: TokenError) -> Self {
-        match error {
-            TokenError::Account => auth("token service refused the credentials"),
-            TokenError::Other(error) => error,
-        }
-    }
-}
-
-/// A question to a token service. An account never leaves the origin that it was allowed for (S-27).
-struct TokenRequest<'a> {
-    transport: &'a Transport,
-    post_token: &'a PostToken,
-    key: &'a TokenKey,
-    realm: &'a Url,
-    account: Option<&'a Account>,
-}
-
-impl TokenRequest<'_> {
-    /// Asks by POST where there is an identity token and the service takes it so, else by GET.
-    async fn send(self) -> Result<Token, TokenError> {
-        let Some(Account::IdentityToken { token, .. }) = self.account else { return self.get().await };
-        if !self.post_token.may_be_taken(self.realm) {
-            return self.get().await;
-        }
-        if let Some(token) = self.post(token).await? {
-            return Ok(token);
-        }
-        let token = self.get().await?;
-        self.post_token.note_refused(self.realm);
-        Ok(token)
-    }
-
-    /// Exchanges an identity token (P-167); `None` when the service does not take this.
-    async fn post(&self, identity_token: &Secret) -> Result<Option<Token>, TokenError> {
-        let mut headers = accepting_json();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
-        let form = Outgoing::full(self.key.form(identity_token).into());
-        let response = self.transport.write(&Method::POST, self.realm, headers, form).await.map_err(token_error)?;
-        match response.status() {
-            StatusCode::OK => Ok(Some(read(response).await?)),
-            status if post_token::is_refusal(status) => Ok(None),
-            _ => Err(token_refusal(answer::refusal(response).await, true)),
-        }
-    }
-
-    async fn get(&self) -> Result<Token, TokenError> {
-        let mut url = self.key.request_url(self.realm);
-        let mut headers = accepting_json();
-        if let Some(authorization) = self.account.and_then(Account::basic) {
-            headers.insert(header::AUTHORIZATION, authorization);
-        }
-        let mut hops = 0;
-        loop {
-            let response = self.transport.send(Pool::Api, &Method::GET, &url, &headers).await.map_err(token_error)?;
-            if response.status() == StatusCode::OK {
-                return Ok(read(response).await?);
-            }
-            let Some(location) = answer::location(&response) else {
-                let error = answer::refusal(response).await;
-                return Err(token_refusal(error, self.account.is_some()));
-            };
-            match redirect::decide(&url, location, hops) {
-                Verdict::Refuse(refusal) => return Err(auth(refusal.to_string()).into()),
-                Verdict::Follow { keeps_authorization: false, .. } if self.account.is_some() => {
-                    return Err(auth("token service redirects credentials to another origin").into());
-                }
-                Verdict::Follow { url: next, .. } => url = next,
-            }
-            answer::drain(response).await;
-            hops += 1;
-        }
-    }
-}
-
-fn accepting_json() -> HeaderMap {
-    HeaderMap::from_iter([(header::ACCEPT, HeaderValue::from_static("application/json"))])
-}
-
-async fn read(response: Response<Incoming>) -> Result<Token, UpstreamError> {
-    let (parts, body) = response.into_parts();
-    let body = answer::read(body, &parts.headers, token::ANSWER_MAX).await.map_err(token_error)?;
-    Token::parse(&body).map_err(auth)
-}
-
-/// Says what a token service's refusal means for the question.
-///
-/// Without credentials, and for a 403 with them, it is this repository that is denied. A 401 with credentials says that
-/// the credentials are wrong, whatever they are used for; that and the odd statuses are our set-up's trouble.
-fn token_refusal(error: UpstreamError, has_credentials: bool) -> TokenError {
-    match error {
-        UpstreamError::Denied { status: 401, .. } if has_credentials => TokenError::Account,
-        UpstreamError::NotFound { .. } => auth("token service answered 404").into(),
-        UpstreamError::Status { status, .. } if status < 500 && status != 408 => {
-            auth(format!("token service answered {status}")).into()
-        }
-        other => token_error(other).into(),
-    }
-}
-
-/// A token service that speaks nonsense fails the authentication; one that cannot be reached is a failure of the network.
-fn token_error(error: UpstreamError) -> UpstreamError {
-    match error {
-        UpstreamError::Protocol { reason } => auth(format!("token service: {reason}")),
-        UpstreamError::TooLarge { limit_bytes } => auth(format!("token answer is larger than {limit_bytes} bytes")),
-        UpstreamError::NotFound { .. }
-        | UpstreamError::Denied { .. }
-        | UpstreamError::RateLimited { .. }
-        | UpstreamError::Status { .. }
-        | UpstreamError::Auth { .. }
-        | UpstreamError::TimedOut { .. }
-        | UpstreamError::Dns { .. }
-        | UpstreamError::Connect { .. }
-        | UpstreamError::Tls { .. }
-        | UpstreamError::Truncated { .. }
-        | UpstreamError::CircuitOpen { .. }
-        | UpstreamError::Forbidden { .. }
-        | UpstreamError::Range { .. } => error,
-    }
-}
-
 fn auth(reason: impl Into<String>) -> UpstreamError {
     UpstreamError::Auth { reason: reason.into() }
 }
@@ -422,7 +283,6 @@ fn repository_in(path: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::upstream::error::RateLimit;
 
     #[test]
     fn the_hosts_scope_counts_when_it_is_about_the_same_repository() {
@@ -445,25 +305,5 @@ mod tests {
         }
         let foreign = Place { url: &url, is_upstream: false, repository: &repository };
         assert_eq!(foreign.scope().as_deref(), Some("repository:mirror/images/pause:pull"));
-    }
-
-    #[test]
-    fn refusals_of_token_services_say_whose_trouble_it_is() {
-        let denied = |status| UpstreamError::Denied { status, message: None };
-        let status = |status| UpstreamError::Status { status, message: None };
-        for (error, has_credentials, expected) in [
-            (denied(401), false, "http_4xx"),
-            (denied(403), false, "http_4xx"),
-            (denied(401), true, "auth"),
-            (denied(403), true, "http_4xx"),
-            (UpstreamError::NotFound { message: None }, false, "auth"),
-            (status(400), false, "auth"),
-            (status(503), true, "http_5xx"),
-            (UpstreamError::RateLimited { retry_after: None, limit: RateLimit::Requests }, true, "rate_limited"),
-            (UpstreamError::TooLarge { limit_bytes: 1 }, true, "auth"),
-        ] {
-            let words = format!("{error:?}");
-            assert_eq!(UpstreamError::from(token_refusal(error, has_credentials)).as_str(), expected, "{words}");
-        }
     }
 }

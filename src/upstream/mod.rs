@@ -8,7 +8,7 @@
 //!   └ exchange    one question: attempts, redirects, proofs
 //!       ├ retry, redirect, realm, range    decisions, pure
 //!       ├ endpoints ─ health               who is asked, in which order
-//!       ├ auth ─ token, post_token         what proves us to whom
+//!       ├ auth ─ token ─ token_request     what proves us to whom; post_token: which services take a POST
 //!       │   └ credentials                  the account, and where it comes from
 //!       ├ write                            what callers push, relayed in their own name
 //!       ├ limit                            turns, rate, the header budget
@@ -40,6 +40,7 @@ mod redirect;
 mod retry;
 mod tls;
 mod token;
+mod token_request;
 mod transfer;
 mod transport;
 mod write;

@@ -13,6 +13,7 @@ use serde::Deserialize;
 use url::Url;
 
 use super::error::UpstreamError;
+use crate::oci::RepositoryName;
 use crate::telemetry::Secret;
 
 /// Bytes of a token answer at the most; real ones have some thousands (P-170).
@@ -41,8 +42,8 @@ pub(super) struct TokenKey {
     pub(super) realm: String,
     pub(super) service: Option<String>,
     pub(super) scope: Option<String>,
-    /// Fetched with the upstream's credentials.
-    pub(super) has_credentials: bool,
+    /// The repository with whose account it is fetched; `None` where no account is used.
+    pub(super) account_of: Option<RepositoryName>,
 }
 
 impl TokenKey {
@@ -172,7 +173,7 @@ mod tests {
             realm: "https://a/token".to_owned(),
             service: owned(service),
             scope: owned(scope),
-            has_credentials: false,
+            account_of: None,
         }
     }
 
