@@ -13,7 +13,7 @@ use crate::settings::{self, LogFormat, Proxy, Quantity, Settings};
 use crate::store::{Disk, Ledger, prepare};
 use crate::tasks::TaskGroup;
 use crate::telemetry::{Format, Kind, Metrics, UpstreamMetrics};
-use crate::upstream::{self, Client, Credentials, Observer, Origin, RequestKind, UpstreamError};
+use crate::upstream::{self, Client, Observer, Origin, RequestKind, UpstreamError};
 use crate::wire::Quota;
 
 pub(super) fn log_format(format: LogFormat) -> Format {
@@ -112,13 +112,14 @@ pub(super) fn fill_limits(fills: settings::Fills) -> FillLimits {
 }
 
 fn client_options(settings: &settings::Upstream) -> upstream::Options {
-    let credentials = settings.credentials.clone();
     upstream::Options {
         name: settings.name.clone(),
         endpoints: settings.endpoints.clone(),
-        credentials: credentials.map(|account| Credentials { username: account.username, password: account.password }),
-        realm_hosts: Vec::new(),
+        credentials: settings.credentials.clone(),
+        helper_directories: None,
+        realm_hosts: settings.token_hosts.clone(),
         extra_ca: settings.ca.clone(),
+        client_identity: settings.client_certificate.as_ref().map(|certificate| certificate.identity.clone()),
         insecure: settings.insecure,
         internal: settings.internal,
         connections: settings.connections as usize,
@@ -128,7 +129,7 @@ fn client_options(settings: &settings::Upstream) -> upstream::Options {
             connect: settings.connect_timeout,
             header: settings.header_timeout,
             idle: settings.idle_timeout,
-            ..upstream::Timeouts::default()
+            token: settings.token_timeout,
         },
         proxy: match &settings.proxy {
             Proxy::Environment => Some(upstream::Options::proxy_from_environment()),

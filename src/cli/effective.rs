@@ -1,12 +1,13 @@
 //! Writes settings as a configuration file in which every key is spelled out, for people who ask what holds.
 //!
-//! Loading the result gives the same settings again, but for passwords and certificates: those are left out (S-43), and a
-//! file with a `username` and no password is refused rather than loaded as something else.
+//! Loading the result gives the same settings again, but for the authorities of `ca`. Of what is secret, the files are named and the
+//! content is left out (S-43).
 
 use std::fmt::{Display, Write};
 use std::time::Duration;
 
 use crate::settings::{Fills, Freshness, LogFormat, Prefetch, Proxy, Quantity, Settings, Upstream, WhenLimited};
+use crate::upstream::Credentials;
 
 /// Returns the file.
 pub(super) fn toml(settings: &Settings) -> String {
@@ -73,12 +74,14 @@ fn upstream(file: &mut File, upstream: &Upstream) {
     file.key("endpoints", list(&upstream.endpoints));
     file.key("aliases", list(&upstream.aliases));
     file.key("hosts", list(&upstream.hosts));
-    if let Some(credentials) = &upstream.credentials {
-        file.key("username", text(&credentials.username));
-        file.note("password_file is set and not shown");
-    }
+    account(file, upstream.credentials.as_ref());
+    file.key("token_hosts", list(&upstream.token_hosts));
     if !upstream.ca.is_empty() {
         file.note(&format!("ca is set; certificates in it: {}", upstream.ca.len()));
+    }
+    if let Some(certificate) = &upstream.client_certificate {
+        file.key("client_cert", text(certificate.cert.display()));
+        file.key("client_key", text(certificate.key.display()));
     }
     file.key("insecure", upstream.insecure);
     file.key("connections", upstream.connections);
@@ -95,11 +98,25 @@ fn upstream(file: &mut File, upstream: &Upstream) {
     file.key("connect_timeout", duration(upstream.connect_timeout));
     file.key("header_timeout", duration(upstream.header_timeout));
     file.key("idle_timeout", duration(upstream.idle_timeout));
+    file.key("token_timeout", duration(upstream.token_timeout));
     file.key("proxy", text(proxy(&upstream.proxy)));
     freshness(file, &upstream.freshness);
     file.key("allow", list(&upstream.allow));
     file.key("deny", list(&upstream.deny));
     file.key("internal", upstream.internal);
+}
+
+fn account(file: &mut File, credentials: Option<&Credentials>) {
+    match credentials {
+        None => {}
+        Some(Credentials::Fixed(_)) => file.note("an account is set and not shown"),
+        Some(Credentials::PasswordFile { username, path }) => {
+            file.key("username", text(username));
+            file.key("password_file", text(path.display()));
+        }
+        Some(Credentials::DockerConfig { path }) => file.key("docker_config", text(path.display())),
+        Some(Credentials::Helper(name)) => file.key("credential_helper", text(name.as_str())),
+    }
 }
 
 /// Writes the keys of `[fills]`, and those of `[[upstream]]` that mean the same.
@@ -228,7 +245,7 @@ mod tests {
             "[server]\nbuiltin_upstreams = false\ndefault_upstream = \"\"\n[store]\npath = \"/a \\\"b\\\"\"\n",
             "[store]\ncapacity = \"1500000001B\"\nmin_free = \"3%\"\nmemory = \"0\"\n[freshness]\ntag_ttl = \"90s\"\n\
              [log]\nformat = \"json\"\n[[upstream]]\nname = \"a.test\"\nproxy = \"http://p.test:3128\"\nrate = 7\n\
-             hosts = [\"h.test\"]\nendpoints = [\"http://a.test:5000\"]\noffline = true\n",
+             hosts = [\"h.test\"]\ntoken_hosts = [\"sso.test\"]\ntoken_timeout = \"1s\"\nendpoints = [\"http://a.test:5000\"]\noffline = true\n",
         ] {
             let printed = toml(&load(directory.path(), file));
             assert_eq!(toml(&load(directory.path(), &printed)), printed);
@@ -238,15 +255,36 @@ mod tests {
     #[test]
     fn passwords_are_not_printed() {
         let directory = tempfile::tempdir().unwrap();
-        let password = directory.path().join("password");
-        std::fs::write(&password, "hunter2\n").unwrap();
-        let file = format!(
-            "[[upstream]]\nname = \"a.test\"\nusername = \"bot\"\npassword_file = {}\n",
-            text(password.display())
-        );
-        let printed = toml(&load(directory.path(), &file));
-        assert!(printed.contains("username = \"bot\"\n# password_file is set and not shown\n"), "{printed}");
-        assert!(!printed.contains("hunter2"), "{printed}");
+        let put = |name: &str, content: &str| {
+            let path = directory.path().join(name);
+            std::fs::write(&path, content).unwrap();
+            text(path.display()).to_string()
+        };
+        let password = put("password", "hunter2\n");
+        let config = put("config.json", r#"{"auths":{"b.test":{"username":"u","password":"hunter2"}}}"#);
+        let identity = rcgen::generate_simple_self_signed(["c.test".to_owned()]).unwrap();
+        let (cert, key) =
+            (put("cert.pem", &identity.cert.pem()), put("key.pem", &identity.signing_key.serialize_pem()));
+        let accounts = [
+            format!("username = \"bot\"\npassword_file = {password}\n"),
+            format!("docker_config = {config}\n"),
+            "credential_helper = \"ecr-login\"\n".to_owned(),
+        ];
+        let more = format!("client_cert = {cert}\nclient_key = {key}\ntoken_hosts = [\"sso.test\"]\n");
+        let mut file = String::new();
+        for (name, account) in ["a.test", "b.test", "c.test"].into_iter().zip(&accounts) {
+            let _ = write!(file, "[[upstream]]\nname = \"{name}\"\n{account}{more}");
+        }
+        let settings = load(directory.path(), &file);
+        let printed = toml(&settings);
+        for account in &accounts {
+            assert!(printed.contains(account), "{printed}");
+        }
+        assert_eq!(load(directory.path(), &printed).upstreams, settings.upstreams);
+        let private = identity.signing_key.serialize_pem();
+        for secret in ["hunter2", private.lines().nth(1).unwrap()] {
+            assert!(!printed.contains(secret) && !format!("{settings:?}").contains(secret), "S-43: {printed}");
+        }
     }
 
     #[test]

@@ -9,9 +9,10 @@
 //! | `schema` | the values, their defaults and bounds: the reference of every key |
 //! | `layers` | the sources laid over one another, and where each value is written |
 //! | `reader` | typed values out of a section |
-//! | `check`, `upstreams` | the schema filled, key by key, and what the keys mean together |
+//! | `check`, `upstreams`, `account` | the schema filled, key by key, and what the keys mean together |
 //! | `units`, `suggest` | texts into values; what to say when that fails |
 
+mod account;
 mod check;
 mod layers;
 mod problem;

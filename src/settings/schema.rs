@@ -14,7 +14,7 @@ use url::Url;
 
 use super::units::Quantity;
 use crate::oci::{Pattern, Table, UpstreamName};
-use crate::telemetry::Secret;
+use crate::upstream::{ClientIdentity, Credentials};
 use crate::wire::Network;
 
 /// Everything that an operator can choose, checked.
@@ -179,10 +179,27 @@ pub struct Upstream {
     pub aliases: Vec<UpstreamName>,
     /// Hosts under which clients reach us and mean this upstream. Default: none.
     pub hosts: Vec<String>,
-    /// `username` and `password_file`, both or none. Default: none, the upstream is asked anonymously.
+    /// The account to pull with, from one source at the most. Default: none, the upstream is asked anonymously.
+    ///
+    /// `username`, without a colon (RFC 7617 §2), and `password_file`: the password is the content of the file, at most 64 KiB, without
+    /// its last line break.
+    ///
+    /// `docker_config`: a file as `docker login` and `podman login` write it, at most 1 MiB. An account in `auths`, a helper in
+    /// `credHelpers` or a `credsStore` counts for the host of an endpoint, or for the name of the upstream; `host/path` counts for the
+    /// repositories beneath that path.
+    ///
+    /// `credential_helper`: what stands after `docker-credential-` in the name of a program in `PATH`, 1 to 64 of `A-Z a-z 0-9 . _ -`.
+    /// It is asked for the host of the first endpoint, has 10 s, and what it says is used for 10 min.
+    ///
+    /// Files are looked at again while we run, at most every 2 s; one that cannot be used any more leaves the last good account in use.
     pub credentials: Option<Credentials>,
+    /// Hosts beside those of the upstream's own domain whose token service may get the account (S-26), without ports. Default: none.
+    pub token_hosts: Vec<String>,
     /// `ca`: a PEM file of certificates that sign the upstream's, besides the system's. Default: none.
     pub ca: Vec<CertificateDer<'static>>,
+    /// `client_cert` and `client_key`, both or none: PEM files of our certificate with those that lead to its authority, and of its key.
+    /// Default: none.
+    pub client_certificate: Option<ClientCertificate>,
     /// Do not check the upstream's certificate. Default: false.
     pub insecure: bool,
     /// Connections at one time at the most; 1 to 1 024. Default: [`UPSTREAM_CONNECTIONS`].
@@ -208,6 +225,8 @@ pub struct Upstream {
     pub header_timeout: Duration,
     /// How long a body may bring no byte before the transfer counts as broken; 1 s to 10 min. Default: [`IDLE_TIMEOUT`].
     pub idle_timeout: Duration,
+    /// How long a token service may take; 100 ms to 25 s. Default: [`TOKEN_TIMEOUT`].
+    pub token_timeout: Duration,
     /// `environment`, `none`, or the URL of a proxy. Default: `environment` (`HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY`).
     pub proxy: Proxy,
     /// All keys of `[freshness]`. Default: those of `[freshness]`.
@@ -221,13 +240,13 @@ pub struct Upstream {
     pub internal: bool,
 }
 
-/// What an upstream is asked with.
+/// What an upstream is shown when it asks for a certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Credentials {
-    /// Has no colon (RFC 7617 §2).
-    pub username: String,
-    /// The content of `password_file` when the settings were loaded, without its last line break.
-    pub password: Secret,
+pub struct ClientCertificate {
+    pub cert: PathBuf,
+    pub key: PathBuf,
+    /// What the files held when the settings were loaded.
+    pub identity: ClientIdentity,
 }
 
 /// How an upstream is reached.
@@ -312,6 +331,8 @@ pub const UPSTREAM_REQUESTS: u32 = 64;
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// `upstream.header_timeout`: leaves room to answer from the store within the 30 s of clients (P-124).
 pub const UPSTREAM_HEADER_TIMEOUT: Duration = Duration::from_secs(20);
+/// `upstream.token_timeout`: half of [`UPSTREAM_HEADER_TIMEOUT`], so that a second try still fits (P-170).
+pub const TOKEN_TIMEOUT: Duration = Duration::from_secs(10);
 /// `upstream.idle_timeout`: a transfer that is silent so long will not go on (P-125).
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -349,10 +370,8 @@ pub(super) const RATE_BOUNDS: RangeInclusive<u32> = 1..=1_000_000;
 /// Clients give up on the head of an answer at 30 s (P-124).
 pub(super) const ANSWER_TIMEOUT_BOUNDS: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(25);
 pub(super) const IDLE_TIMEOUT_BOUNDS: RangeInclusive<Duration> = seconds(1, 600);
-/// Bytes in a file of certificates at the most: the system's whole collection is a quarter of it.
-pub(super) const CA_BYTES_MAX: u64 = MIB;
-/// Bytes in a password file at the most: long-lived tokens of clouds have a few thousand.
-pub(super) const PASSWORD_BYTES_MAX: u64 = 64 * 1024;
+/// Bytes in a PEM file at the most: the system's whole collection of certificates is a quarter of it.
+pub(super) const PEM_BYTES_MAX: u64 = MIB;
 
 /// Every section and its keys.
 pub(super) const SECTIONS: [(&str, &[&str]); 8] = [
@@ -386,7 +405,12 @@ pub(super) const SECTIONS: [(&str, &[&str]); 8] = [
             "hosts",
             "username",
             "password_file",
+            "docker_config",
+            "credential_helper",
+            "token_hosts",
             "ca",
+            "client_cert",
+            "client_key",
             "insecure",
             "connections",
             "connections_per_blob",
@@ -401,6 +425,7 @@ pub(super) const SECTIONS: [(&str, &[&str]); 8] = [
             "connect_timeout",
             "header_timeout",
             "idle_timeout",
+            "token_timeout",
             "proxy",
             "tag_ttl",
             "stale_if_error",

@@ -3,6 +3,7 @@
 use url::Url;
 
 use super::*;
+use crate::upstream::Credentials;
 
 /// A directory with a configuration file, and whatever the file names.
 struct Ground(tempfile::TempDir);
@@ -208,6 +209,24 @@ const WRONG: &[Wrong] = &[
         ],
     },
     Wrong {
+        name: "an account from two places, and names that are none",
+        file: "[[upstream]]\nname = \"a.test\"\nusername = \"bot\"\ndocker_config = \"/nonexistent/config.json\"\n\
+               credential_helper = \"../ecr-login\"\ntoken_hosts = [\"sso.test:443\", \"https://sso.test\"]\ntoken_timeout = \"1m\"\n\
+               client_key = \"/nonexistent/key.pem\"\n",
+        told: &[
+            "cachalot.toml:3:12: upstream.username: has no password beside it; set password_file as well",
+            "cachalot.toml:4:17: upstream.docker_config: cannot read /nonexistent/config.json: No such file or directory (os error 2)",
+            "cachalot.toml:4:17: upstream.docker_config: stands beside username; an upstream has one account, so take one of them out",
+            "cachalot.toml:5:21: upstream.credential_helper: \"../ecr-login\" is not the name of a credential helper; write what stands after docker-credential-, such as \"ecr-login\"",
+            "cachalot.toml:5:21: upstream.credential_helper: stands beside username; an upstream has one account, so take one of them out",
+            "cachalot.toml:6:16: upstream.token_hosts: \"sso.test:443\" is not a host; write its name alone, such as \"sso.example\", without scheme, port and path",
+            "cachalot.toml:6:32: upstream.token_hosts: \"https://sso.test\" is not a host; write its name alone, such as \"sso.example\", without scheme, port and path",
+            "cachalot.toml:7:17: upstream.token_timeout: 1m is out of bounds; write a duration from 100ms to 25s",
+            "cachalot.toml:8:14: upstream.client_key: cannot read /nonexistent/key.pem: No such file or directory (os error 2)",
+            "cachalot.toml:8:14: upstream.client_key: has no certificate beside it; set client_cert as well",
+        ],
+    },
+    Wrong {
         name: "an upstream without a name, checked nevertheless",
         file: "[[upstream]]\nheader_timeout = \"60s\"\nproxy = \"proxy.test\"\n",
         told: &[
@@ -396,7 +415,7 @@ fn the_store_is_in_the_cache_directory_of_the_user() {
     }
 }
 
-/// Every key there is. `PASSWORD` and `CA` stand for files.
+/// Every key there is. Words in capitals stand for files.
 const FULL: &str = r#"
 [server]
 listen = ["0.0.0.0:5000", "[::1]:5000"]
@@ -442,7 +461,10 @@ aliases = ["rt", "old.test"]
 hosts = ["mirror.test", "10.0.0.2:80"]
 username = "bot"
 password_file = "PASSWORD"
+token_hosts = ["SSO.example.net", "10.0.0.3"]
 ca = "CA"
+client_cert = "CERT"
+client_key = "KEY"
 insecure = false
 connections = 8
 connections_per_blob = 2
@@ -455,6 +477,7 @@ rate = 50
 connect_timeout = "500ms"
 header_timeout = "25s"
 idle_timeout = "10m"
+token_timeout = "2s"
 proxy = "http://proxy.test:3128"
 tag_ttl = "1h"
 stale_if_error = "0s"
@@ -466,6 +489,12 @@ offline = true
 allow = ["team/**"]
 deny = ["team/secret/*"]
 internal = true
+[[upstream]]
+name = "b.test"
+docker_config = "CONFIG"
+[[upstream]]
+name = "c.test"
+credential_helper = "ecr-login"
 "#;
 
 #[test]
@@ -476,25 +505,44 @@ fn every_key_is_accepted_and_arrives() {
         }
     }
     let ground = Ground::new("");
-    let certificate = rcgen::generate_simple_self_signed(["a.test".to_owned()]).unwrap().cert.pem();
+    let identity = rcgen::generate_simple_self_signed(["a.test".to_owned()]).unwrap();
+    let certificate = identity.cert.pem();
+    ground.write("cert.pem", &certificate);
+    ground.write("key.pem", &identity.signing_key.serialize_pem());
+    ground.write("config.json", r#"{"auths":{"b.test":{"auth":"dTpw"}}}"#);
     ground.write("ca.pem", &format!("a comment\n{certificate}\n{certificate}"));
     ground.write("password", "hunter2 \r\n");
     let name = |file: &str| ground.0.path().join(file).display().to_string();
-    ground.write("cachalot.toml", &FULL.replace("PASSWORD", &name("password")).replace("CA", &name("ca.pem")));
+    let files = [
+        ("PASSWORD", "password"),
+        ("CA", "ca.pem"),
+        ("CERT", "cert.pem"),
+        ("KEY", "key.pem"),
+        ("CONFIG", "config.json"),
+    ];
+    let full = files
+        .iter()
+        .fold(FULL.to_owned(), |full, (word, file)| full.replace(&format!("\"{word}\""), &format!("{:?}", name(file))));
+    ground.write("cachalot.toml", &full);
 
     let settings = Settings::load(&ground.sources()).unwrap_or_else(|problems| panic!("{problems}"));
     assert_eq!(settings.server.default_upstream, Some("docker.io".parse().unwrap()));
     assert_eq!(settings.server.drain_timeout, std::time::Duration::from_secs(90));
     assert_eq!(settings.store.memory, 1_000_000_000);
     assert_eq!(settings.fills, Fills { max: 16, unfinished: 100 << 30, unattended: 0 });
-    let upstream = settings.upstreams.last().unwrap();
+    let [.., upstream, by_config, by_helper] = settings.upstreams.as_slice() else { panic!("three of the file") };
     assert_eq!(upstream.name.as_str(), "registry.test:5000");
+    assert_eq!(by_config.credentials, Some(Credentials::DockerConfig { path: name("config.json").into() }));
+    assert_eq!(by_helper.credentials, Some(Credentials::Helper("ecr-login".parse().unwrap())));
     assert_eq!(upstream.endpoints.len(), 2);
     assert_eq!((upstream.connections_per_blob, upstream.parallel_from), (2, 64 << 20));
     assert_eq!((upstream.fills.max, upstream.prefetch, upstream.push), (8, Prefetch::Layers, true));
     assert_eq!(upstream.ca.len(), 2);
-    let credentials = upstream.credentials.as_ref().unwrap();
-    assert_eq!((credentials.username.as_str(), credentials.password.expose()), ("bot", "hunter2 "));
+    let credentials = Credentials::PasswordFile { username: "bot".to_owned(), path: name("password").into() };
+    assert_eq!(upstream.credentials, Some(credentials));
+    assert_eq!(upstream.token_hosts, ["sso.example.net", "10.0.0.3"]);
+    assert_eq!(upstream.token_timeout, std::time::Duration::from_secs(2));
+    assert_eq!(upstream.client_certificate.as_ref().map(|client| &client.key), Some(&name("key.pem").into()));
     assert!(upstream.freshness.offline && !settings.freshness.offline);
     assert_eq!(settings.freshness.immutable_tags.len(), 2);
     assert_eq!(settings.freshness.when_limited, WhenLimited { stale: false, is_429: true });
@@ -550,6 +598,62 @@ fn files_that_an_upstream_names_are_checked_and_secrets_are_not_told() {
             assert!(found.iter().any(|line| line.contains(words)), "{id}: {found:?}");
         }
         assert!(!found.iter().any(|line| line.contains("hunter2")), "{id}: {found:?}");
+    }
+}
+
+#[test]
+fn a_docker_config_and_a_client_certificate_are_checked_and_secrets_are_not_told() {
+    let ground = Ground::new("");
+    let [ours, other] = [0, 1].map(|_| rcgen::generate_simple_self_signed(["a.test".to_owned()]).unwrap());
+    let (ours, key) = (ours.cert.pem(), other.signing_key.serialize_pem());
+    let broken = key.replace("=\n-----END", "*\n-----END").replace("\n-----END", "!\n-----END");
+    for (config, cert, key, told) in [
+        (
+            "{",
+            ours.as_str(),
+            "hunter2",
+            ["config.json is not a docker config (line 1, column 1)", "key.pem holds no private key"],
+        ),
+        (
+            r#"{"auths":{"b.test":{"auth":"hunter2"}}}"#,
+            &ours,
+            &broken,
+            ["config.json holds no account for a.test; add one with docker login a.test", "key.pem is not valid PEM"],
+        ),
+        (
+            r#"{"auths":{"a.test":{"auth":"hunter2"}}}"#,
+            &ours,
+            &key,
+            [
+                "config.json holds an auth for \"a.test\" that is not base64 of user:password",
+                "key.pem does not fit cert.pem: the key is not that of the certificate",
+            ],
+        ),
+        (
+            r#"{"auths":{"a.test":7}}"#,
+            &key,
+            &key,
+            ["config.json is not a docker config", "cert.pem holds no certificate"],
+        ),
+    ] {
+        let files = [
+            ("docker_config", "config.json", config),
+            ("client_cert", "cert.pem", cert),
+            ("client_key", "key.pem", key),
+        ];
+        let mut file = "[[upstream]]\nname = \"a.test\"\n".to_owned();
+        for (name, path, content) in files {
+            ground.write(path, content);
+            file.extend([name, " = ", &format!("{:?}", ground.0.path().join(path)), "\n"]);
+        }
+        ground.write("cachalot.toml", &file);
+        let found = ground.told(&ground.sources());
+        assert_eq!(found.len(), 2, "P-174: {found:?}");
+        for words in told {
+            assert!(found.iter().any(|line| line.contains(words)), "{words}: {found:?}");
+        }
+        let key_line = key.lines().nth(1).unwrap_or("hunter2");
+        assert!(!found.iter().any(|line| line.contains("hunter2") || line.contains(key_line)), "S-43: {found:?}");
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use tracing_subscriber::EnvFilter;
-use url::Url;
+use url::{Host, Url};
 
 use super::schema::{LogFormat, Prefetch, Proxy};
 use crate::oci::{Pattern, UpstreamName};
@@ -117,6 +117,13 @@ pub(super) fn host(text: &str) -> Result<String, String> {
         ));
     }
     Ok(text.to_owned())
+}
+
+/// Reads the host of a token service: a name or an address, whatever the port.
+pub(super) fn token_host(text: &str) -> Result<String, String> {
+    Host::parse(text).map(|host| host.to_string()).map_err(|_| {
+        format!("{text:?} is not a host; write its name alone, such as \"sso.example\", without scheme, port and path")
+    })
 }
 
 /// Reads the URL of a registry; what stands in it besides scheme, host, port and path would never be sent.

@@ -1,22 +1,16 @@
 //! The list of upstreams: the built-in ones, those of the file and those of flags, and the table that they make.
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::{self, Read};
 use std::num::NonZeroU32;
 
-use rustls::RootCertStore;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
 use url::Url;
 
 use super::problem::{Place, Problem};
 use super::reader::Section;
 #[allow(clippy::wildcard_imports, reason = "the schema is the vocabulary of this file")]
 use super::schema::*;
-use super::units;
+use super::{account, units};
 use crate::oci::{Entry, Table, UpstreamName};
-use crate::telemetry::Secret;
 use crate::upstream::egress;
 
 /// The upstream of requests that name none, and whether somebody chose it.
@@ -266,7 +260,9 @@ fn anonymous(name: &UpstreamName, freshness: &Freshness) -> Option<Upstream> {
         aliases: aliases.iter().filter_map(|alias| alias.parse().ok()).collect(),
         hosts: Vec::new(),
         credentials: None,
+        token_hosts: Vec::new(),
         ca: Vec::new(),
+        client_certificate: None,
         insecure: false,
         connections: UPSTREAM_CONNECTIONS,
         connections_per_blob: CONNECTIONS_PER_BLOB,
@@ -279,6 +275,7 @@ fn anonymous(name: &UpstreamName, freshness: &Freshness) -> Option<Upstream> {
         connect_timeout: CONNECT_TIMEOUT,
         header_timeout: UPSTREAM_HEADER_TIMEOUT,
         idle_timeout: IDLE_TIMEOUT,
+        token_timeout: TOKEN_TIMEOUT,
         proxy: Proxy::Environment,
         freshness: freshness.clone(),
         allow: Vec::new(),
@@ -302,12 +299,14 @@ fn read(section: &mut Section<'_>, upstream: &mut Upstream, freshness: &Freshnes
     }
     upstream.aliases = section.list("aliases", units::upstream_name).unwrap_or_else(|| upstream.aliases.clone());
     upstream.hosts = section.list("hosts", units::host).unwrap_or_default();
-    upstream.credentials = credentials(section);
+    upstream.credentials = account::credentials(section, &upstream.name, &upstream.endpoints);
+    upstream.token_hosts = section.list("token_hosts", units::token_host).unwrap_or_default();
     upstream.insecure = section.switch("insecure").unwrap_or(false);
     if upstream.insecure && section.has("ca") {
         section.report("ca", "is not used with insecure = true; take one of them out".into());
     }
-    upstream.ca = section.text("ca", certificates).unwrap_or_default();
+    upstream.ca = section.text("ca", account::certificates).unwrap_or_default();
+    upstream.client_certificate = account::client_certificate(section);
     upstream.connections = section.number("connections", &UPSTREAM_CONNECTIONS_BOUNDS).unwrap_or(UPSTREAM_CONNECTIONS);
     upstream.connections_per_blob =
         section.number("connections_per_blob", &CONNECTIONS_PER_BLOB_BOUNDS).unwrap_or(CONNECTIONS_PER_BLOB);
@@ -323,6 +322,7 @@ fn read(section: &mut Section<'_>, upstream: &mut Upstream, freshness: &Freshnes
     upstream.header_timeout =
         section.duration("header_timeout", &ANSWER_TIMEOUT_BOUNDS).unwrap_or(UPSTREAM_HEADER_TIMEOUT);
     upstream.idle_timeout = section.duration("idle_timeout", &IDLE_TIMEOUT_BOUNDS).unwrap_or(IDLE_TIMEOUT);
+    upstream.token_timeout = section.duration("token_timeout", &ANSWER_TIMEOUT_BOUNDS).unwrap_or(TOKEN_TIMEOUT);
     upstream.proxy = section.text("proxy", units::proxy).unwrap_or(Proxy::Environment);
     upstream.freshness = self::freshness(section, freshness);
     upstream.allow = section.list("allow", units::pattern).unwrap_or_default();
@@ -374,64 +374,5 @@ pub(super) fn fills(section: &mut Section<'_>, max_key: &str, default: Fills) ->
             .measure("unfinished", |text| units::bytes(text, &UNFINISHED_BYTES_BOUNDS))
             .unwrap_or(default.unfinished),
         unattended: section.number("unattended", &UNATTENDED_BOUNDS).unwrap_or(default.unattended),
-    }
-}
-
-fn credentials(section: &mut Section<'_>) -> Option<Credentials> {
-    let (has_username, has_password) = (section.has("username"), section.has("password_file"));
-    if has_username && !has_password {
-        section.report("username", "has no password beside it; set password_file as well".into());
-    }
-    if has_password && !has_username {
-        section.report("password_file", "has no user beside it; set username as well".into());
-    }
-    let username = section.text("username", |text| match text {
-        // RFC 7617 §2: the first colon ends the user name.
-        text if text.is_empty() || text.contains(':') => {
-            Err("is empty or has a colon; no registry accepts that".to_owned())
-        }
-        text => Ok(text.to_owned()),
-    });
-    let password = section.text("password_file", password);
-    Some(Credentials { username: username?, password: password? })
-}
-
-fn password(path: &str) -> Result<Secret, String> {
-    let bytes = read_file(path, PASSWORD_BYTES_MAX)?;
-    let text = String::from_utf8(bytes).map_err(|_| format!("{path} is not UTF-8; write the password as text"))?;
-    let line = text.strip_suffix('\n').unwrap_or(&text);
-    let line = line.strip_suffix('\r').unwrap_or(line);
-    if line.is_empty() {
-        return Err(format!("{path} is empty; write the password to it"));
-    }
-    Ok(Secret::new(line.to_owned()))
-}
-
-fn certificates(path: &str) -> Result<Vec<CertificateDer<'static>>, String> {
-    let bytes = read_file(path, CA_BYTES_MAX)?;
-    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
-    let certificates = certificates.map_err(|error| format!("{path} is not valid PEM: {error}"))?;
-    if certificates.is_empty() {
-        return Err(format!("{path} holds no certificate; write one or more in PEM (-----BEGIN CERTIFICATE-----)"));
-    }
-    for (index, certificate) in certificates.iter().enumerate() {
-        let trusted = RootCertStore::empty().add(certificate.clone());
-        trusted.map_err(|error| format!("certificate {} in {path} cannot be used: {error}", index + 1))?;
-    }
-    Ok(certificates)
-}
-
-fn read_file(path: &str, bytes_max: u64) -> Result<Vec<u8>, String> {
-    let read = || -> io::Result<Vec<u8>> {
-        let mut bytes = Vec::new();
-        // One byte more than allowed tells a file that is too large from one that fits.
-        File::open(path)?.take(bytes_max + 1).read_to_end(&mut bytes)?;
-        Ok(bytes)
-    };
-    let bytes = read().map_err(|error| format!("cannot read {path}: {error}"))?;
-    if u64::try_from(bytes.len()).is_ok_and(|length| length <= bytes_max) {
-        Ok(bytes)
-    } else {
-        Err(format!("{path} is larger than {}; is it the right file?", bytesize::ByteSize(bytes_max)))
     }
 }

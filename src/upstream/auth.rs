@@ -7,27 +7,28 @@
 //! ```text
 //! no challenge known ──► asked without ──401──► challenge ──► token or password ──► asked again, once
 //! challenge known ─────► asked with token ─401─► token forgotten, fresh one ──────► asked again, once (P-168)
+//! an account refused, by the host or by its token service ──► another one, if its source has one by now ──► asked again, once (U-22)
 //! ```
 //! What worked is remembered, so that later requests come with the proof at once.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderValue, header};
 use tokio::time::timeout;
 use url::Url;
 
-use super::answer;
+use super::credentials::{Account, CredentialsError, Source};
 use super::error::UpstreamError;
 use super::observe::Observer;
-use super::options::{Credentials, Options};
+use super::options::Options;
+use super::post_token::PostToken;
 use super::realm;
-use super::redirect::{self, Verdict};
-use super::token::{self, Token, TokenKey, Tokens};
-use super::transport::{Pool, Transport};
+use super::token::{Token, TokenKey, Tokens};
+use super::token_request::{TokenError, TokenRequest};
+use super::transport::Transport;
 use crate::oci::RepositoryName;
+use crate::telemetry::sentence;
 use crate::wire::challenge::{self, Challenge};
 
 /// Hosts whose challenge is remembered: the upstream and the hosts that it redirects to.
@@ -83,30 +84,37 @@ enum Scheme {
 pub(super) struct Proof {
     pub(super) authorization: HeaderValue,
     scheme: Scheme,
-    /// The token's; a password has none.
-    key: Option<TokenKey>,
+    origin: ProofOrigin,
+}
+
+#[derive(Debug, Clone)]
+enum ProofOrigin {
+    Token(TokenKey),
+    Account(Arc<Account>),
 }
 
 /// What one upstream's client knows of proofs.
 pub(super) struct Auth {
-    /// `Basic …`, marked as sensitive.
-    credentials: Option<HeaderValue>,
+    /// `None` for an anonymous upstream.
+    source: Option<Source>,
     realm_hosts: Vec<String>,
     token_limit: Duration,
     /// Origin to what worked there.
     known: moka::sync::Cache<String, Scheme>,
     tokens: Tokens,
+    post_token: PostToken,
     observer: Arc<dyn Observer>,
 }
 
 impl Auth {
     pub(super) fn new(options: &Options, observer: Arc<dyn Observer>) -> Self {
         Self {
-            credentials: options.credentials.as_ref().and_then(basic),
+            source: Source::new(options),
             realm_hosts: options.realm_hosts.clone(),
             token_limit: options.timeouts.token,
             known: moka::sync::Cache::builder().max_capacity(KNOWN_MAX).time_to_live(KNOWN_FOR).build(),
             tokens: Tokens::new(),
+            post_token: PostToken::new(),
             observer,
         }
     }
@@ -131,15 +139,16 @@ impl Auth {
         headers: &HeaderMap,
         tried: Option<Proof>,
     ) -> Result<Option<Proof>, UpstreamError> {
-        let had_password = tried.as_ref().is_some_and(|proof| proof.key.is_none());
-        if let Some(Proof { authorization, key: Some(key), .. }) = tried {
-            self.tokens.discard(key, &authorization).await;
+        if let Some(Proof { authorization, origin: ProofOrigin::Token(key), .. }) = &tried {
+            self.tokens.discard(key.clone(), authorization).await;
         }
         let values = headers.get_all(header::WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
         match challenge::choose(challenge::parse(values)) {
             None => Ok(None),
-            Some(Challenge::Basic) if had_password => Ok(None),
-            Some(Challenge::Basic) => self.prove(transport, place, Scheme::Basic, None).await,
+            Some(Challenge::Basic) => match tried {
+                Some(tried @ Proof { origin: ProofOrigin::Account(_), .. }) => self.renewed(place, &tried).await,
+                _ => self.prove(transport, place, Scheme::Basic, None).await,
+            },
             Some(Challenge::Bearer(bearer)) => {
                 let realm = realm::parse(place.url, &bearer.realm).map_err(refused)?;
                 let offered = Scheme::Bearer { realm, service: bearer.service };
@@ -149,6 +158,13 @@ impl Auth {
                 self.prove(transport, place, known.unwrap_or(offered), place.scope_after(bearer.scope)).await
             }
         }
+    }
+
+    /// Returns the proof to send in place of an account that a host refused: another account, where the source has one by now (U-22).
+    pub(super) async fn renewed(&self, place: Place<'_>, tried: &Proof) -> Result<Option<Proof>, UpstreamError> {
+        let (Some(source), ProofOrigin::Account(account)) = (&self.source, &tried.origin) else { return Ok(None) };
+        let renewed = source.renewed(place.repository, account).await.map_err(|error| no_account(&error))?;
+        Ok(renewed.and_then(by_account))
     }
 
     /// Remembers that `place` took this proof.
@@ -166,119 +182,74 @@ impl Auth {
         scheme: Scheme,
         scope: Option<String>,
     ) -> Result<Option<Proof>, UpstreamError> {
-        let credentials = self.credentials.as_ref().filter(|_| place.is_upstream);
         let (realm, service) = match &scheme {
-            Scheme::Basic => {
-                let proof =
-                    |authorization: &HeaderValue| Proof { authorization: authorization.clone(), scheme, key: None };
-                return Ok(credentials.map(proof));
-            }
+            Scheme::Basic => return Ok(self.account(place).await?.and_then(by_account)),
             Scheme::Bearer { realm, service } => (realm, service.clone()),
         };
-        if credentials.is_some() {
-            realm::check_credentials(place.url, realm, &self.realm_hosts).map_err(refused)?;
-        }
         let key = TokenKey {
             origin: place.origin(),
             realm: realm.to_string(),
             service,
             scope,
-            has_credentials: credentials.is_some(),
+            account_of: (place.is_upstream && self.source.is_some()).then(|| place.repository.clone()),
         };
-        let url = key.request_url(realm);
-        let token = self.tokens.obtain(key.clone(), self.fetch(transport, url, credentials)).await?;
-        Ok(Some(Proof { authorization: token.authorization, scheme, key: Some(key) }))
+        let token = self.tokens.obtain(key.clone(), self.fetch(transport, place, &key, realm)).await?;
+        Ok(Some(Proof { authorization: token.authorization, scheme, origin: ProofOrigin::Token(key) }))
     }
 
-    /// Fetches a token within its time-out, and tells how that ended.
+    /// Returns the account that `place` may see.
+    async fn account(&self, place: Place<'_>) -> Result<Option<Arc<Account>>, UpstreamError> {
+        match self.source.as_ref().filter(|_| place.is_upstream) {
+            Some(source) => source.account(place.repository).await.map_err(|error| no_account(&error)),
+            None => Ok(None),
+        }
+    }
+
+    /// Fetches a token; with another account once more, when the source has one by the time that the first was refused.
     async fn fetch(
         &self,
         transport: &Transport,
-        url: Url,
-        credentials: Option<&HeaderValue>,
+        place: Place<'_>,
+        key: &TokenKey,
+        realm: &Url,
     ) -> Result<Token, UpstreamError> {
-        let outcome = match timeout(self.token_limit, ask_for_token(transport, url, credentials)).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(UpstreamError::TimedOut { limit: "token time-out", after: self.token_limit }),
-        };
+        let account = self.account(place).await?;
+        if account.is_some() {
+            realm::check_credentials(place.url, realm, &self.realm_hosts).map_err(refused)?;
+        }
+        let request = |account| TokenRequest { transport, post_token: &self.post_token, key, realm, account };
+        let outcome = self.ask(request(account.as_deref())).await;
+        match (&self.source, &account) {
+            (Some(source), Some(account)) if matches!(outcome, Err(TokenError::Account)) => {
+                match source.renewed(place.repository, account).await.map_err(|error| no_account(&error))? {
+                    Some(account) => self.ask(request(Some(&account))).await,
+                    None => outcome,
+                }
+            }
+            _ => outcome,
+        }
+        .map_err(UpstreamError::from)
+    }
+
+    /// Asks once, within the time-out for tokens, and tells how that ended.
+    async fn ask(&self, request: TokenRequest<'_>) -> Result<Token, TokenError> {
+        let outcome = timeout(self.token_limit, Box::pin(request.send())).await.unwrap_or_else(|_| {
+            Err(UpstreamError::TimedOut { limit: "token time-out", after: self.token_limit }.into())
+        });
         self.observer.token(match &outcome {
             Ok(_) => "ok",
-            Err(UpstreamError::Auth { .. } | UpstreamError::Denied { .. }) => "refused",
-            Err(_) => "error",
+            Err(TokenError::Account | TokenError::Other(UpstreamError::Auth { .. } | UpstreamError::Denied { .. })) => {
+                "refused"
+            }
+            Err(TokenError::Other(_)) => "error",
         });
         outcome
     }
 }
 
-/// Asks a token service. Credentials never leave the origin that they were allowed for (S-27).
-async fn ask_for_token(
-    transport: &Transport,
-    mut url: Url,
-    credentials: Option<&HeaderValue>,
-) -> Result<Token, UpstreamError> {
-    let mut headers = HeaderMap::new();
-    headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
-    if let Some(credentials) = credentials {
-        headers.insert(header::AUTHORIZATION, credentials.clone());
-    }
-    let mut hops = 0;
-    loop {
-        let response = transport.send(Pool::Api, &Method::GET, &url, &headers).await.map_err(token_error)?;
-        if response.status() == StatusCode::OK {
-            let (parts, body) = response.into_parts();
-            let body = answer::read(body, &parts.headers, token::ANSWER_MAX).await.map_err(token_error)?;
-            return Token::parse(&body).map_err(auth);
-        }
-        let Some(location) = answer::location(&response) else {
-            let error = answer::refusal(response).await;
-            return Err(token_refusal(error, credentials.is_some()));
-        };
-        match redirect::decide(&url, location, hops) {
-            Verdict::Refuse(refusal) => return Err(auth(refusal.to_string())),
-            Verdict::Follow { keeps_authorization: false, .. } if credentials.is_some() => {
-                return Err(auth("token service redirects credentials to another origin"));
-            }
-            Verdict::Follow { url: next, .. } => url = next,
-        }
-        answer::drain(response).await;
-        hops += 1;
-    }
-}
-
-/// Says what a token service's refusal means for the question.
-///
-/// Without credentials, and for a 403 with them, it is this repository that is denied. A 401 with credentials says that
-/// the credentials are wrong, whatever they are used for; that and the odd statuses are our set-up's trouble.
-fn token_refusal(error: UpstreamError, has_credentials: bool) -> UpstreamError {
-    match error {
-        UpstreamError::Denied { status: 401, .. } if has_credentials => auth("token service refused the credentials"),
-        UpstreamError::NotFound { .. } => auth("token service answered 404"),
-        UpstreamError::Status { status, .. } if status < 500 && status != 408 => {
-            auth(format!("token service answered {status}"))
-        }
-        other => token_error(other),
-    }
-}
-
-/// A token service that speaks nonsense fails the authentication; one that cannot be reached is a failure of the network.
-fn token_error(error: UpstreamError) -> UpstreamError {
-    match error {
-        UpstreamError::Protocol { reason } => auth(format!("token service: {reason}")),
-        UpstreamError::TooLarge { limit_bytes } => auth(format!("token answer is larger than {limit_bytes} bytes")),
-        UpstreamError::NotFound { .. }
-        | UpstreamError::Denied { .. }
-        | UpstreamError::RateLimited { .. }
-        | UpstreamError::Status { .. }
-        | UpstreamError::Auth { .. }
-        | UpstreamError::TimedOut { .. }
-        | UpstreamError::Dns { .. }
-        | UpstreamError::Connect { .. }
-        | UpstreamError::Tls { .. }
-        | UpstreamError::Truncated { .. }
-        | UpstreamError::CircuitOpen { .. }
-        | UpstreamError::Forbidden { .. }
-        | UpstreamError::Range { .. } => error,
-    }
+/// Returns the proof by the Basic scheme.
+fn by_account(account: Arc<Account>) -> Option<Proof> {
+    Some(Proof { authorization: account.basic()?, scheme: Scheme::Basic, origin: ProofOrigin::Account(account) })
 }
 
 fn auth(reason: impl Into<String>) -> UpstreamError {
@@ -289,12 +260,8 @@ fn refused(refusal: realm::Refusal) -> UpstreamError {
     auth(refusal.to_string())
 }
 
-/// Returns `Basic …`; `None` when a header cannot carry it, which base64 rules out.
-fn basic(credentials: &Credentials) -> Option<HeaderValue> {
-    let pair = format!("{}:{}", credentials.username, credentials.password.expose());
-    let mut value = HeaderValue::try_from(format!("Basic {}", STANDARD.encode(pair))).ok()?;
-    value.set_sensitive(true);
-    Some(value)
+fn no_account(error: &CredentialsError) -> UpstreamError {
+    auth(format!("no account to ask with: {}", sentence(error)))
 }
 
 /// Returns true when one of the scopes is about `repository`, perhaps under a prefix of the upstream's own.
@@ -316,7 +283,6 @@ fn repository_in(path: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::upstream::error::RateLimit;
 
     #[test]
     fn the_hosts_scope_counts_when_it_is_about_the_same_repository() {
@@ -339,25 +305,5 @@ mod tests {
         }
         let foreign = Place { url: &url, is_upstream: false, repository: &repository };
         assert_eq!(foreign.scope().as_deref(), Some("repository:mirror/images/pause:pull"));
-    }
-
-    #[test]
-    fn refusals_of_token_services_say_whose_trouble_it_is() {
-        let denied = |status| UpstreamError::Denied { status, message: None };
-        let status = |status| UpstreamError::Status { status, message: None };
-        for (error, has_credentials, expected) in [
-            (denied(401), false, "http_4xx"),
-            (denied(403), false, "http_4xx"),
-            (denied(401), true, "auth"),
-            (denied(403), true, "http_4xx"),
-            (UpstreamError::NotFound { message: None }, false, "auth"),
-            (status(400), false, "auth"),
-            (status(503), true, "http_5xx"),
-            (UpstreamError::RateLimited { retry_after: None, limit: RateLimit::Requests }, true, "rate_limited"),
-            (UpstreamError::TooLarge { limit_bytes: 1 }, true, "auth"),
-        ] {
-            let words = format!("{error:?}");
-            assert_eq!(token_refusal(error, has_credentials).as_str(), expected, "{words}");
-        }
     }
 }

@@ -297,11 +297,21 @@ impl Exchange {
         if response.status() != StatusCode::UNAUTHORIZED {
             return Ok(response);
         }
-        let Some(proof) = self.auth.after(&self.transport, place, response.headers(), proof).await? else {
+        let came_without = proof.is_none();
+        let Some(mut proof) = self.auth.after(&self.transport, place, response.headers(), proof).await? else {
             return Ok(response);
         };
         answer::drain(response).await;
-        let response = send(Some(&proof.authorization)).await?;
+        let mut response = send(Some(&proof.authorization)).await?;
+        // U-22: the first account that is shown may have been replaced by another; that one is shown once.
+        if response.status() == StatusCode::UNAUTHORIZED
+            && came_without
+            && let Some(renewed) = self.auth.renewed(place, &proof).await?
+        {
+            answer::drain(response).await;
+            response = send(Some(&renewed.authorization)).await?;
+            proof = renewed;
+        }
         if response.status() != StatusCode::UNAUTHORIZED {
             self.auth.remember(place, &proof);
         }

@@ -8,7 +8,8 @@
 //!   └ exchange    one question: attempts, redirects, proofs
 //!       ├ retry, redirect, realm, range, capability    decisions and what was learnt, pure
 //!       ├ endpoints ─ health               who is asked, in which order
-//!       ├ auth ─ token                     what proves us to whom
+//!       ├ auth ─ token ─ token_request     what proves us to whom; post_token: which services take a POST
+//!       │   └ credentials                  the account, and where it comes from
 //!       ├ write                            what callers push, relayed in their own name
 //!       ├ limit                            turns, rate, the header budget
 //!       └ transport ─ connect ─ tls, egress    one request over a pooled connection, to an address that may be dialled
@@ -23,6 +24,7 @@ mod auth;
 mod capability;
 mod client;
 mod connect;
+mod credentials;
 pub mod egress;
 mod endpoints;
 mod error;
@@ -32,20 +34,24 @@ mod limit;
 mod observe;
 mod options;
 mod origin;
+mod post_token;
 mod range;
 mod realm;
 mod redirect;
 mod retry;
 mod tls;
 mod token;
+mod token_request;
 mod transfer;
 mod transport;
 mod write;
 
 pub use capability::{Capabilities, Capability};
 pub use client::Client;
+pub use credentials::{Account, Credentials, CredentialsError, HelperName, HelperNameError};
 pub use error::{RateLimit, UpstreamError};
 pub use observe::{Observer, RequestKind};
-pub use options::{CONNECTIONS_DEFAULT, Credentials, Options, OptionsError, REQUESTS_DEFAULT, Timeouts};
+pub use options::{CONNECTIONS_DEFAULT, Options, OptionsError, REQUESTS_DEFAULT, Timeouts};
 pub use origin::{BlobHead, BlobTransfer, Chunks, EndpointId, ListPage, ManifestAnswer, ManifestHead, Origin};
+pub use tls::{ClientIdentity, ClientIdentityError};
 pub use write::{Outgoing, SendError, Target, UploadUrl, Write, Written};

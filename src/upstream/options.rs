@@ -1,6 +1,7 @@
 //! What one upstream is and how it may be asked: everything that the client needs to be told.
 
 use std::num::NonZeroU32;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,9 +9,10 @@ use hyper_util::client::proxy::matcher::Matcher;
 use rustls::pki_types::CertificateDer;
 use url::Url;
 
+use super::credentials::Credentials;
 use super::egress::is_plainly_internal;
+use super::tls::ClientIdentity;
 use crate::oci::UpstreamName;
-use crate::telemetry::Secret;
 
 /// Blob transfers at once towards one upstream: some images' worth of layers, and far below what registries refuse.
 pub const CONNECTIONS_DEFAULT: usize = 32;
@@ -24,12 +26,16 @@ pub struct Options {
     pub name: UpstreamName,
     /// Where it is: `http` or `https`, perhaps with a path prefix. Asked in this order, those in good health first.
     pub endpoints: Vec<Url>,
-    /// The account to pull with; `None` is anonymous.
+    /// Where the account to pull with comes from; `None` is anonymous.
     pub credentials: Option<Credentials>,
+    /// Where credential helpers are searched; `None` is `PATH`.
+    pub helper_directories: Option<Vec<PathBuf>>,
     /// Hosts beside the upstream's own domain whose token service may get the credentials (S-26).
     pub realm_hosts: Vec<String>,
     /// Authorities to trust beside the system's.
     pub extra_ca: Vec<CertificateDer<'static>>,
+    /// What we show an upstream that asks for a certificate.
+    pub client_identity: Option<ClientIdentity>,
     /// Accepts any certificate: whoever sits between sees the credentials.
     pub insecure: bool,
     /// It may lead us to private addresses and to this machine (S-25).
@@ -53,8 +59,10 @@ impl Options {
             name,
             endpoints: vec![endpoint],
             credentials: None,
+            helper_directories: None,
             realm_hosts: Vec::new(),
             extra_ca: Vec::new(),
+            client_identity: None,
             insecure: false,
             internal,
             connections: CONNECTIONS_DEFAULT,
@@ -69,13 +77,6 @@ impl Options {
     pub fn proxy_from_environment() -> Arc<Matcher> {
         Arc::new(Matcher::from_env())
     }
-}
-
-/// An account at an upstream.
-#[derive(Debug, Clone)]
-pub struct Credentials {
-    pub username: String,
-    pub password: Secret,
 }
 
 /// How long the client waits for what.

@@ -1,14 +1,18 @@
-//! Whom we believe when an upstream shows a certificate.
+//! Whom we believe when an upstream shows a certificate, and the certificate that we show when it asks for one.
 //!
-//! The system's roots and the configured authorities, or, where the configuration says `insecure`, everybody.
+//! We believe the system's roots and the configured authorities, or, where the configuration says `insecure`, everybody. Our own
+//! certificate goes to every host that asks for one in its handshake: it proves nothing without the key, which stays here.
 //! The cryptography is named here and does not depend on a default of the process.
 
+use std::fmt;
 use std::sync::Arc;
 
+use rustls::client::WantsClientCert;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{ClientConfig, ConfigBuilder, DigitallySignedStruct, InconsistentKeys, RootCertStore, SignatureScheme};
 
 use super::options::Options;
 
@@ -35,7 +39,8 @@ impl Trust {
         let Ok(builder) = builder.with_safe_default_protocol_versions() else { return Self(None) };
         if options.insecure {
             let verifier = Arc::new(BelieveEverybody(provider));
-            return Self(Some(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth()));
+            let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
+            return Self(Some(identified(builder, options)));
         }
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
@@ -43,7 +48,7 @@ impl Trust {
         if roots.is_empty() {
             return Self(None);
         }
-        Self(Some(builder.with_root_certificates(roots).with_no_client_auth()))
+        Self(Some(identified(builder.with_root_certificates(roots), options)))
     }
 
     /// Returns the configuration for one pool.
@@ -55,6 +60,57 @@ impl Trust {
         };
         Some(Arc::new(config))
     }
+}
+
+fn identified(builder: ConfigBuilder<ClientConfig, WantsClientCert>, options: &Options) -> ClientConfig {
+    match &options.client_identity {
+        Some(ClientIdentity(key)) => {
+            builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(key))))
+        }
+        None => builder.with_no_client_auth(),
+    }
+}
+
+/// A certificate of ours and its key; cheap to clone, and never printed.
+#[derive(Clone)]
+pub struct ClientIdentity(Arc<CertifiedKey>);
+
+impl ClientIdentity {
+    /// `chain` begins with our own certificate.
+    ///
+    /// # Errors
+    /// A key that the cryptography does not know, or another certificate's.
+    pub fn new(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<Self, ClientIdentityError> {
+        let key = CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider()).map_err(|error| match error {
+            rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => ClientIdentityError::Mismatch,
+            error => ClientIdentityError::Unusable(error),
+        })?;
+        Ok(Self(Arc::new(key)))
+    }
+}
+
+impl PartialEq for ClientIdentity {
+    fn eq(&self, other: &Self) -> bool {
+        // There is one key to a certificate.
+        self.0.cert == other.0.cert
+    }
+}
+
+impl Eq for ClientIdentity {}
+
+impl fmt::Debug for ClientIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ClientIdentity(…)")
+    }
+}
+
+/// Why a certificate and a key are no identity.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ClientIdentityError {
+    #[error("the key is not that of the certificate")]
+    Mismatch,
+    #[error("the key or the certificate cannot be used: {0}")]
+    Unusable(rustls::Error),
 }
 
 /// Accepts every certificate; the handshake itself is still checked.

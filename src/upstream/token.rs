@@ -1,6 +1,6 @@
 //! Bearer tokens: how one is asked for, what the answer says, and the cache of those that are good.
 //!
-//! Source: distribution `auth/token.md`; P-164, P-166, P-169, P-170.
+//! Source: distribution `auth/token.md` and `auth/oauth.md`; P-164, P-166, P-169, P-170.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,12 +13,17 @@ use serde::Deserialize;
 use url::Url;
 
 use super::error::UpstreamError;
+use crate::oci::RepositoryName;
+use crate::telemetry::Secret;
 
 /// Bytes of a token answer at the most; real ones have some thousands (P-170).
 pub(super) const ANSWER_MAX: usize = 1 << 20;
 
 /// Tokens kept per upstream: one per repository in use. A token is some KiB, so all are some tens of MiB at the worst.
 const TOKENS_MAX: u64 = 4096;
+
+/// What we call ourselves where a token service wants to know its clients.
+const CLIENT_ID: &str = "cachalot";
 
 /// Seconds that a token lives when the answer does not say, and at the least (P-166).
 const LIFE_DEFAULT: u64 = 60;
@@ -37,8 +42,8 @@ pub(super) struct TokenKey {
     pub(super) realm: String,
     pub(super) service: Option<String>,
     pub(super) scope: Option<String>,
-    /// Fetched with the upstream's credentials.
-    pub(super) has_credentials: bool,
+    /// The repository with whose account it is fetched; `None` where no account is used.
+    pub(super) account_of: Option<RepositoryName>,
 }
 
 impl TokenKey {
@@ -58,6 +63,21 @@ impl TokenKey {
             url.set_query(None);
         }
         url
+    }
+
+    /// Returns the form that exchanges an identity token, with all scopes in one parameter (P-167). It holds the token.
+    pub(super) fn form(&self, identity_token: &Secret) -> String {
+        let mut form = url::form_urlencoded::Serializer::new(String::new());
+        form.append_pair("grant_type", "refresh_token");
+        if let Some(service) = &self.service {
+            form.append_pair("service", service);
+        }
+        form.append_pair("client_id", CLIENT_ID);
+        if let Some(scope) = &self.scope {
+            form.append_pair("scope", scope);
+        }
+        form.append_pair("refresh_token", identity_token.expose());
+        form.finish()
     }
 }
 
@@ -153,7 +173,7 @@ mod tests {
             realm: "https://a/token".to_owned(),
             service: owned(service),
             scope: owned(scope),
-            has_credentials: false,
+            account_of: None,
         }
     }
 
@@ -172,6 +192,21 @@ mod tests {
         ] {
             let url = key(service, scope).request_url(&Url::parse(realm).expect("a URL"));
             assert_eq!(url.as_str(), expected);
+        }
+    }
+
+    #[test]
+    fn the_form_holds_all_scopes_in_one_parameter() {
+        for (service, scope, expected) in [
+            (
+                Some("s t"),
+                Some("repository:a:pull repository:b:pull"),
+                "grant_type=refresh_token&service=s+t&client_id=cachalot\
+                 &scope=repository%3Aa%3Apull+repository%3Ab%3Apull&refresh_token=a%2Bb%26c",
+            ),
+            (None, None, "grant_type=refresh_token&client_id=cachalot&refresh_token=a%2Bb%26c"),
+        ] {
+            assert_eq!(key(service, scope).form(&Secret::new("a+b&c")), expected, "P-167");
         }
     }
 

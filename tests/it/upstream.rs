@@ -1,5 +1,6 @@
 //! The client of one upstream over real sockets: what it asks, of whom, and what it makes of odd answers.
 
+mod accounts;
 mod auth;
 mod blobs;
 mod endpoints;
@@ -11,7 +12,7 @@ use cachalot::oci::{Digest, MediaType, Reference, RepositoryName};
 use cachalot::tasks::TaskGroup;
 use cachalot::telemetry::Secret;
 use cachalot::upstream::{
-    BlobTransfer, Client, Credentials, ManifestAnswer, Observer, Options, Origin, RequestKind, UpstreamError,
+    Account, BlobTransfer, Client, Credentials, ManifestAnswer, Observer, Options, Origin, RequestKind, UpstreamError,
 };
 use cachalot::wire::Quota;
 use futures_util::StreamExt as _;
@@ -42,7 +43,7 @@ fn client_with(options: &Options) -> Client {
 }
 
 fn account(username: &str, password: &str) -> Credentials {
-    Credentials { username: username.to_owned(), password: Secret::new(password) }
+    Credentials::Fixed(Account::Password { username: username.to_owned(), password: Secret::new(password) })
 }
 
 fn repository() -> RepositoryName {

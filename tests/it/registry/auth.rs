@@ -12,6 +12,10 @@ pub(crate) struct Auth {
     challenge: Option<String>,
     answer: Option<String>,
     lifetime: Option<u64>,
+    /// What a POST exchanges for tokens; `None` when there is no such thing.
+    identity_token: Option<String>,
+    /// The forms that were posted.
+    forms: Vec<String>,
     /// Token to the scopes it is for.
     tokens: HashMap<String, Vec<String>>,
     issued: usize,
@@ -45,6 +49,14 @@ impl Auth {
 
     pub(crate) fn set_lifetime(&mut self, seconds: u64) {
         self.lifetime = Some(seconds);
+    }
+
+    pub(crate) fn set_identity_token(&mut self, token: &str) {
+        self.identity_token = Some(token.to_owned());
+    }
+
+    pub(crate) fn forms(&self) -> Vec<String> {
+        self.forms.clone()
     }
 
     pub(crate) fn revoke(&mut self) {
@@ -90,11 +102,33 @@ impl Auth {
         }
         let pairs = url::form_urlencoded::parse(query.as_bytes());
         let scopes = pairs.filter(|(name, _)| name == "scope").map(|(_, value)| value.into_owned()).collect();
+        Some(self.token(scopes))
+    }
+
+    /// Exchanges an identity token, or returns the status of a refusal.
+    pub(crate) fn exchange(&mut self, form: &str) -> Result<String, u16> {
+        self.forms.push(form.to_owned());
+        if let Some(answer) = &self.answer {
+            return Ok(answer.clone());
+        }
+        let wanted = self.identity_token.clone().ok_or(405_u16)?;
+        let pairs: HashMap<_, _> = url::form_urlencoded::parse(form.as_bytes()).into_owned().collect();
+        let value = |name: &str| pairs.get(name).map_or("", String::as_str);
+        if value("grant_type") != "refresh_token" || value("client_id").is_empty() {
+            return Err(400);
+        }
+        if value("refresh_token") != wanted {
+            return Err(401);
+        }
+        Ok(self.token(value("scope").split(' ').map(str::to_owned).collect()))
+    }
+
+    fn token(&mut self, scopes: Vec<String>) -> String {
         self.issued += 1;
         let token = format!("secret-token-{}", self.issued);
         self.tokens.insert(token.clone(), scopes);
         let lifetime = self.lifetime.unwrap_or(300);
-        Some(format!(r#"{{"token":"{token}","expires_in":{lifetime}}}"#))
+        format!(r#"{{"token":"{token}","expires_in":{lifetime}}}"#)
     }
 }
 

@@ -123,6 +123,12 @@ impl Match {
         self
     }
 
+    /// Narrows to POST.
+    pub(crate) fn post(mut self) -> Self {
+        self.method = Some("POST");
+        self
+    }
+
     /// Narrows to PUT.
     pub(crate) fn put(mut self) -> Self {
         self.method = Some("PUT");

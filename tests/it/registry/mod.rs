@@ -97,6 +97,11 @@ impl Registry {
         Self::start_with(Some(Identity::new(&[b"h2", b"http/1.1"]))).await
     }
 
+    /// Starts a registry that speaks TLS and wants a certificate of the client ([`Registry::client_pem`]).
+    pub(crate) async fn start_mutual_tls() -> Self {
+        Self::start_with(Some(Identity::mutual(&[b"h2", b"http/1.1"]))).await
+    }
+
     async fn start_with(identity: Option<Identity>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has a free port");
         let address = listener.local_addr().expect("a bound listener has an address");
@@ -166,6 +171,11 @@ impl Registry {
     /// Returns the same as PEM text.
     pub(crate) fn ca_pem(&self) -> String {
         self.identity.as_ref().expect("a registry with TLS").ca_pem()
+    }
+
+    /// Returns a certificate for a client and its key, as PEM text.
+    pub(crate) fn client_pem(&self) -> (String, String) {
+        self.identity.as_ref().expect("a registry with TLS").client_pem()
     }
 
     /// Returns how many connections were accepted so far.
@@ -257,6 +267,16 @@ impl Registry {
     /// Asks for a bearer token, and gives one to this user only.
     pub(crate) fn require_token_of(&self, username: &str, password: &str) {
         lock(&self.world.auth).require_token(Some((username, password)));
+    }
+
+    /// Exchanges this identity token for bearer tokens, by POST.
+    pub(crate) fn take_identity_token(&self, token: &str) {
+        lock(&self.world.auth).set_identity_token(token);
+    }
+
+    /// Returns the forms that were posted to the token service.
+    pub(crate) fn token_forms(&self) -> Vec<String> {
+        lock(&self.world.auth).forms()
     }
 
     /// Asks for this user by the Basic scheme.

@@ -1,5 +1,5 @@
 //! Writes, as the scripted registry takes them: uploads in any number of chunks, manifests and deletes. It does not look at the order of
-//! chunks, and has no referrers of its own unless it lists them.
+//! chunks, and has no referrers of its own unless it lists them. An identity token is posted here too.
 
 use std::collections::HashMap;
 
@@ -45,6 +45,12 @@ impl World {
     }
 
     fn write(&self, seen: &Request, content_type: Option<&str>, body: &Bytes) -> Reply {
+        if seen.path == "/token" {
+            return match lock(&self.auth).exchange(&String::from_utf8_lossy(body)) {
+                Ok(json) => Reply::new(200, json).with(header::CONTENT_TYPE, "application/json"),
+                Err(status) => error(status, "UNAUTHORIZED", "no token for this"),
+            };
+        }
         let Some((_, rest)) = seen.path.split_once("/v2/") else { return error(404, "NOT_FOUND", "no such path") };
         match rest.rsplit_once("/blobs/uploads/") {
             Some((repository, id)) => self.upload(seen, repository, id, body),
