@@ -10,6 +10,7 @@ mod herd;
 mod lifecycle;
 mod prefetch;
 mod push;
+mod quirks;
 mod ranges;
 mod readme;
 mod referrers;
