@@ -4,7 +4,6 @@
 //! Not shown, for no answer of a registry shows them:
 //!
 //! * U-7: limits change, so no number of theirs stands anywhere.
-//! * U-13: lists of referrers that are web pages elsewhere are not told from others yet.
 //! * U-10: one account for each upstream is all that the configuration can say.
 //! * U-21: forms of host names; an upstream's is configured.
 //! * U-34: a mirror is configured as a further endpoint, and its 404 is another's turn.

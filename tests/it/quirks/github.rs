@@ -66,6 +66,33 @@ async fn an_account_is_shown_to_the_token_service_alone() {
 }
 
 #[tokio::test]
+async fn a_list_of_referrers_that_is_elsewhere_is_none_whatever_is_there() {
+    let rows = [
+        ("a page", Fault::HtmlPage),
+        ("no page", Fault::Status(404, "<html>Not Found</html>")),
+        ("a page that is asked for too often", Fault::Status(429, "<html>Too many requests</html>")),
+    ];
+    for (name, fault) in rows {
+        let site = ghcr().await;
+        let digest = site.image.digest;
+        let signature = site.registry.attach("owner/package", &digest, "signature/example", "");
+        site.registry.fallback("owner/package", &digest, &[signature], true);
+        site.redirect("/referrers/", 303, "{storage}/-/v2/packages/container/package/referrers");
+        site.storage.open();
+        site.storage.fault(Match::path("/-/v2/packages/"), fault).always().optional();
+        let cachalot = site.cachalot().await;
+        let answer = cachalot.get(&format!("/v2/owner/package/referrers/{digest}")).await;
+        let asked = site.registry.gets("/referrers/");
+        let statuses: Vec<_> = asked.iter().filter_map(|request| request.status).collect();
+        assert!(statuses.contains(&303), "U-13, {name}: {statuses:?}");
+        assert_eq!(site.fetched(), Vec::<String>::new(), "U-13, {name}: see other is not the list that was asked for");
+        assert_eq!(answer.status, 200, "U-13, {name}: the fallback tag tells");
+        assert!(String::from_utf8_lossy(&answer.body).contains(&signature.to_string()), "U-13, {name}");
+        cachalot.finish().await;
+    }
+}
+
+#[tokio::test]
 async fn a_private_package_is_denied() {
     for status in [403, 404] {
         let site = ghcr().await;
