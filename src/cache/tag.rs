@@ -77,11 +77,13 @@ impl Cache {
         entry: &TagEntry,
         outcome: Outcome,
     ) -> Result<ManifestAnswer, CacheError> {
-        if !question.wants_bytes {
+        if !question.wants_bytes
+            && let Some(headers) = self.headers(entry)
+        {
             return Ok(ManifestAnswer {
                 digest: entry.digest,
                 media_type: entry.media_type.clone(),
-                headers: self.headers(entry),
+                headers,
                 bytes: None,
                 outcome,
                 stale: None,
@@ -94,11 +96,14 @@ impl Cache {
         Ok(answer)
     }
 
-    /// Returns the header values of the entry's manifest: the stored one's, if it is at hand.
-    fn headers(&self, entry: &TagEntry) -> Arc<ContentHeaders> {
-        let at_hand = self.0.store.peek(&entry.digest).filter(|object| object.size_bytes == entry.size_bytes);
-        at_hand
-            .map_or_else(|| ContentHeaders::of(&entry.digest, Some(entry.size_bytes)).into(), |object| object.headers)
+    /// Returns the header values of the entry's manifest: the stored one's, if it is at hand; `None` when that one is of another size than
+    /// the upstream told by HEAD, which is no proof of it (U-51).
+    fn headers(&self, entry: &TagEntry) -> Option<Arc<ContentHeaders>> {
+        match self.0.store.peek(&entry.digest) {
+            Some(object) if object.size_bytes != entry.size_bytes => None,
+            Some(object) => Some(object.headers),
+            None => Some(ContentHeaders::of(&entry.digest, Some(entry.size_bytes)).into()),
+        }
     }
 
     /// Puts the entry's stored manifest in the place of a failure, where the policy allows it (P-139).

@@ -83,6 +83,20 @@ async fn harbor_is_never_asked_for_encoded_bodies_and_one_is_never_taken() {
 }
 
 #[tokio::test]
+async fn harbor_announces_other_lengths_by_head_than_it_sends() {
+    let site = harbor().await;
+    let shorter = Fault::WrongLength(-3);
+    site.registry.fault(Match::manifest("1").head(), shorter.clone()).always();
+    let cachalot = site.cachalot().await;
+    let pulled = site.pull(&cachalot, "group/app").await;
+    assert!(site.asked().contains(&"HEAD manifests/1 token 200".to_owned()), "U-51: {:?}", site.asked());
+    site.check(&pulled, "U-51");
+    let head = cachalot.head("/v2/group/app/manifests/1").await;
+    assert_eq!(head.header("content-length"), site.image.bytes.len().to_string(), "U-51: what is stored is known");
+    cachalot.finish().await;
+}
+
+#[tokio::test]
 async fn harbor_sends_pages_and_halves_in_place_of_blobs() {
     for fault in [Fault::HtmlPage, Fault::Status(200, ""), Fault::Status(200, "the bytes of")] {
         let site = harbor().await;
