@@ -115,6 +115,20 @@ async fn harbor_sends_pages_and_halves_in_place_of_blobs() {
 }
 
 #[tokio::test]
+async fn harbor_may_have_a_blob_that_it_denies_to_have_by_head() {
+    let site = harbor().await;
+    let layer = site.image.layer(0);
+    site.registry.fault(Match::blob(&layer).head(), Fault::RefuseHead(404)).always();
+    let cachalot = site.cachalot().await;
+    let path = format!("/v2/group/app/blobs/{layer}");
+    let (head, blob) = (cachalot.head(&path).await, cachalot.get(&path).await);
+    let asked: Vec<_> = site.asked().into_iter().filter(|line| line.contains("blobs/{layer} token")).collect();
+    assert_eq!(asked, ["HEAD blobs/{layer} token 404", "GET blobs/{layer} token bytes=0- 206"], "U-51");
+    assert_eq!((head.status, blob.status), (404, 200), "U-51: what a proxy project has not fetched yet");
+    cachalot.finish().await;
+}
+
+#[tokio::test]
 async fn nvidia_names_no_service_and_another_token_service_for_an_old_token() {
     let site = nvcr().await;
     let cachalot = site.cachalot_of_user("$oauthtoken").await;
