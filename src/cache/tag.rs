@@ -41,12 +41,16 @@ impl Cache {
 
     async fn resolve_tag(&self, question: &ManifestQuestion<'_>, tag: &Tag) -> Result<ManifestAnswer, CacheError> {
         let upstream = question.upstream;
-        let known = self.0.ledger.tag(upstream.origin.name(), question.repository, tag);
+        let mut known = self.0.ledger.tag(upstream.origin.name(), question.repository, tag);
         let checked_at = known.as_ref().map(|entry| entry.checked_at);
         match decide(SystemTime::now(), checked_at, &upstream.policy.of_tag(tag)) {
             Decision::Serve => {
                 if let Some(entry) = &known {
-                    return self.tagged(question, entry, Outcome::Hit).await;
+                    let answer = self.tagged(question, entry, Outcome::Hit).await;
+                    if !self.forgets_absent(question, tag, entry, &answer) {
+                        return answer;
+                    }
+                    known = None;
                 }
             }
             Decision::ServeStale(reason) => return self.stale(question, known.as_ref(), reason).await,
@@ -64,6 +68,7 @@ impl Cache {
                 let unchanged = known.as_ref().is_some_and(|known| known.digest == entry.digest);
                 let outcome = if unchanged { Outcome::Revalidated } else { Outcome::Miss };
                 let answer = self.tagged(question, &entry, outcome).await;
+                self.forgets_absent(question, tag, &entry, &answer);
                 self.or_stale(question, known.as_ref(), answer).await
             }
             Err(error) => self.or_stale(question, known.as_ref(), Err(error)).await,
@@ -94,6 +99,23 @@ impl Cache {
             answer.outcome = outcome;
         }
         Ok(answer)
+    }
+
+    /// Forgets an entry whose manifest the upstream does not have, and returns true when it did so: the digest that a HEAD tells is no
+    /// proof (S-10), and a tag may move away from it, and it be deleted, before it is asked for.
+    fn forgets_absent(
+        &self,
+        question: &ManifestQuestion<'_>,
+        tag: &Tag,
+        entry: &TagEntry,
+        answer: &Result<ManifestAnswer, CacheError>,
+    ) -> bool {
+        let is_absent = answer.as_ref().is_err_and(CacheError::is_absence);
+        let (name, repository) = (question.upstream.origin.name(), question.repository);
+        if is_absent && self.0.ledger.tag(name, repository, tag).as_ref() == Some(entry) {
+            self.0.ledger.drop_tag(name, repository, tag);
+        }
+        is_absent
     }
 
     /// Returns the header values of the entry's manifest: the stored one's, if it is at hand; `None` when that one is of another size than

@@ -20,6 +20,9 @@ fn digest_header(value: impl Into<String>) -> Fault {
 #[tokio::test]
 async fn a_digest_in_a_header_is_never_believed() {
     let mut rows = vec![
+        // The registry itself says then that there is no such manifest.
+        row("S-10: wrong", Tag, All, digest_header(OTHER), Error(404)),
+        row("S-10: wrong", Tag, Head, digest_header(OTHER), Error(404)),
         row("S-10: wrong", Tag, Get, digest_header(OTHER), Right),
         row("S-10: wrong", Digest, All, digest_header(OTHER), Right),
         row("S-10: wrong", Blob, All, digest_header(OTHER), Right),
