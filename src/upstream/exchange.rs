@@ -264,7 +264,9 @@ impl Exchange {
             if let Some(quota) = Some(&response).filter(|_| is_upstream).and_then(|told| Quota::of(told.headers())) {
                 self.observer.quota(quota);
             }
-            let Some(location) = answer::location(&response) else { return Ok(response) };
+            // Some registries send whoever asks for referrers to a web page (U-13); those with their lists elsewhere do not say 303.
+            let is_elsewhere = question.kind == RequestKind::Referrers && response.status() == StatusCode::SEE_OTHER;
+            let Some(location) = answer::location(&response).filter(|_| !is_elsewhere) else { return Ok(response) };
             match redirect::decide(&url, location, hops) {
                 Verdict::Refuse(refusal) => return Err(UpstreamError::Protocol { reason: refusal.to_string() }),
                 Verdict::Follow { url: next, keeps_authorization } => {

@@ -98,9 +98,9 @@ impl Of<'_> {
             let origin = &self.upstream.origin;
             let page = match origin.referrers(self.repository, self.subject, &query, LIST_BYTES_MAX - len).await {
                 Ok(page) => page,
-                Err(UpstreamError::NotFound { .. } | UpstreamError::Status { status: 400 | 405 | 406 | 501, .. })
-                    if query.is_empty() =>
-                {
+                Err(
+                    UpstreamError::NotFound { .. } | UpstreamError::Status { status: 303 | 400 | 405 | 406 | 501, .. },
+                ) if query.is_empty() => {
                     return Ok(None);
                 }
                 Err(error) => return Err(self.upstream.error(error)),
