@@ -65,7 +65,7 @@ pub(super) struct Exchange {
     auth: Auth,
     limits: Limits,
     pub(super) endpoints: Arc<Endpoints>,
-    pub(super) capabilities: Capabilities,
+    pub(super) capabilities: Arc<Capabilities>,
     pub(super) observer: Arc<dyn Observer>,
     tasks: TaskGroup,
 }
@@ -73,12 +73,13 @@ pub(super) struct Exchange {
 impl Exchange {
     pub(super) fn new(options: &Options, observer: Arc<dyn Observer>, tasks: TaskGroup) -> Self {
         observer.available(true);
+        let capabilities = Arc::<Capabilities>::default();
         Self {
             transport: Arc::new(Transport::new(options, Arc::clone(&observer))),
-            auth: Auth::new(options, Arc::clone(&observer)),
+            auth: Auth::new(options, Arc::clone(&capabilities), Arc::clone(&observer)),
             limits: Limits::new(options),
             endpoints: Arc::new(Endpoints::new(options.endpoints.clone())),
-            capabilities: Capabilities::default(),
+            capabilities,
             observer,
             tasks,
         }
