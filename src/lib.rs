@@ -39,13 +39,15 @@
 //! * [`tasks`]: [`tasks::TaskGroup`], the only place that spawns.
 //! * [`store`]: [`store::BlobStore`] is its seam. [`store::Disk`] keeps files by digest within budgets, [`store::Memory`] is a tier
 //!   in front, [`store::Ledger`] knows tags, grants and who refers to whom.
-//! * [`upstream`]: [`upstream::Origin`] is its seam, [`upstream::Client`] the real thing. Credentials never come above it.
+//! * [`upstream`]: [`upstream::Origin`] is its seam, [`upstream::Client`] the real thing. Credentials never come above it. `health` is the
+//!   circuit breaker, [`upstream::egress`] says which addresses may be dialled.
 //! * [`cache`]: [`cache::Cache`] answers questions about manifests, blobs, and lists of tags and referrers. `cache::fill` is the heart: one download,
 //!   many followers. `cache::decide` is the freshness policy as a table, `cache::flight` the single flight of small questions.
-//! * [`server`]: HTTP/1.1 in front of the cache. `server::respond` alone turns errors into statuses.
+//! * [`server`]: HTTP/1.1 in front of the cache. [`server::Directory`] is what a request may name; `server::respond` alone turns errors
+//!   into statuses.
 //! * [`admin`]: health and metrics, on a listener of its own.
 //! * [`settings`]: defaults, file, environment and flags, merged and checked; every problem at once.
-//! * [`cli`], [`app`]: subcommands; making everything and ending it in order.
+//! * [`cli`], [`app`]: subcommands; making everything, ending it in order, and `app::reload`: a new configuration in between.
 //!
 //! # Invariants
 //!
@@ -65,7 +67,9 @@
 //!   large the blob and however slow the client; what lies in a file is sent from there and takes none.
 //! * **A write is the caller's own.** It goes to the upstream once, with the caller's credentials and never with ours, streaming; what it
 //!   changes is known here before it is answered.
-//! * **A request never dials what it names.** `ns`, path prefix and `Host` are keys into a closed table ([`oci::Table`]).
+//! * **A request never dials what it names.** `ns`, path prefix and `Host` are keys into a closed table ([`oci::Table`]). What an upstream
+//!   names is looked up, checked and dialled by [`upstream::egress`] alone: nothing private, unless the upstream is internal.
+//! * **A configuration holds as a whole.** A reload makes a new directory and swaps it in; a request ends with the one that routed it.
 //! * **No lock is held across an await, and none over I/O.**
 //! * What is absent on purpose: nothing decompresses or parses layers; nothing re-encodes a manifest; nothing below [`app`] knows the
 //!   configuration; nothing is global but the log.
@@ -110,9 +114,11 @@
 //!
 //! # Walkthrough: the upstream is down
 //!
-//! A tag older than `tag_ttl` is asked about in vain. `decide::after_failure` says *serve stale*: the manifest that the tag last meant is
-//! served with a `Warning` and `Cache-Status: … stale`, for `stale_if_error` at the longest. Blobs and manifests by digest are served as
-//! ever: digests do not expire.
+//! A tag older than `tag_ttl` is asked about in vain. `decide` says *serve stale*: the manifest that the tag last meant is served with a
+//! `Warning` and `Cache-Status: … stale`, for `stale_if_error` at the longest. Who waits for it waits `stale_wait` at the most; the
+//! question goes on behind the answer. When nobody answers, `upstream::health` opens the endpoint's circuit: from then on the answer is
+//! stale at once, and every few seconds one question is the endpoint's trial. Blobs and manifests by digest are served as ever: digests
+//! do not expire.
 //!
 //! # Walkthrough: SIGTERM in the middle of a fill
 //!

@@ -241,7 +241,10 @@ impl Cache {
         };
         let landed = self.0.existence.join(place, "ask about a blob", work).await;
         let told = landed.answer.unwrap_or(Err(CacheError::Aborted));
-        if let Err(error) = &told {
+        if let Err(error) = &told
+            // A HEAD may say no where a GET makes the upstream fetch the blob itself (U-51): the GET after it is put all the same.
+            && (question.wants_bytes || !error.is_absence())
+        {
             self.remember_blob_absence(question, error);
         }
         told

@@ -54,10 +54,18 @@ impl Cache {
     async fn resolve_tag(&self, question: &ManifestQuestion<'_>, tag: &Tag) -> Result<ManifestAnswer, CacheError> {
         let upstream = question.upstream;
         let known = self.0.ledger.tag(upstream.origin.name(), question.repository, tag);
-        let known = Known { entry: known, policy: upstream.policy_of(tag) };
-        let patience = match known.decide(Health::Unasked) {
-            Decision::Ask(patience) => patience,
-            decision => return self.settle(question, tag, &known, decision, upstream.offline()).await,
+        let mut known = Known { entry: known, policy: upstream.policy_of(tag) };
+        let patience = match (known.decide(Health::Unasked), &known.entry) {
+            (Decision::Ask(patience), _) => patience,
+            (Decision::Serve, Some(entry)) => {
+                let answer = self.tagged(question, entry, Outcome::Hit).await;
+                if !self.forgets_absent(question, tag, entry, &answer) {
+                    return answer;
+                }
+                known.entry = None;
+                None
+            }
+            (decision, _) => return self.settle(question, tag, &known, decision, upstream.offline()).await,
         };
         if let Some(absence) =
             self.remembered_absence(upstream, question.repository, GrantKind::Manifest, question.reference)
@@ -98,7 +106,9 @@ impl Cache {
             Asked::Entry(entry) => {
                 let is_unchanged = known.entry.as_ref().is_some_and(|known| known.digest == entry.digest);
                 let outcome = if is_unchanged { Outcome::Revalidated } else { Outcome::Miss };
-                self.tagged(question, &entry, outcome).await
+                let answer = self.tagged(question, &entry, outcome).await;
+                self.forgets_absent(question, tag, &entry, &answer);
+                answer
             }
         }
     }
@@ -130,7 +140,6 @@ impl Cache {
     ) -> Result<ManifestAnswer, CacheError> {
         let upstream = question.upstream;
         match (decision, &known.entry) {
-            (Decision::Serve, Some(entry)) => self.tagged(question, entry, Outcome::Hit).await,
             (Decision::ServeStale(reason), Some(entry)) => {
                 let stored = self.stored_manifest(upstream, question.repository, &entry.digest).await;
                 let mut answer = stored.ok_or(failure)?;
@@ -162,11 +171,13 @@ impl Cache {
         entry: &TagEntry,
         outcome: Outcome,
     ) -> Result<ManifestAnswer, CacheError> {
-        if !question.wants_bytes {
+        if !question.wants_bytes
+            && let Some(headers) = self.headers(entry)
+        {
             return Ok(ManifestAnswer {
                 digest: entry.digest,
                 media_type: entry.media_type.clone(),
-                headers: self.headers(entry),
+                headers,
                 bytes: None,
                 outcome,
                 stale: None,
@@ -179,11 +190,31 @@ impl Cache {
         Ok(answer)
     }
 
-    /// Returns the header values of the entry's manifest: the stored one's, if it is at hand.
-    fn headers(&self, entry: &TagEntry) -> Arc<ContentHeaders> {
-        let at_hand = self.0.store.peek(&entry.digest).filter(|object| object.size_bytes == entry.size_bytes);
-        at_hand
-            .map_or_else(|| ContentHeaders::of(&entry.digest, Some(entry.size_bytes)).into(), |object| object.headers)
+    /// Forgets an entry whose manifest the upstream does not have, and returns true when it did so: the digest that a HEAD tells is no
+    /// proof (S-10), and a tag may move away from it, and it be deleted, before it is asked for.
+    fn forgets_absent(
+        &self,
+        question: &ManifestQuestion<'_>,
+        tag: &Tag,
+        entry: &TagEntry,
+        answer: &Result<ManifestAnswer, CacheError>,
+    ) -> bool {
+        let is_absent = answer.as_ref().is_err_and(CacheError::is_absence);
+        let (name, repository) = (question.upstream.origin.name(), question.repository);
+        if is_absent && self.0.ledger.tag(name, repository, tag).as_ref() == Some(entry) {
+            self.0.ledger.drop_tag(name, repository, tag);
+        }
+        is_absent
+    }
+
+    /// Returns the header values of the entry's manifest: the stored one's, if it is at hand; `None` when that one is of another size than
+    /// the upstream told by HEAD, which is no proof of it (U-51).
+    fn headers(&self, entry: &TagEntry) -> Option<Arc<ContentHeaders>> {
+        match self.0.store.peek(&entry.digest) {
+            Some(object) if object.size_bytes != entry.size_bytes => None,
+            Some(object) => Some(object.headers),
+            None => Some(ContentHeaders::of(&entry.digest, Some(entry.size_bytes)).into()),
+        }
     }
 
     /// Asks the upstream what a tag means, once for all who ask together (P-140).

@@ -18,11 +18,11 @@ use http::{HeaderMap, HeaderValue, header};
 use tokio::time::timeout;
 use url::Url;
 
+use super::capability::Capabilities;
 use super::credentials::{Account, CredentialsError, Source};
 use super::error::UpstreamError;
 use super::observe::Observer;
 use super::options::Options;
-use super::post_token::PostToken;
 use super::realm;
 use super::token::{Token, TokenKey, Tokens};
 use super::token_request::{TokenError, TokenRequest};
@@ -102,19 +102,22 @@ pub(super) struct Auth {
     /// Origin to what worked there.
     known: moka::sync::Cache<String, Scheme>,
     tokens: Tokens,
-    post_token: PostToken,
+    capabilities: Arc<Capabilities>,
+    /// The first endpoint: the account is for it, and for those that belong to it.
+    home: Option<Url>,
     observer: Arc<dyn Observer>,
 }
 
 impl Auth {
-    pub(super) fn new(options: &Options, observer: Arc<dyn Observer>) -> Self {
+    pub(super) fn new(options: &Options, capabilities: Arc<Capabilities>, observer: Arc<dyn Observer>) -> Self {
         Self {
             source: Source::new(options),
             realm_hosts: options.realm_hosts.clone(),
             token_limit: options.timeouts.token,
             known: moka::sync::Cache::builder().max_capacity(KNOWN_MAX).time_to_live(KNOWN_FOR).build(),
             tokens: Tokens::new(),
-            post_token: PostToken::new(),
+            capabilities,
+            home: options.endpoints.first().cloned(),
             observer,
         }
     }
@@ -191,15 +194,21 @@ impl Auth {
             realm: realm.to_string(),
             service,
             scope,
-            account_of: (place.is_upstream && self.source.is_some()).then(|| place.repository.clone()),
+            account_of: self.source_for(place).map(|_| place.repository.clone()),
         };
         let token = self.tokens.obtain(key.clone(), self.fetch(transport, place, &key, realm)).await?;
         Ok(Some(Proof { authorization: token.authorization, scheme, origin: ProofOrigin::Token(key) }))
     }
 
+    /// Returns the source of accounts, where `place` may see one: a mirror of somebody else's among the endpoints may not.
+    fn source_for(&self, place: Place<'_>) -> Option<&Source> {
+        let home = self.home.as_ref().filter(|_| place.is_upstream)?;
+        self.source.as_ref().filter(|_| realm::belongs_to(home, place.url, &self.realm_hosts))
+    }
+
     /// Returns the account that `place` may see.
     async fn account(&self, place: Place<'_>) -> Result<Option<Arc<Account>>, UpstreamError> {
-        match self.source.as_ref().filter(|_| place.is_upstream) {
+        match self.source_for(place) {
             Some(source) => source.account(place.repository).await.map_err(|error| no_account(&error)),
             None => Ok(None),
         }
@@ -217,7 +226,7 @@ impl Auth {
         if account.is_some() {
             realm::check_credentials(place.url, realm, &self.realm_hosts).map_err(refused)?;
         }
-        let request = |account| TokenRequest { transport, post_token: &self.post_token, key, realm, account };
+        let request = |account| TokenRequest { transport, capabilities: &self.capabilities, key, realm, account };
         let outcome = self.ask(request(account.as_deref())).await;
         match (&self.source, &account) {
             (Some(source), Some(account)) if matches!(outcome, Err(TokenError::Account)) => {

@@ -4,7 +4,7 @@
 //! |---|---|---|---|
 //! | HEAD of blobs | its answer to one (P-51, U-28, U-46) | the shortest GET at once | an hour |
 //! | ranges | its answer to a request for one (U-64) | blobs are fetched in order | 10 minutes |
-//! | referrers | its answer to a request for a list (P-76, U-9) | the fallback tag alone is read | 10 minutes |
+//! | referrers | its answer to a request for a list (P-76, U-9) | nothing: a wrong "no" would hide signatures, and asking is free | 10 minutes |
 //! | POST of tokens | its token service's answer to one (P-167) | an identity token is exchanged by GET | an hour |
 //!
 //! Nothing is believed for ever: who is mended or upgraded is used to the full again, and what is not known is tried. `now` is an

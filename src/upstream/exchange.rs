@@ -65,7 +65,7 @@ pub(super) struct Exchange {
     auth: Auth,
     limits: Limits,
     pub(super) endpoints: Arc<Endpoints>,
-    pub(super) capabilities: Capabilities,
+    pub(super) capabilities: Arc<Capabilities>,
     pub(super) observer: Arc<dyn Observer>,
     tasks: TaskGroup,
 }
@@ -73,12 +73,13 @@ pub(super) struct Exchange {
 impl Exchange {
     pub(super) fn new(options: &Options, observer: Arc<dyn Observer>, tasks: TaskGroup) -> Self {
         observer.available(true);
+        let capabilities = Arc::<Capabilities>::default();
         Self {
             transport: Arc::new(Transport::new(options, Arc::clone(&observer))),
-            auth: Auth::new(options, Arc::clone(&observer)),
+            auth: Auth::new(options, Arc::clone(&capabilities), Arc::clone(&observer)),
             limits: Limits::new(options),
             endpoints: Arc::new(Endpoints::new(options.endpoints.clone())),
-            capabilities: Capabilities::default(),
+            capabilities,
             observer,
             tasks,
         }
@@ -264,7 +265,9 @@ impl Exchange {
             if let Some(quota) = Some(&response).filter(|_| is_upstream).and_then(|told| Quota::of(told.headers())) {
                 self.observer.quota(quota);
             }
-            let Some(location) = answer::location(&response) else { return Ok(response) };
+            // Some registries send whoever asks for referrers to a web page (U-13); those with their lists elsewhere do not say 303.
+            let is_elsewhere = question.kind == RequestKind::Referrers && response.status() == StatusCode::SEE_OTHER;
+            let Some(location) = answer::location(&response).filter(|_| !is_elsewhere) else { return Ok(response) };
             match redirect::decide(&url, location, hops) {
                 Verdict::Refuse(refusal) => return Err(UpstreamError::Protocol { reason: refusal.to_string() }),
                 Verdict::Follow { url: next, keeps_authorization } => {

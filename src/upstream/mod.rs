@@ -8,7 +8,7 @@
 //!   └ exchange    one question: attempts, redirects, proofs
 //!       ├ retry, redirect, realm, range, capability    decisions and what was learnt, pure
 //!       ├ endpoints ─ health               who is asked, in which order
-//!       ├ auth ─ token ─ token_request     what proves us to whom; post_token: which services take a POST
+//!       ├ auth ─ token ─ token_request     what proves us to whom
 //!       │   └ credentials                  the account, and where it comes from
 //!       ├ write                            what callers push, relayed in their own name
 //!       ├ limit                            turns, rate, the header budget
@@ -34,7 +34,6 @@ mod limit;
 mod observe;
 mod options;
 mod origin;
-mod post_token;
 mod range;
 mod realm;
 mod redirect;

@@ -14,6 +14,8 @@
 
 use url::{Host, Url};
 
+use super::egress::is_plainly_internal;
+
 /// Why a token service is not asked. Never with the realm's query (S-40).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Refusal {
@@ -53,6 +55,16 @@ pub(super) fn check_credentials(registry: &Url, realm: &Url, allowed: &[String])
     if is_allowed || is_same_domain(&registry_host, &realm_host) { Ok(()) } else { Err(Refusal::Foreign) }
 }
 
+/// Returns true when an endpoint may see the account of another, `home`: it is on the same host or of the same registrable domain, is on
+/// the list, or neither of them is a public registry.
+pub(super) fn belongs_to(home: &Url, endpoint: &Url, allowed: &[String]) -> bool {
+    let (Some(home_host), Some(host)) = (home.host(), endpoint.host()) else { return false };
+    home_host == host
+        || is_same_domain(&home_host, &host)
+        || is_plainly_internal(&home_host) && is_plainly_internal(&host)
+        || allowed.iter().any(|allowed| endpoint.host_str().is_some_and(|host| host.eq_ignore_ascii_case(allowed)))
+}
+
 fn is_same_domain(one: &Host<&str>, other: &Host<&str>) -> bool {
     match (one, other) {
         (Host::Domain(one), Host::Domain(other)) => {
@@ -90,6 +102,23 @@ mod tests {
             ("https://a.io", "registry", Err(Refusal::NotAUrl)),
         ] {
             assert_eq!(parse(&url(registry), realm).map(|_| ()), expected, "{registry} → {realm}");
+        }
+    }
+
+    #[test]
+    fn an_account_is_for_the_endpoints_of_its_registry() {
+        for (home, endpoint, expected) in [
+            ("https://registry-1.docker.io", "https://registry-1.docker.io", true),
+            ("https://registry-1.docker.io", "https://mirror.docker.io", true),
+            ("https://registry-1.docker.io", "https://mirror.gcr.io", false),
+            ("https://registry-1.docker.io", "http://10.0.0.1:5000", false),
+            ("https://registry-1.docker.io", "https://mine.example.net", true),
+            ("http://10.0.0.1:5000", "http://10.0.0.2:5000", true),
+            ("https://harbor-a.corp", "https://harbor-b.corp", true),
+            ("https://harbor.corp", "https://ghcr.io", false),
+        ] {
+            let allowed = ["Mine.example.net".to_owned()];
+            assert_eq!(belongs_to(&url(home), &url(endpoint), &allowed), expected, "{home} → {endpoint}");
         }
     }
 

@@ -8,12 +8,13 @@
 
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use hyper::body::Incoming;
+use tokio::time::Instant;
 use url::Url;
 
 use super::answer;
+use super::capability::{Capabilities, Capability};
 use super::credentials::Account;
 use super::error::UpstreamError;
-use super::post_token::{self, PostToken};
 use super::redirect::{self, Verdict};
 use super::token::{self, Token, TokenKey};
 use super::transport::{Pool, Transport};
@@ -46,7 +47,7 @@ impl From<TokenError> for UpstreamError {
 /// A question to a token service. An account never leaves the origin that it was allowed for (S-27).
 pub(super) struct TokenRequest<'a> {
     pub(super) transport: &'a Transport,
-    pub(super) post_token: &'a PostToken,
+    pub(super) capabilities: &'a Capabilities,
     pub(super) key: &'a TokenKey,
     pub(super) realm: &'a Url,
     pub(super) account: Option<&'a Account>,
@@ -56,14 +57,17 @@ impl TokenRequest<'_> {
     /// Asks by POST where there is an identity token and the service takes it so, else by GET.
     pub(super) async fn send(self) -> Result<Token, TokenError> {
         let Some(Account::IdentityToken { token, .. }) = self.account else { return self.get().await };
-        if !self.post_token.may_be_taken(self.realm) {
+        if self.capabilities.get(Capability::PostToken, Instant::now()) == Some(false) {
             return self.get().await;
         }
-        if let Some(token) = self.post(token).await? {
-            return Ok(token);
-        }
-        let token = self.get().await?;
-        self.post_token.note_refused(self.realm);
+        let posted = self.post(token).await?;
+        let is_taken = posted.is_some();
+        let token = match posted {
+            Some(token) => token,
+            None => self.get().await?,
+        };
+        // When a GET gives a token, the POST was the trouble and not the account.
+        self.capabilities.note(Capability::PostToken, is_taken, Instant::now());
         Ok(token)
     }
 
@@ -75,7 +79,7 @@ impl TokenRequest<'_> {
         let response = self.transport.write(&Method::POST, self.realm, headers, form).await.map_err(token_error)?;
         match response.status() {
             StatusCode::OK => Ok(Some(read(response).await?)),
-            status if post_token::is_refusal(status) => Ok(None),
+            status if is_refusal(status) => Ok(None),
             _ => Err(token_refusal(answer::refusal(response).await, true)),
         }
     }
@@ -107,6 +111,12 @@ impl TokenRequest<'_> {
             hops += 1;
         }
     }
+}
+
+/// Returns true when an answer says that the service takes no POST, or not this one (P-167). A redirect is such an answer as well: what
+/// the form holds is sent to nobody else (S-27).
+fn is_refusal(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 400 | 401 | 404 | 405) || status.is_redirection()
 }
 
 fn accepting_json() -> HeaderMap {

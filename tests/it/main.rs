@@ -1,6 +1,7 @@
 //! Integration tests over real sockets: the scripted registry on one side, clients on the other.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::missing_panics_doc)] // tests say what they expect by failing
 
+mod bad_input;
 mod crash;
 mod fault_table;
 mod faults;
@@ -12,6 +13,7 @@ mod outage;
 mod policy;
 mod prefetch;
 mod push;
+mod quirks;
 mod ranges;
 mod readme;
 mod referrers;

@@ -19,7 +19,7 @@ use crate::oci::{
 };
 use crate::store::{Grant, GrantKind};
 use crate::telemetry::{Kind, StaleReason, Trigger};
-use crate::upstream::UpstreamError;
+use crate::upstream::{Capability, UpstreamError};
 use crate::wire::Accept;
 
 /// Pages of one list at the most.
@@ -98,16 +98,19 @@ impl Of<'_> {
             let origin = &self.upstream.origin;
             let page = match origin.referrers(self.repository, self.subject, &query, LIST_BYTES_MAX - len).await {
                 Ok(page) => page,
-                Err(UpstreamError::NotFound { .. } | UpstreamError::Status { status: 400 | 405 | 406 | 501, .. })
-                    if query.is_empty() =>
-                {
+                Err(
+                    UpstreamError::NotFound { .. } | UpstreamError::Status { status: 303 | 400 | 405 | 406 | 501, .. },
+                ) if query.is_empty() => {
+                    origin.note_capability(Capability::Referrers, false);
                     return Ok(None);
                 }
                 Err(error) => return Err(self.upstream.error(error)),
             };
             if page.media_type.as_ref().is_none_or(|is| is.as_str() != MediaType::OCI_INDEX) && query.is_empty() {
+                origin.note_capability(Capability::Referrers, false);
                 return Ok(None);
             }
+            origin.note_capability(Capability::Referrers, true);
             len += page.bytes.len();
             self.upstream.metrics.fetched(Kind::Referrers, Trigger::Client, page.bytes.len() as u64);
             listed.extend(Referrers::read(&page.bytes).map_err(|error| self.violation(&error))?);

@@ -5,12 +5,17 @@ use std::collections::HashMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+use super::log::Request;
+use super::reply::Reply;
+
 /// What a client must show, and the tokens that were issued.
 #[derive(Default)]
 pub(crate) struct Auth {
     mode: Mode,
     challenge: Option<String>,
     answer: Option<String>,
+    /// Where tokens are to be had; empty is `/token`.
+    token_path: &'static str,
     lifetime: Option<u64>,
     /// What a POST exchanges for tokens; `None` when there is no such thing.
     identity_token: Option<String>,
@@ -28,6 +33,8 @@ enum Mode {
     /// With the `Authorization` that the token endpoint wants, if any.
     Token(Option<String>),
     Basic(String),
+    /// A store of signed URLs: everybody who has one, by GET, and nobody who shows anything else as well.
+    Signed,
 }
 
 impl Auth {
@@ -37,6 +44,30 @@ impl Auth {
 
     pub(crate) fn require_basic(&mut self, username: &str, password: &str) {
         self.mode = Mode::Basic(basic(username, password));
+    }
+
+    pub(crate) fn require_signature(&mut self) {
+        self.mode = Mode::Signed;
+    }
+
+    pub(crate) fn set_token_path(&mut self, path: &'static str) {
+        self.token_path = path;
+    }
+
+    pub(crate) fn token_path(&self) -> &'static str {
+        if self.token_path.is_empty() { "/token" } else { self.token_path }
+    }
+
+    /// Returns the refusal of a request to a store of signed URLs, or `None` when it may pass.
+    pub(crate) fn refusal(&self, seen: &Request) -> Option<Reply> {
+        if !matches!(self.mode, Mode::Signed) {
+            return None;
+        }
+        let is_signed = seen.query.as_deref().is_some_and(|query| query.starts_with("X-"));
+        if seen.authorization.is_some() {
+            return Some(Reply::new(400, "<Error>Only one auth mechanism allowed</Error>"));
+        }
+        (!is_signed || seen.method == "HEAD").then(|| Reply::new(403, "<Error>SignatureDoesNotMatch</Error>"))
     }
 
     pub(crate) fn set_challenge(&mut self, challenge: &str) {
@@ -66,7 +97,7 @@ impl Auth {
     /// Returns the challenge to answer with, or `None` when the request may pass.
     pub(crate) fn challenge(&self, url: &str, repository: Option<&str>, authorization: Option<&str>) -> Option<String> {
         let passes = match &self.mode {
-            Mode::Open => true,
+            Mode::Open | Mode::Signed => true,
             Mode::Basic(wanted) => authorization == Some(wanted),
             Mode::Token(_) => {
                 let token = authorization.and_then(|value| value.strip_prefix("Bearer "));
@@ -79,13 +110,14 @@ impl Auth {
     /// Returns the challenge in words.
     pub(crate) fn challenge_text(&self, url: &str, repository: Option<&str>) -> String {
         if let Some(text) = &self.challenge {
-            return text.clone();
+            return text.replace("{url}", url).replace("{repository}", repository.unwrap_or_default());
         }
         match &self.mode {
             Mode::Basic(_) => "Basic realm=\"scripted\"".to_owned(),
-            Mode::Open | Mode::Token(_) => {
+            Mode::Open | Mode::Signed | Mode::Token(_) => {
                 let scope = repository.map(|name| format!(",scope=\"repository:{name}:pull\"")).unwrap_or_default();
-                format!("Bearer realm=\"{url}/token\",service=\"scripted\"{scope}")
+                let path = self.token_path();
+                format!("Bearer realm=\"{url}{path}\",service=\"scripted\"{scope}")
             }
         }
     }

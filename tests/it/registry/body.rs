@@ -1,7 +1,7 @@
 //! The bodies that the scripted registry sends: in small pieces, at a pace, cut, reset, stalled or with a wrong byte.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::stream;
@@ -32,6 +32,8 @@ pub(crate) struct Wire {
     pub(crate) resets: AtomicBool,
     /// Several bodies share the connection (HTTP/2): flushes tell nothing.
     pub(crate) is_shared: AtomicBool,
+    /// What goes out in place of everything that is written, once this is set.
+    pub(crate) raw: Mutex<Option<Bytes>>,
     /// Told whenever everything written so far is with the kernel.
     pub(crate) flushed: Notify,
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use bytes::Bytes;
 use cachalot::oci::Digest;
 
 use super::Registry;
@@ -51,6 +52,8 @@ pub(crate) enum Fault {
     RedirectRelative,
     /// Redirects to exactly this `Location`.
     RedirectExactly(String),
+    /// Redirects with this status to this `Location`, in which `{path}` is the request's.
+    RedirectWith(u16, String),
     /// Refuses with this status when the request is a HEAD; a GET is left alone.
     RefuseHead(u16),
     /// Answers this status and body.
@@ -63,12 +66,23 @@ pub(crate) enum Fault {
     },
     /// Answers 401 with `error="invalid_token"`, whatever was sent.
     ExpiredToken,
+    /// Answers 401 with `error="insufficient_scope"`, whatever was sent.
+    InsufficientScope,
     /// Names another digest in `Docker-Content-Digest`.
     LieAboutDigest,
     NoDigestHeader,
     NoContentType,
+    /// Answers as it should, but for this header.
+    WithHeader(&'static str, String),
     /// Answers 200 with a page of HTML (a captive portal, a login page).
     HtmlPage,
+    /// Answers this status and a body that does not end, or ends after so many bytes, which are announced.
+    Endless(u16, Option<u64>),
+    /// Sends these bytes in place of an answer, and closes the connection or leaves it open.
+    Raw {
+        bytes: Bytes,
+        closes: bool,
+    },
 }
 
 impl Fault {
@@ -80,6 +94,16 @@ impl Fault {
     /// Redirects to the same path at another registry, by a URL that expires in the middle of the body.
     pub(crate) fn redirect_expiring(other: &Registry, after: u64) -> Self {
         Self::RedirectExpiring { base: other.url(), after }
+    }
+
+    /// Sends this in place of an answer, and closes the connection.
+    pub(crate) fn raw(bytes: impl Into<Bytes>) -> Self {
+        Self::Raw { bytes: bytes.into(), closes: true }
+    }
+
+    /// Sends this in place of an answer, and goes on as if it had been one.
+    pub(crate) fn raw_kept(bytes: impl Into<Bytes>) -> Self {
+        Self::Raw { bytes: bytes.into(), closes: false }
     }
 }
 

@@ -48,6 +48,7 @@ pub(crate) use fault::{Fault, Match};
 pub(crate) use image::{Image, Published, PublishedIndex};
 pub(crate) use log::{Log, Request};
 pub(crate) use proxy::Proxy;
+pub(crate) use reply::Paging;
 use reply::error;
 use stock::Stock;
 use tls::Identity;
@@ -71,6 +72,7 @@ struct World {
     auth: Mutex<Auth>,
     headers: Mutex<Vec<(&'static str, String)>>,
     referrers_api: Mutex<referrers::Api>,
+    paging: Mutex<Paging>,
     uploads: Mutex<writes::Uploads>,
     /// Bytes a second of every body, when set.
     pace: Mutex<Option<u64>>,
@@ -113,6 +115,7 @@ impl Registry {
             auth: Mutex::default(),
             headers: Mutex::default(),
             referrers_api: Mutex::default(),
+            paging: Mutex::default(),
             uploads: Mutex::default(),
             pace: Mutex::default(),
             book: Arc::new(log::Book::new()),
@@ -246,6 +249,11 @@ impl Registry {
         lock(&self.world.stock).remove_blob(digest);
     }
 
+    /// Lists tags in pages of this kind.
+    pub(crate) fn page_tags(&self, paging: Paging) {
+        *lock(&self.world.paging) = paging;
+    }
+
     /// Adds a header to every answer: rate limits, warnings.
     pub(crate) fn with_header(&self, name: &'static str, value: &str) {
         lock(&self.world.headers).push((name, value.to_owned()));
@@ -284,7 +292,17 @@ impl Registry {
         lock(&self.world.auth).require_basic(username, password);
     }
 
-    /// Sends this `WWW-Authenticate` in place of its own.
+    /// Lets in whom it gave a signed URL: by GET, and without an `Authorization`, as object stores do.
+    pub(crate) fn require_signature(&self) {
+        lock(&self.world.auth).require_signature();
+    }
+
+    /// Gives tokens at this path, not at `/token`.
+    pub(crate) fn give_tokens_at(&self, path: &'static str) {
+        lock(&self.world.auth).set_token_path(path);
+    }
+
+    /// Sends this `WWW-Authenticate` in place of its own, in which `{url}` and `{repository}` are what they should be.
     pub(crate) fn challenge_with(&self, challenge: &str) {
         lock(&self.world.auth).set_challenge(challenge);
     }

@@ -13,8 +13,31 @@ use super::{World, lock};
 
 const DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 
+/// Bytes of a body that does not end: no test waits for them.
+const ENDLESS: u64 = 1 << 60;
+
 /// What the query of a signed URL begins with that gives so many bytes once.
 const EXPIRES_AFTER: &str = "X-Expires-After=";
+
+/// How lists of tags come in pages.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Paging {
+    /// Tags of a page at the most, whatever is asked.
+    pub(crate) cap: usize,
+    /// The parameter that says where the next page begins.
+    pub(crate) key: &'static str,
+    /// Bytes of nonsense around its value, which is no tag to others then.
+    pub(crate) seal: usize,
+    /// Links are whole URLs.
+    pub(crate) is_absolute: bool,
+}
+
+impl Default for Paging {
+    /// As docker-registry does it.
+    fn default() -> Self {
+        Self { cap: usize::MAX, key: "last", seal: 0, is_absolute: false }
+    }
+}
 
 /// What becomes of a `Range`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +67,7 @@ impl World {
     }
 
     pub(crate) fn challenge(&self, seen: &Request) -> Option<String> {
-        if seen.path == "/token" {
+        if seen.path == lock(&self.auth).token_path() {
             return None;
         }
         let repository = route(&seen.path).map(|(repository, _, _)| repository);
@@ -53,7 +76,7 @@ impl World {
 
     /// Returns the answer to a request when nothing goes wrong.
     pub(crate) fn find(&self, seen: &Request, ranges: Ranges) -> Reply {
-        if seen.path == "/token" {
+        if seen.path == lock(&self.auth).token_path() {
             let query = seen.query.as_deref().unwrap_or_default();
             return match lock(&self.auth).issue(query, seen.authorization.as_deref()) {
                 Some(json) => Reply::new(200, json).with(header::CONTENT_TYPE, "application/json"),
@@ -88,18 +111,19 @@ impl World {
         };
         let query = seen.query.as_deref().unwrap_or_default();
         let parameter = |name: &str| query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
-        if let Some(last) = parameter("last") {
+        let paging = *lock(&self.paging);
+        let seal = "x".repeat(paging.seal);
+        if let Some(last) = parameter(paging.key).and_then(|value| value.strip_suffix(&seal)) {
             tags.retain(|tag| tag.as_str() >= last);
         }
-        let size = parameter("n").and_then(|n| n.parse().ok()).unwrap_or(tags.len());
+        let size = parameter("n").and_then(|n| n.parse().ok()).unwrap_or(tags.len()).min(paging.cap);
         let is_cut = size < tags.len();
         tags.truncate(size);
         let page = json!({"name": repository, "tags": tags, "child": []}).to_string();
         let reply = Reply::new(200, page).with(header::CONTENT_TYPE, "text/plain");
-        let next = format!(
-            "</v2/{repository}/tags/list?n={size}&last={}>; rel=\"next\"",
-            tags.last().unwrap_or(&String::new())
-        );
+        let (base, key) = (if paging.is_absolute { self.url() } else { String::new() }, paging.key);
+        let last = tags.last().map_or("", String::as_str);
+        let next = format!("<{base}/v2/{repository}/tags/list?n={size}&{key}={last}{seal}>; rel=\"next\"");
         if is_cut { reply.with(header::LINK, &next) } else { reply }
     }
 
@@ -162,9 +186,17 @@ impl World {
                 return redirect(&format!("./{}", seen.path.rsplit('/').next().unwrap_or_default()));
             }
             Fault::RedirectExactly(location) => return redirect(&location),
+            Fault::RedirectWith(status, location) => {
+                let location = location.replace("{path}", &seen.path);
+                return Reply { status, ..redirect(&location) };
+            }
             Fault::RefuseHead(status) if seen.method == "HEAD" => return error(status, "UNSUPPORTED", "no HEAD here"),
-            // The first two happen before there is an answer.
-            Fault::Hangup | Fault::Hold | Fault::RefuseHead(_) => {}
+            Fault::Endless(status, length) => {
+                reply = Reply::new(status, Content::generated(1, length.unwrap_or(ENDLESS)));
+                reply.length = if length.is_some() { Length::Right } else { Length::Absent };
+            }
+            // All but the last happen in place of an answer.
+            Fault::Hangup | Fault::Hold | Fault::Raw { .. } | Fault::RefuseHead(_) => {}
             Fault::Status(status, body) => return Reply::new(status, body),
             Fault::StatusWithHeader(status, name, value) => {
                 return error(status, "UNKNOWN", "as scheduled").with(HeaderName::from_static(name), value);
@@ -176,8 +208,10 @@ impl World {
                     None => reply,
                 };
             }
-            Fault::ExpiredToken => return self.expired(seen),
+            Fault::ExpiredToken => return self.challenged(seen, "invalid_token"),
+            Fault::InsufficientScope => return self.challenged(seen, "insufficient_scope"),
             Fault::LieAboutDigest => return reply.with(DIGEST, &Content::from("another thing").digest().to_string()),
+            Fault::WithHeader(name, value) => return reply.with(HeaderName::from_static(name), &value),
             Fault::NoDigestHeader => return reply.without(&DIGEST),
             Fault::NoContentType => return reply.without(&header::CONTENT_TYPE),
             Fault::HtmlPage => {
@@ -187,11 +221,11 @@ impl World {
         reply
     }
 
-    fn expired(&self, seen: &Request) -> Reply {
+    fn challenged(&self, seen: &Request, why: &str) -> Reply {
         let repository = route(&seen.path).map(|(repository, _, _)| repository);
         let challenge = lock(&self.auth).challenge_text(&self.url(), repository);
-        error(401, "UNAUTHORIZED", "token expired")
-            .with(header::WWW_AUTHENTICATE, &format!("{challenge},error=\"invalid_token\""))
+        error(401, "UNAUTHORIZED", "not with this token")
+            .with(header::WWW_AUTHENTICATE, &format!("{challenge},error=\"{why}\""))
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::Buf as _;
 use http::{HeaderName, Response, header};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -22,7 +23,7 @@ use tokio_rustls::server::TlsStream;
 use super::body::{Body, Broken, Wire};
 use super::fault::Fault;
 use super::log::Request;
-use super::reply::error;
+use super::reply::{Reply, error};
 use super::{World, lock};
 
 /// Takes connections until it is dropped; dropping it closes them.
@@ -71,12 +72,20 @@ async fn answer(
     let content_type =
         request.headers().get(header::CONTENT_TYPE).map(|value| value.to_str().unwrap_or_default().to_owned());
     let body = request.into_body().collect().await.map_err(|_gone| Broken)?.to_bytes();
-    let mut reply = if let Some(challenge) = world.challenge(&seen) {
+    *lock(&wire.raw) = None;
+    let refusal = lock(&world.auth).refusal(&seen);
+    let mut reply = if let Some(refusal) = refusal {
+        refusal
+    } else if let Some(challenge) = world.challenge(&seen) {
         error(401, "UNAUTHORIZED", "authentication required").with(header::WWW_AUTHENTICATE, &challenge)
     } else {
         let fault = lock(&world.faults).take(&seen.method, &seen.path, seen.range.is_some());
         match fault {
             Some(Fault::Hangup) => return Err(Broken),
+            Some(Fault::Raw { bytes, closes }) => {
+                *lock(&wire.raw) = Some(bytes);
+                Reply::new(200, "").with(header::CONNECTION, if closes { "close" } else { "keep-alive" })
+            }
             Some(Fault::Hold) => {
                 world.hold(&line).await;
                 world.answer(&seen, content_type.as_deref(), &body)
@@ -141,6 +150,13 @@ impl Transport {
         }
     }
 
+    fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Plain(tcp) => Pin::new(tcp).poll_write(cx, bytes),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
     fn tcp(&self) -> &TcpStream {
         match self {
             Self::Plain(tcp) => tcp,
@@ -175,10 +191,15 @@ impl AsyncRead for Watched {
 
 impl AsyncWrite for Watched {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match &mut self.get_mut().transport {
-            Transport::Plain(tcp) => Pin::new(tcp).poll_write(cx, bytes),
-            Transport::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+        let Self { transport, wire } = self.get_mut();
+        if let Some(raw) = lock(&wire.raw).as_mut() {
+            while !raw.is_empty() {
+                let sent = ready!(transport.poll_write(cx, raw))?;
+                raw.advance(sent);
+            }
+            return Poll::Ready(Ok(bytes.len())); // swallowed
         }
+        transport.poll_write(cx, bytes)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
