@@ -51,7 +51,8 @@ broken_file() {
     check 'broken file: the log names the file and the line' has_line cachalot.log "refused.*cachalot.toml:$((lines + 1)):"
     tell "$(grep -o 'refused.*' "$work/cachalot.log" | tail -n 1 | sed "s|$work/||")"
     check 'broken file: /readyz is 200 and shows the same problem' shows_in_readyz \
-        --arg place "cachalot.toml:$((lines + 1)):" '.state == "ready" and (.config.ok | not) and (.config.problems[0] | contains($place))'
+        --arg place "cachalot.toml:$((lines + 1)):" \
+        '.state == "ready" and (.config.ok | not) and (.config.problems[0] | contains($place))'
     check 'broken file: the old upstreams go on' pulls third.test cold/3
     { cat "$work/most"; printf 'tag_tll = "5s"\n'; } >"$work/broken"
     write_configuration reload <"$work/broken"
