@@ -28,12 +28,12 @@ impl State {
 }
 
 /// What became of the configuration when it was last read.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct ConfigState {
-    /// Why the last one was refused, while an older one holds: one line each.
-    pub problems: Vec<String>,
-    /// Keys that have another value than the one that holds, until a restart.
-    pub needs_restart: Vec<String>,
+#[derive(Debug, Clone, Default)]
+struct Config {
+    /// Why it was refused, while an older one holds: one line each.
+    problems: Vec<String>,
+    /// Keys that have another value in the one that holds than the one that takes effect, until a restart.
+    needs_restart: Vec<String>,
 }
 
 /// The state, for all who set or show it.
@@ -41,7 +41,7 @@ pub struct ConfigState {
 pub struct Readiness {
     state: AtomicU8,
     // A plain mutex: held to copy some lines.
-    config: Mutex<ConfigState>,
+    config: Mutex<Config>,
 }
 
 impl Readiness {
@@ -49,8 +49,14 @@ impl Readiness {
         self.state.store(state as u8, Ordering::Release);
     }
 
-    pub fn set_config(&self, config: ConfigState) {
-        *self.config() = config;
+    /// Notes that a configuration holds, but for the keys that need a restart.
+    pub fn config_applied(&self, needs_restart: Vec<String>) {
+        *self.config() = Config { problems: Vec::new(), needs_restart };
+    }
+
+    /// Notes that a configuration was refused.
+    pub fn config_refused(&self, problems: Vec<String>) {
+        self.config().problems = problems;
     }
 
     /// Returns true when the configuration was good when it was last read.
@@ -69,7 +75,7 @@ impl Readiness {
 
     /// Returns the state as a small JSON document.
     pub(super) fn to_json(&self) -> String {
-        let ConfigState { problems, needs_restart } = self.config().clone();
+        let Config { problems, needs_restart } = self.config().clone();
         json!({
             "state": self.state().as_str(),
             "config": { "ok": problems.is_empty(), "problems": problems, "needs_restart": needs_restart },
@@ -85,7 +91,7 @@ impl Readiness {
         }
     }
 
-    fn config(&self) -> MutexGuard<'_, ConfigState> {
+    fn config(&self) -> MutexGuard<'_, Config> {
         self.config.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -25,7 +25,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
-pub use health::{ConfigState, Readiness, State};
+pub use health::{Readiness, State};
 
 use crate::tasks::TaskGroup;
 use crate::telemetry::Metrics;

@@ -14,7 +14,6 @@ use tokio::signal::unix::Signal;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::{App, AppError, lock, options};
-use crate::admin::ConfigState;
 use crate::settings::{Problems, Settings, Sources};
 use crate::telemetry::{Logs, sentence};
 
@@ -95,14 +94,14 @@ impl App {
                     tracing::warn!(key, "this key has changed and takes effect with the next start");
                 }
                 self.metrics.config_applied(SystemTime::now());
-                self.readiness.set_config(ConfigState { problems: Vec::new(), needs_restart });
+                self.readiness.config_applied(needs_restart);
             }
             Err(problems) => {
                 for problem in &problems {
                     tracing::error!("the configuration is refused, the one before it holds: {problem}");
                 }
                 self.metrics.config_refused();
-                self.readiness.set_config(ConfigState { problems, needs_restart: Vec::new() });
+                self.readiness.config_refused(problems);
             }
         }
     }

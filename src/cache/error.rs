@@ -63,6 +63,18 @@ impl CacheError {
         matches!(source, UpstreamError::NotFound { .. })
     }
 
+    /// Returns how the upstream failed, if it was asked: what it sends instead of a manifest, a page for people or other bytes, is no
+    /// better than no answer (U-71).
+    pub(super) fn of_upstream(&self) -> Option<UpstreamError> {
+        match self {
+            Self::Upstream { source, .. } => Some(source.clone()),
+            Self::DigestMismatch(_) | Self::InvalidManifest { .. } => {
+                Some(UpstreamError::Protocol { reason: self.to_string() })
+            }
+            Self::Negative { .. } | Self::Offline { .. } | Self::Overloaded { .. } | Self::Aborted => None,
+        }
+    }
+
     /// Returns how the question counts.
     pub fn outcome(&self) -> Outcome {
         match self {

@@ -92,18 +92,16 @@ impl Cache {
             decide(SystemTime::now(), checked_at, &upstream.policy.of_referrers(), health)
         };
         let checked_at = known.as_ref().map(|kept| kept.checked_at);
-        let patience = match decide(checked_at, Health::Unasked) {
-            Decision::Serve if known.as_ref().is_some_and(|kept| !kept.list.is_empty()) => {
-                return known.map(|kept| kept.answer(Outcome::Hit)).ok_or(CacheError::Aborted);
-            }
-            Decision::Ask(patience) => patience,
-            Decision::ServeStale(reason) => return self.stale_referrers(upstream, &place, known, reason).await,
-            Decision::Refuse => {
+        let patience = match (decide(checked_at, Health::Unasked), &known) {
+            (Decision::Serve, Some(kept)) if !kept.list.is_empty() => return Ok(kept.clone().answer(Outcome::Hit)),
+            (Decision::Ask(patience), _) => patience,
+            (Decision::ServeStale(reason), _) => return self.stale_referrers(upstream, &place, known, reason).await,
+            (Decision::Refuse, _) => {
                 let synthesised = self.stale_referrers(upstream, &place, known, StaleReason::Offline).await;
                 return synthesised.map_err(|_nothing| upstream.offline());
             }
             // An empty list is not believed for a moment.
-            Decision::Serve | Decision::Drop | Decision::Revoke | Decision::Tell => None,
+            (Decision::Serve | Decision::Drop | Decision::Revoke | Decision::Tell, _) => None,
         };
         let refusal = upstream.origin.refusal_now(RateLimit::Requests);
         let failure = match refusal {

@@ -121,12 +121,10 @@ impl Cache {
         known: &Known,
         answer: Result<ManifestAnswer, CacheError>,
     ) -> Result<ManifestAnswer, CacheError> {
-        let Err(CacheError::Upstream { source, .. }) = &answer else { return answer };
-        let decision = known.decide(Health::Failed(source));
-        match answer {
-            Err(error) => self.settle(question, tag, known, decision, error).await,
-            answer => answer,
-        }
+        let Err(error) = answer else { return answer };
+        let Some(failure) = error.of_upstream() else { return Err(error) };
+        let decision = known.decide(Health::Failed(&failure));
+        self.settle(question, tag, known, decision, error).await
     }
 
     /// Does what was decided, short of asking; `failure` is told when nothing is to be served.

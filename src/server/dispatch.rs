@@ -40,16 +40,10 @@ pub(super) async fn handle(server: &Server, request: Request<Incoming>, peer: So
                 let routed =
                     Routed { server, directory: &directory, upstream, request: &request, question: &question, is_head };
                 let answered = match clients.turn(client).await {
+                    Ok(()) => answer(&routed, body, &mut exchange).await,
                     Err(wait) => {
                         server.metrics.http().shed(Shed::Quota);
                         Err(Problem::too_fast(wait))
-                    }
-                    Ok(()) if writes::is_write(&method, &question.endpoint) => {
-                        writes::answer(&routed, body, &mut exchange).await
-                    }
-                    Ok(()) => {
-                        let answered = timeout(HEADER_BUDGET, ask(&routed, &mut exchange)).await;
-                        answered.unwrap_or_else(|_elapsed| Err(Problem::too_slow(&question)))
                     }
                 };
                 answered.map(|response| with_namespace(response, &question))
@@ -70,6 +64,15 @@ fn routed(directory: &Directory, request: &Parts) -> Result<Route, Refusal> {
     let target = request.uri.path_and_query().map_or("", |target| target.as_str());
     let host = request.headers.get(HOST).and_then(|host| host.to_str().ok()).or(request.uri.host());
     route(&directory.table, &request.method, target, host)
+}
+
+/// Answers a question: a write takes as long as its body moves, anything else the header budget at the most.
+async fn answer(routed: &Routed<'_>, body: Incoming, exchange: &mut Exchange) -> Result<Response<Body>, Problem> {
+    if writes::is_write(&routed.request.method, &routed.question.endpoint) {
+        return writes::answer(routed, body, exchange).await;
+    }
+    let answered = timeout(HEADER_BUDGET, ask(routed, exchange)).await;
+    answered.unwrap_or_else(|_elapsed| Err(Problem::too_slow(routed.question)))
 }
 
 async fn ask(routed: &Routed<'_>, exchange: &mut Exchange) -> Result<Response<Body>, Problem> {

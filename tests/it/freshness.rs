@@ -60,6 +60,7 @@ async fn a_stale_tag_is_served_while_the_upstream_fails_and_never_when_it_refuse
         (Fault::Hangup, true),
         (Fault::Status(503, ""), true),
         (Fault::RateLimited { retry_after: None }, true),
+        (Fault::HtmlPage, true),
         (Fault::Status(403, ""), false),
         (Fault::StatusWithHeader(401, "x-reason", "gone"), false),
         (Fault::Status(404, ""), false),
