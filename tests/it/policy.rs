@@ -120,6 +120,22 @@ async fn an_upstream_that_did_not_change_keeps_its_connections_and_what_needs_a_
 }
 
 #[tokio::test]
+async fn an_upstream_that_leads_back_to_the_cache_is_told_at_once() {
+    let registry = Registry::start().await;
+    let cachalot = Cachalot::over(&registry).await;
+    let own = format!(
+        "[[upstream]]\nname = \"own.test\"\nendpoints = [\"http://{}\"]\nproxy = \"none\"\n",
+        cachalot.address()
+    );
+    cachalot.apply(&new_settings(&cachalot, &registry, More { sections: &own, ..More::default() }));
+    let answer = cachalot.get("/v2/own.test/own.test/own.test/app/manifests/1").await;
+    assert_eq!((answer.status, registry.requests().len()), (502, 0), "P-119");
+    let words = String::from_utf8_lossy(&answer.body).into_owned();
+    assert!(words.contains("508") && words.contains("leads back to a cache"), "{words}");
+    cachalot.finish().await;
+}
+
+#[tokio::test]
 async fn readiness_tells_of_the_configuration() {
     let registry = Registry::start().await;
     let cachalot = Cachalot::over(&registry).await;
