@@ -167,7 +167,9 @@ impl Problem {
             headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         }
         if let Some(pause) = self.retry_after {
-            headers.insert(RETRY_AFTER, HeaderValue::from(pause.as_secs().max(1)));
+            // Rounded up: who comes a moment too soon has come in vain.
+            headers
+                .insert(RETRY_AFTER, HeaderValue::from((pause.as_secs() + u64::from(pause.subsec_nanos() > 0)).max(1)));
         }
         let mut response = Response::new(if is_head { Body::empty() } else { Body::full(bytes) });
         *response.status_mut() = self.status;
