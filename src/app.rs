@@ -110,12 +110,13 @@ impl App {
             fills: options::fill_limits(settings.fills),
         });
         let readiness = Arc::new(Readiness::default());
+        let via = options::via();
         let server = Arc::new(Server {
-            directory: ArcSwap::from_pointee(options::directory(settings, &metrics, &work, None)?),
+            directory: ArcSwap::from_pointee(options::directory(settings, &metrics, &work, &via, None)?),
             clients: ArcSwap::from_pointee(options::clients(&settings.clients)),
             cache,
             metrics: Arc::clone(&metrics),
-            options: options::limits(&settings.server, settings.log.access),
+            options: options::limits(&settings.server, settings.log.access, via),
         });
         metrics.config_applied(SystemTime::now());
         let app = Self {

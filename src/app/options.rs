@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderValue;
 use hyper_util::client::proxy::matcher::Matcher;
 
 use super::AppError;
@@ -51,6 +52,7 @@ pub(super) fn directory(
     settings: &Settings,
     metrics: &Metrics,
     tasks: &TaskGroup,
+    via: &HeaderValue,
     before: Option<(&Settings, &Directory)>,
 ) -> Result<Directory, AppError> {
     let unchanged = |upstream: &settings::Upstream| {
@@ -60,7 +62,7 @@ pub(super) fn directory(
     let upstreams = settings.upstreams.iter().map(|upstream| {
         let made = match unchanged(upstream) {
             Some(upstream) => upstream,
-            None => Arc::new(one_upstream(upstream, metrics.upstream(&upstream.name), tasks.clone())?),
+            None => Arc::new(one_upstream(upstream, metrics.upstream(&upstream.name), tasks.clone(), via)?),
         };
         Ok((upstream.name.clone(), made))
     });
@@ -76,8 +78,9 @@ fn one_upstream(
     settings: &settings::Upstream,
     metrics: Arc<UpstreamMetrics>,
     tasks: TaskGroup,
+    via: &HeaderValue,
 ) -> Result<Upstream, AppError> {
-    let client = Client::new(&client_options(settings), Arc::new(Counting(Arc::clone(&metrics))), tasks)?;
+    let client = Client::new(&client_options(settings, via), Arc::new(Counting(Arc::clone(&metrics))), tasks)?;
     let rules = rules(&settings.freshness);
     let filling = Filling {
         limits: fill_limits(settings.fills),
@@ -111,7 +114,7 @@ pub(super) fn fill_limits(fills: settings::Fills) -> FillLimits {
     FillLimits { fills: fills.max as usize, bytes: fills.unfinished, unattended: fills.unattended as usize }
 }
 
-fn client_options(settings: &settings::Upstream) -> upstream::Options {
+fn client_options(settings: &settings::Upstream, via: &HeaderValue) -> upstream::Options {
     upstream::Options {
         name: settings.name.clone(),
         endpoints: settings.endpoints.clone(),
@@ -131,6 +134,7 @@ fn client_options(settings: &settings::Upstream) -> upstream::Options {
             idle: settings.idle_timeout,
             token: settings.token_timeout,
         },
+        via: via.clone(),
         proxy: match &settings.proxy {
             Proxy::Environment => Some(upstream::Options::proxy_from_environment()),
             Proxy::None => None,
@@ -139,13 +143,20 @@ fn client_options(settings: &settings::Upstream) -> upstream::Options {
     }
 }
 
-pub(super) fn limits(server: &settings::Server, access_log: bool) -> server::Options {
+pub(super) fn limits(server: &settings::Server, access_log: bool, via: HeaderValue) -> server::Options {
     server::Options {
         connections: server.connections as usize,
         header_timeout: server.header_timeout,
         write_stall_timeout: server.write_stall_timeout,
         access_log,
+        via,
     }
+}
+
+/// Returns what this process calls itself in `Via` (RFC 9110 §7.6.3): no other one does.
+pub(super) fn via() -> HeaderValue {
+    let name = format!("1.1 cachalot-{:08x}", fastrand::u32(..));
+    HeaderValue::try_from(name).unwrap_or_else(|_invalid| HeaderValue::from_static("1.1 cachalot"))
 }
 
 /// Counts what the network client tells.

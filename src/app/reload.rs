@@ -59,8 +59,8 @@ impl App {
     /// When an upstream makes no client; then nothing has changed.
     pub fn apply(&self, settings: &Settings) -> Result<Vec<String>, AppError> {
         let mut current = lock(&self.settings);
-        let directory = self.server.directory.load_full();
-        let directory = options::directory(settings, &self.metrics, &self.work, Some((&current, &directory)))?;
+        let (directory, via) = (self.server.directory.load_full(), &self.server.options.via);
+        let directory = options::directory(settings, &self.metrics, &self.work, via, Some((&current, &directory)))?;
         self.server.directory.store(Arc::new(directory));
         if settings.clients != current.clients {
             self.server.clients.store(Arc::new(options::clients(&settings.clients)));

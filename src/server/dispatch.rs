@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use http::header::{CONTENT_LENGTH, HOST};
+use http::header::{CONTENT_LENGTH, HOST, VIA};
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response};
 use hyper::body::Incoming;
@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use super::access_log::Exchange;
 use super::body::Body;
-use super::headers::{API_VERSION, CACHE_STATUS, OCI_NAMESPACE};
+use super::headers::{API_VERSION, CACHE_STATUS, OCI_NAMESPACE, lines};
 use super::limits::HEADER_BUDGET;
 use super::respond::Problem;
 use super::routed::Routed;
@@ -40,6 +40,7 @@ pub(super) async fn handle(server: &Server, request: Request<Incoming>, peer: So
                 let routed =
                     Routed { server, directory: &directory, upstream, request: &request, question: &question, is_head };
                 let answered = match clients.turn(client).await {
+                    _ if is_our_own(server, &request) => Err(Problem::in_a_circle(&question)),
                     Ok(()) => answer(&routed, body, &mut exchange).await,
                     Err(wait) => {
                         server.metrics.http().shed(Shed::Quota);
@@ -73,6 +74,11 @@ async fn answer(routed: &Routed<'_>, body: Incoming, exchange: &mut Exchange) ->
     }
     let answered = timeout(HEADER_BUDGET, ask(routed, exchange)).await;
     answered.unwrap_or_else(|_elapsed| Err(Problem::too_slow(routed.question)))
+}
+
+/// P-119: an upstream that leads to ourselves would be asked for ever.
+fn is_our_own(server: &Server, request: &Parts) -> bool {
+    lines(&request.headers, &VIA).flat_map(|line| line.split(',')).any(|by| by.trim() == server.options.via)
 }
 
 async fn ask(routed: &Routed<'_>, exchange: &mut Exchange) -> Result<Response<Body>, Problem> {

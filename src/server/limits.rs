@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use http::HeaderValue;
+
 /// Bytes that a connection may buffer in either direction, and so bytes of a request head at the most (S-33).
 ///
 /// hyper holds at most this plus one chunk for a client that reads slowly: with [`crate::store::CHUNK_BYTES`] it bounds the memory
@@ -26,4 +28,6 @@ pub struct Options {
     pub write_stall_timeout: Duration,
     /// One line per request in the log.
     pub access_log: bool,
+    /// What our own requests say in `Via`: one that comes in with it has gone round in a circle (P-119).
+    pub via: HeaderValue,
 }

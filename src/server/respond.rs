@@ -6,6 +6,7 @@
 //! | the upstream denies us | 403 `DENIED` | never 401: that would ask the client for credentials (P-104) |
 //! | the upstream fails, or sends wrong bytes | 502 | next host |
 //! | the upstream failed a moment ago, and is not asked | as it failed, and `Retry-After` | next host, or later |
+//! | the upstream is this cache itself | 508 | the cache in between tells its own client 502 |
 //! | the upstream does not answer in time; not cached while offline | 504 | next host |
 //! | the upstream limits us, we are full, we stop, the client asks too often | 503 and `Retry-After` | next host, or later; a 429 would be retried at once, five times (C-10) |
 //! | the upstream limits us, and the operator wants it told | 429 and `Retry-After` | again, by its own rules |
@@ -129,6 +130,13 @@ impl Problem {
         }
     }
 
+    /// Returns the problem that a request of our own is, come back to us.
+    pub(super) fn in_a_circle(question: &Question) -> Self {
+        let message =
+            format!("upstream {} leads back to this cache; give it the registry's own address", question.upstream);
+        Self::new(StatusCode::LOOP_DETECTED, ErrorCode::Unavailable, message)
+    }
+
     /// Returns the problem that a client is which asks too often.
     pub(super) fn too_fast(wait: Duration) -> Self {
         Self::unavailable("this client asks more often than clients.rate allows".to_owned(), wait)
@@ -159,7 +167,9 @@ impl Problem {
             headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         }
         if let Some(pause) = self.retry_after {
-            headers.insert(RETRY_AFTER, HeaderValue::from(pause.as_secs().max(1)));
+            // Rounded up: who comes a moment too soon has come in vain.
+            headers
+                .insert(RETRY_AFTER, HeaderValue::from((pause.as_secs() + u64::from(pause.subsec_nanos() > 0)).max(1)));
         }
         let mut response = Response::new(if is_head { Body::empty() } else { Body::full(bytes) });
         *response.status_mut() = self.status;

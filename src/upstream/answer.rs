@@ -37,6 +37,10 @@ pub(super) async fn refusal(response: Response<Incoming>) -> UpstreamError {
             let retry_after = value.and_then(|value| retry_after::parse(value, SystemTime::now()));
             UpstreamError::RateLimited { retry_after, limit: rate_limit(&body) }
         }
+        // P-119: a HEAD has no words of its own.
+        StatusCode::LOOP_DETECTED => UpstreamError::Protocol {
+            reason: "it leads back to a cache that asks it (status 508); give the registry's own address".to_owned(),
+        },
         status => UpstreamError::Status { status: status.as_u16(), message },
     }
 }

@@ -236,7 +236,10 @@ fn weight(error: &UpstreamError) -> Weight {
         UpstreamError::NotFound { .. } | UpstreamError::Denied { .. } | UpstreamError::TooLarge { .. } => {
             Weight::Answer
         }
-        UpstreamError::RateLimited { retry_after, limit } => Weight::Limit(*limit, retry_after.unwrap_or(COOL_DOWN)),
+        UpstreamError::RateLimited { retry_after, limit } => {
+            // At once is no answer to who was too fast.
+            Weight::Limit(*limit, retry_after.unwrap_or(COOL_DOWN).max(PAUSE_FIRST))
+        }
         UpstreamError::TimedOut { .. }
         | UpstreamError::Dns { .. }
         | UpstreamError::Connect { .. }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderValue;
 use hyper_util::client::proxy::matcher::Matcher;
 use rustls::pki_types::CertificateDer;
 use url::Url;
@@ -47,6 +48,8 @@ pub struct Options {
     /// Most requests a second; `None` is no limit. Token requests and redirects do not count.
     pub rate: Option<NonZeroU32>,
     pub timeouts: Timeouts,
+    /// What requests say in `Via`, by which we know our own (P-119).
+    pub via: HeaderValue,
     /// Which addresses are reached through which proxy; `None` is always direct.
     pub proxy: Option<Arc<Matcher>>,
 }
@@ -69,6 +72,7 @@ impl Options {
             requests: REQUESTS_DEFAULT,
             rate: None,
             timeouts: Timeouts::default(),
+            via: HeaderValue::from_static("1.1 cachalot"),
             proxy: None,
         }
     }

@@ -39,9 +39,6 @@ const H2_PING_LIMIT: Duration = Duration::from_secs(5);
 
 const USER_AGENT: &str = concat!("cachalot/", env!("CARGO_PKG_VERSION"));
 
-/// RFC 9110 §7.6.3; lets a chain of caches notice that it bites its own tail (P-119).
-const VIA: &str = "1.1 cachalot";
-
 /// Which pool a request goes through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Pool {
@@ -55,6 +52,7 @@ pub(super) struct Transport {
     blobs: Client<Connector, Empty<Bytes>>,
     writes: Client<Connector, Outgoing>,
     proxy: Option<Arc<Matcher>>,
+    via: HeaderValue,
     observer: Arc<dyn Observer>,
 }
 
@@ -80,6 +78,7 @@ impl Transport {
             blobs: client(Protocols::Http1, options.connections.max(1)),
             writes: Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector(Protocols::Http1)),
             proxy: options.proxy.clone(),
+            via: options.via.clone(),
             observer,
         }
     }
@@ -133,12 +132,13 @@ impl Transport {
         let mut request = Request::new(Empty::new());
         *request.method_mut() = method.clone();
         *request.headers_mut() = headers.clone();
-        let constants: [(HeaderName, &'static str); 3] =
+        let constants: [(HeaderName, &'static str); 2] =
             // P-123: encoded bytes would not be the bytes that the digest names.
-            [(header::ACCEPT_ENCODING, "identity"), (header::USER_AGENT, USER_AGENT), (header::VIA, VIA)];
+            [(header::ACCEPT_ENCODING, "identity"), (header::USER_AGENT, USER_AGENT)];
         for (name, value) in constants {
             request.headers_mut().insert(name, HeaderValue::from_static(value));
         }
+        request.headers_mut().insert(header::VIA, self.via.clone());
         if let Some(authorization) = self.plain_proxy_authorization(&uri) {
             request.headers_mut().insert(header::PROXY_AUTHORIZATION, authorization);
         }

@@ -120,6 +120,46 @@ async fn an_upstream_that_did_not_change_keeps_its_connections_and_what_needs_a_
 }
 
 #[tokio::test]
+async fn an_upstream_that_leads_back_to_the_cache_is_told_at_once() {
+    let registry = Registry::start().await;
+    let cachalot = Cachalot::over(&registry).await;
+    let own = format!(
+        "[[upstream]]\nname = \"own.test\"\nendpoints = [\"http://{}\"]\nproxy = \"none\"\n",
+        cachalot.address()
+    );
+    cachalot.apply(&new_settings(&cachalot, &registry, More { sections: &own, ..More::default() }));
+    let answer = cachalot.get("/v2/own.test/own.test/own.test/app/manifests/1").await;
+    assert_eq!((answer.status, registry.requests().len()), (502, 0), "P-119");
+    let words = String::from_utf8_lossy(&answer.body).into_owned();
+    assert!(words.contains("508") && words.contains("leads back to a cache"), "{words}");
+    cachalot.finish().await;
+}
+
+#[tokio::test]
+async fn what_an_upstream_was_seen_to_do_is_exported() {
+    let registry = Registry::start().await;
+    let layer = registry.with_blob(Content::generated(1, 5 * MIB));
+    let image = registry.image("app", "1", &Image::new());
+    registry.fault(Match::path("/blobs/").head(), Fault::RefuseHead(401)).always();
+    let cachalot = Cachalot::over(&registry).await;
+    let capable = async || {
+        let metrics = Open::send(cachalot.admin_address(), "GET", "/metrics", &[], Bytes::new()).await.finish().await;
+        let text = String::from_utf8_lossy(&metrics.body).into_owned();
+        let lines = text.lines().filter(|line| line.starts_with("cachalot_upstream_capable{")).map(str::to_owned);
+        lines.filter(|line| line.contains("registry.test")).collect::<Vec<_>>()
+    };
+    assert_eq!(capable().await, Vec::<String>::new(), "nothing is known yet");
+    assert_eq!(cachalot.head(&format!("/v2/app/blobs/{layer}")).await.status, 200);
+    assert!(cachalot.get(&format!("/v2/app/blobs/{layer}")).await.is_complete);
+    assert_eq!(cachalot.get(&format!("/v2/app/referrers/{}", image.digest)).await.status, 200);
+    let series = |capability: &str, value: u8| {
+        format!(r#"cachalot_upstream_capable{{capability="{capability}",upstream="registry.test"}} {value}"#)
+    };
+    assert_eq!(capable().await, [series("blob_head", 0), series("ranges", 1), series("referrers", 0)], "U-70");
+    cachalot.finish().await;
+}
+
+#[tokio::test]
 async fn readiness_tells_of_the_configuration() {
     let registry = Registry::start().await;
     let cachalot = Cachalot::over(&registry).await;

@@ -138,7 +138,7 @@ fn what_fails_together_is_one_failure_and_an_answer_meanwhile_is_an_answer() {
 #[test]
 fn a_limit_holds_for_what_it_is_about_as_long_as_it_says() {
     let now = Instant::now();
-    for (told, kept) in [(Some(7), 7), (None, 60), (Some(3600), 3600)] {
+    for (told, kept) in [(Some(0), 1), (Some(7), 7), (None, 60), (Some(3600), 3600)] {
         let mut pulls = Health::default();
         fail(&mut pulls, &limited(told, RateLimit::Pulls), now);
         let refused = |health: &Health, about, after| refusal_now(std::slice::from_ref(health), about, now + after);
