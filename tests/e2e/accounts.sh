@@ -89,6 +89,7 @@ tokens() {
     printf '%s\n' "$wrong" >"$work/wrong-password"
     printf '{"auths":{"127.0.0.1:5021":{"identitytoken":"%s"}}}' "$identity" >"$work/docker.json"
     start tokens python3 "$here/token_server.py" 5022 "$service" tests registry.test
+    await tokens 20 takes_connections 5022
     start_registry registry-tokens 127.0.0.1:5020 "auth: { token: { realm: 'http://127.0.0.1:5022/token', \
 service: registry.test, issuer: tests, rootcertbundle: $service/token.pem } }"
     nginx_server token 127.0.0.1:5021 'location / { proxy_pass http://127.0.0.1:5020; }' >"$work/servers"
@@ -133,6 +134,11 @@ service: registry.test, issuer: tests, rootcertbundle: $service/token.pem } }"
     stop token-nginx || true
     stop registry-tokens || true
     stop tokens || true
+}
+
+# takes_connections PORT: asks nothing, for every question would be in the log.
+takes_connections() {
+    (exec 3<>"/dev/tcp/127.0.0.1/$1")
 }
 
 # token_requests PATTERN: counts them in the token service's log.
