@@ -199,5 +199,10 @@ fn words(error: &CacheError) -> String {
         | UpstreamError::Status { message, .. } => message.as_deref(),
         _ => None,
     };
-    said.map_or(sentence.clone(), |said| format!("{sentence}; it says: {said}"))
+    let sentence = said.map_or(sentence.clone(), |said| format!("{sentence}; it says: {said}"));
+    if matches!(source, UpstreamError::Denied { status: 401, .. }) {
+        // Clients read this, and cannot log in here: whoever runs us can do something about it.
+        return format!("{sentence}; check the name, and the account that is configured for this upstream");
+    }
+    sentence
 }

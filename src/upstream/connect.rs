@@ -129,7 +129,7 @@ impl Connector {
         });
         match dialled.await {
             Ok(Ok(stream)) => Ok(Stream::new(Box::new(stream.into_inner()))),
-            Ok(Err(error)) => Err(dial_error(error)),
+            Ok(Err(error)) => Err(dial_error(error, self.limit)),
             Err(_) => Err(ConnectError::TimedOut(self.limit)),
         }
     }
@@ -167,12 +167,15 @@ fn prepared<R>(mut tcp: HttpConnector<R>, limit: Duration) -> HttpConnector<R> {
     tcp
 }
 
-fn dial_error(error: impl std::error::Error + Send + Sync + 'static) -> ConnectError {
+fn dial_error(error: impl std::error::Error + Send + Sync + 'static, limit: Duration) -> ConnectError {
     if let Some(forbidden) = cause::<Forbidden>(&error) {
         return ConnectError::Forbidden(forbidden.clone());
     }
     if cause::<LookupError>(&error).is_some() {
         ConnectError::Lookup(Arc::new(error))
+    } else if cause::<io::Error>(&error).is_some_and(|error| error.kind() == io::ErrorKind::TimedOut) {
+        // The TCP connector has the same limit, and may be the first to find that it is over.
+        ConnectError::TimedOut(limit)
     } else {
         ConnectError::Tcp(Arc::new(error))
     }

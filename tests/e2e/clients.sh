@@ -15,12 +15,7 @@ offline() {
 # set_up_clients PORT: writes the clients' configuration for a cache at PORT and starts the daemons.
 set_up_clients() {
     local cache=127.0.0.1:$1
-    mkdir -p "$work"/{hosts/registry.test,docker-config,skopeo}
-    cat >"$work/hosts/registry.test/hosts.toml" <<END
-server = "http://$cache"
-[host."http://$cache"]
-  capabilities = ["pull", "resolve"]
-END
+    mkdir -p "$work"/{docker-config,skopeo}
     cat >"$work/registries.conf" <<END
 [[registry]]
 prefix = "registry.test"
@@ -29,6 +24,28 @@ location = "registry.test"
 location = "$cache/registry.test"
 insecure = true
 END
+    set_up_containerd "$1" registry.test
+    # Else dockerd reads the machine's own.
+    printf '{}' >"$work/docker.json"
+    start dockerd env HTTPS_PROXY=http://127.0.0.1:9 NO_PROXY=127.0.0.1 dockerd --config-file "$work/docker.json" \
+        --data-root "$work/docker" --exec-root "$work/docker-exec" --pidfile "$work/docker.pid" \
+        --host "unix://$work/docker.sock" --containerd "$work/containerd.sock" --storage-driver vfs \
+        --iptables=false --ip6tables=false --bridge=none --registry-mirror "http://$cache"
+    await dockerd 60 docker_cli version
+}
+
+# set_up_containerd PORT UPSTREAM…: has containerd ask the cache at PORT for these, and nobody else, and starts it.
+set_up_containerd() {
+    local address=127.0.0.1:$1 upstream
+    shift
+    for upstream in "$@"; do
+        mkdir -p "$work/hosts/$upstream"
+        cat >"$work/hosts/$upstream/hosts.toml" <<END
+server = "http://$address"
+[host."http://$address"]
+  capabilities = ["pull", "resolve"]
+END
+    done
     cat >"$work/containerd.toml" <<END
 version = 2
 root = "$work/containerd"
@@ -39,15 +56,8 @@ disabled_plugins = ["io.containerd.grpc.v1.cri"]
 [plugins."io.containerd.internal.v1.opt"]
   path = "$work/containerd-opt"
 END
-    # Else dockerd reads the machine's own.
-    printf '{}' >"$work/docker.json"
     start containerd containerd --config "$work/containerd.toml"
     await containerd 30 ctr --address "$work/containerd.sock" version
-    start dockerd env HTTPS_PROXY=http://127.0.0.1:9 NO_PROXY=127.0.0.1 dockerd --config-file "$work/docker.json" \
-        --data-root "$work/docker" --exec-root "$work/docker-exec" --pidfile "$work/docker.pid" \
-        --host "unix://$work/docker.sock" --containerd "$work/containerd.sock" --storage-driver vfs \
-        --iptables=false --ip6tables=false --bridge=none --registry-mirror "http://$cache"
-    await dockerd 60 docker_cli version
 }
 
 containerd_cli() { offline ctr --address "$work/containerd.sock" "$@"; }
