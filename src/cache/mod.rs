@@ -18,6 +18,7 @@ mod piece;
 mod prefetch;
 mod push;
 mod referrers;
+mod silence;
 mod tag;
 mod tags;
 
@@ -25,6 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use moka::sync::Cache as Memo;
+use tokio::time::Instant;
 
 pub use blob::{BlobAnswer, BlobQuestion};
 pub use body::{BlobBody, BodyError};
@@ -46,6 +48,7 @@ use crate::upstream::{Capability, Origin, UpstreamError};
 use crate::wire::Outcome;
 use fill::{Bounds, Inflight, Learned};
 use flight::Flights;
+use silence::Silence;
 
 /// Absences remembered at the most (S-37): a flood of random tags costs no more memory than this, some 2 MiB.
 const NEGATIVES_MAX: u64 = 10_000;
@@ -73,6 +76,7 @@ pub struct Upstream {
     filling: Filling,
     bounds: Bounds,
     learned: Arc<Learned>,
+    silence: Silence,
     metrics: Arc<UpstreamMetrics>,
 }
 
@@ -230,7 +234,13 @@ impl Upstream {
     pub fn new(origin: Arc<dyn Origin>, rules: Rules, filling: Filling, metrics: Arc<UpstreamMetrics>) -> Self {
         let (bounds, learned) = (Bounds::new(filling.limits), Arc::default());
         let Rules { policy, immutable_tags, tells_429 } = rules;
-        Self { origin, policy, immutable_tags, tells_429, filling, bounds, learned, metrics }
+        let silence = Silence::default();
+        Self { origin, policy, immutable_tags, tells_429, filling, bounds, learned, silence, metrics }
+    }
+
+    /// Returns how long a client waits for this upstream that has a stale answer at hand, of the time that it would wait at the most.
+    fn patience(&self, patience: Option<Duration>) -> Option<Duration> {
+        patience.map(|patience| self.silence.shortens(patience, Instant::now()))
     }
 
     /// Returns the policy for `tag`.

@@ -94,7 +94,7 @@ impl Cache {
         let checked_at = known.as_ref().map(|kept| kept.checked_at);
         let patience = match (decide(checked_at, Health::Unasked), &known) {
             (Decision::Serve, Some(kept)) if !kept.list.is_empty() => return Ok(kept.clone().answer(Outcome::Hit)),
-            (Decision::Ask(patience), _) => patience,
+            (Decision::Ask(patience), _) => upstream.patience(patience),
             (Decision::ServeStale(reason), _) => return self.stale_referrers(upstream, &place, known, reason).await,
             (Decision::Refuse, _) => {
                 let synthesised = self.stale_referrers(upstream, &place, known, StaleReason::Offline).await;

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::decide::{Decision, Head, Health, decide};
 use super::manifest::{MANIFEST_BYTES_MAX, ManifestAnswer, ManifestQuestion, passed_through, read, verify};
@@ -56,7 +56,7 @@ impl Cache {
         let known = self.0.ledger.tag(upstream.origin.name(), question.repository, tag);
         let mut known = Known { entry: known, policy: upstream.policy_of(tag) };
         let patience = match (known.decide(Health::Unasked), &known.entry) {
-            (Decision::Ask(patience), _) => patience,
+            (Decision::Ask(patience), _) => upstream.patience(patience),
             (Decision::Serve, Some(entry)) => {
                 let answer = self.tagged(question, entry, Outcome::Hit).await;
                 if !self.forgets_absent(question, tag, entry, &answer) {
@@ -83,6 +83,7 @@ impl Cache {
                 Ok(answer) => return self.or_stale(question, tag, &known, answer).await,
                 // The question goes on, for those who come after.
                 Err(_elapsed) => {
+                    upstream.silence.begins(Instant::now());
                     let decision = known.decide(Health::Silent);
                     if let Ok(stale) = self.settle(question, tag, &known, decision, CacheError::Aborted).await {
                         return Ok(stale);
@@ -227,6 +228,9 @@ impl Cache {
         let tag = tag.clone();
         let work = move || async move {
             let asked = cache.ask_tag(&upstream, &repository, &tag, known.as_ref()).await;
+            if asked.is_ok() {
+                upstream.silence.ends();
+            }
             upstream.metrics.revalidated(match &asked {
                 Ok(Asked::Entry(entry)) if known.is_some_and(|known| known.digest == entry.digest) => {
                     Revalidation::Unchanged

@@ -82,7 +82,7 @@ impl Cache {
         };
         let settle = |decision, failure| self.settle_tags(upstream, &place, known.clone(), decision, failure);
         let patience = match decide(Health::Unasked) {
-            Decision::Ask(patience) => patience,
+            Decision::Ask(patience) => upstream.patience(patience),
             decision => return settle(decision, upstream.offline()),
         };
         if let Some(refusal) = upstream.origin.refusal_now(RateLimit::Requests).filter(|_| patience.is_some()) {

@@ -24,8 +24,8 @@ use hyper_util::client::legacy::connect::proxy::Tunnel;
 use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
 use hyper_util::client::proxy::matcher::{Intercept, Matcher};
 use hyper_util::rt::TokioIo;
-use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use rustls::{CertificateError, ClientConfig};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -55,6 +55,8 @@ pub(super) enum ConnectError {
     /// The certificate or the protocol, not the network.
     #[error("no agreement on TLS")]
     Tls(#[source] Arc<io::Error>),
+    #[error("its certificate is signed by an authority that is not trusted; give that one with ca")]
+    UnknownIssuer,
     #[error("no root certificates found, neither the system's nor configured ones")]
     NoRoots,
     #[error("the host cannot have a certificate")]
@@ -204,8 +206,11 @@ async fn tunnel(proxy: &Intercept, target: &Uri, base: Stream) -> Result<Stream,
 
 /// Tells what rustls refused from what the network broke: only the latter is worth another try.
 fn handshake_error(error: io::Error) -> ConnectError {
-    let is_refusal = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()).is_some();
-    if is_refusal { ConnectError::Tls(Arc::new(error)) } else { ConnectError::Tcp(Arc::new(error)) }
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        Some(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)) => ConnectError::UnknownIssuer,
+        Some(_) => ConnectError::Tls(Arc::new(error)),
+        None => ConnectError::Tcp(Arc::new(error)),
+    }
 }
 
 /// A connector that gives one connection that is there already.

@@ -194,7 +194,7 @@ fn explain_connect(error: &ConnectError, url: &Url) -> UpstreamError {
         ConnectError::Tcp(_) | ConnectError::Tunnel(_) | ConnectError::ProxyScheme => {
             UpstreamError::Connect { host, source: Arc::new(error.clone()) }
         }
-        ConnectError::Tls(_) | ConnectError::NoRoots | ConnectError::ServerName => {
+        ConnectError::Tls(_) | ConnectError::UnknownIssuer | ConnectError::NoRoots | ConnectError::ServerName => {
             UpstreamError::Tls { host, source: Arc::new(error.clone()) }
         }
     }

@@ -74,7 +74,10 @@ async fn who_keeps_failing_is_left_alone_and_stale_answers_do_not_wait_for_it() 
 #[tokio::test]
 async fn who_is_silent_holds_nobody_who_can_have_a_stale_answer_and_is_heard_when_it_speaks() {
     let (registry, image, cachalot) = with_image().await;
+    let other = registry.image("app", "other", &Image::new().annotation("other", "yes"));
+    assert_eq!(cachalot.get("/v2/app/manifests/other").await.status, 200);
     registry.fault(Match::manifest("1"), Fault::Hold);
+    registry.fault(Match::manifest("other"), Fault::Hold);
     let before = registry.heads(TAG).len();
     let began = Instant::now();
     let answers = join_all((0..50).map(|_| cachalot.get(TAG))).await;
@@ -84,6 +87,9 @@ async fn who_is_silent_holds_nobody_who_can_have_a_stale_answer_and_is_heard_whe
     }
     assert_eq!(registry.heads(TAG).len() - before, 1, "P-140: one question for all");
     assert!(waited >= Duration::from_millis(200), "they gave it its time: {waited:?}");
+    let answer = cachalot.get("/v2/app/manifests/other").await;
+    assert_stale(&answer, &other.bytes, "while_revalidate");
+    registry.wait_for(|log| log.heads("/manifests/other").len() == 2).await;
     // The tag moves while nobody waits: the question goes on, and what it brings is fetched behind it (P-138).
     let moved = registry.image("app", "1", &Image::new().annotation("moved", "yes"));
     registry.release();
@@ -92,7 +98,7 @@ async fn who_is_silent_holds_nobody_who_can_have_a_stale_answer_and_is_heard_whe
     let fresh = async { while cachalot.get(TAG).await.body != moved.bytes {} };
     tokio::time::timeout(Duration::from_secs(10), fresh).await.expect("what was fetched behind the answer is served");
     registry.release();
-    assert_eq!(registry.gets("/manifests/").len(), 2);
+    assert_eq!(registry.gets("/manifests/").len(), 3);
     cachalot.finish().await;
 }
 
