@@ -252,6 +252,31 @@ async fn a_helper_is_killed_with_its_children_when_nobody_waits_for_it() {
     dead.expect("the helper and its child outlive the question").unwrap();
 }
 
+#[tokio::test]
+async fn a_helper_that_complains_at_length_is_listened_to() {
+    let ground = Ground::new();
+    ground.helper(&format!("head -c 200000 /dev/zero >&2 || exit 1; {ACCOUNT}"));
+    assert_eq!(account(&ground.helper_source()).await, Some(user("AWS", "one")));
+}
+
+#[tokio::test]
+async fn what_a_helper_leaves_behind_is_killed_when_it_keeps_the_answer_open() {
+    let ground = Ground::new();
+    let fifo = ground.path("fifo");
+    assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    // The helper ends at once; its child holds our pipes.
+    ground.helper(&format!("exec 9> '{}'; sleep 60 & exit 0", fifo.display()));
+    let watch = tokio::task::spawn_blocking(move || {
+        std::fs::File::open(fifo).unwrap().read_to_end(&mut Vec::new()).unwrap();
+    });
+    let source = ground.helper_source();
+    let asker = repository();
+    let given_up = tokio::time::timeout(Duration::from_secs(1), source.account(&asker)).await;
+    assert!(given_up.is_err(), "{given_up:?}");
+    let dead = tokio::time::timeout(Duration::from_secs(30), watch).await;
+    dead.expect("the child of the helper outlives the question").unwrap();
+}
+
 /// Takes what is logged.
 #[derive(Clone, Default)]
 struct Log(Arc<std::sync::Mutex<Vec<u8>>>);
