@@ -163,7 +163,7 @@ impl Auth {
     /// Returns the proof to send in place of an account that a host refused: another account, where the source has one by now (U-22).
     pub(super) async fn renewed(&self, place: Place<'_>, tried: &Proof) -> Result<Option<Proof>, UpstreamError> {
         let (Some(source), ProofOrigin::Account(account)) = (&self.source, &tried.origin) else { return Ok(None) };
-        let renewed = source.renewed(place.repository, account).await.map_err(|error| no_account(&error))?;
+        let renewed = source.renewed(place.url, place.repository, account).await.map_err(|error| no_account(&error))?;
         Ok(renewed.and_then(by_account))
     }
 
@@ -200,7 +200,7 @@ impl Auth {
     /// Returns the account that `place` may see.
     async fn account(&self, place: Place<'_>) -> Result<Option<Arc<Account>>, UpstreamError> {
         match self.source.as_ref().filter(|_| place.is_upstream) {
-            Some(source) => source.account(place.repository).await.map_err(|error| no_account(&error)),
+            Some(source) => source.account(place.url, place.repository).await.map_err(|error| no_account(&error)),
             None => Ok(None),
         }
     }
@@ -221,7 +221,7 @@ impl Auth {
         let outcome = self.ask(request(account.as_deref())).await;
         match (&self.source, &account) {
             (Some(source), Some(account)) if matches!(outcome, Err(TokenError::Account)) => {
-                match source.renewed(place.repository, account).await.map_err(|error| no_account(&error))? {
+                match source.renewed(place.url, place.repository, account).await.map_err(|error| no_account(&error))? {
                     Some(account) => self.ask(request(Some(&account))).await,
                     None => outcome,
                 }

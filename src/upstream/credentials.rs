@@ -7,7 +7,7 @@
 //! | a credential helper, named by the settings or by a docker config | when a proof is wanted | after minutes, and once after a 401 |
 //!
 //! A source that fails goes on with the last good account and says so in the log; without one, the question that wants it fails.
-//! There is one account for all endpoints of an upstream; under a docker config it may be another for each repository.
+//! There is one account for all endpoints of an upstream; under a docker config it may be another for each endpoint and repository.
 //! Which host may see it is decided elsewhere.
 //!
 //! Source: P-167, P-174, U-22, U-47; docker `cli/config` and `docker-credential-helpers` for the formats.
@@ -140,7 +140,7 @@ impl Source {
         }))
     }
 
-    /// Returns the account for a repository, `None` when the source has none: the upstream is asked anonymously then.
+    /// Returns the account for a repository at an endpoint, `None` when the source has none: the upstream is asked anonymously then.
     ///
     /// Usually that is a look into memory; it may be a look at a file, or the run of a credential helper, some seconds long.
     ///
@@ -149,14 +149,20 @@ impl Source {
     ///
     /// # Cancel safety
     /// Dropping the future ends the helper that it runs; another asker that waits runs it anew.
-    pub(super) async fn account(&self, repository: &RepositoryName) -> Result<Option<Arc<Account>>, CredentialsError> {
+    pub(super) async fn account(
+        &self,
+        endpoint: &Url,
+        repository: &RepositoryName,
+    ) -> Result<Option<Arc<Account>>, CredentialsError> {
         match &self.0 {
             Kind::Fixed(account) => Ok(Some(Arc::clone(account))),
             Kind::PasswordFile { username, file } => {
                 let password = file.current().await?;
                 Ok(Some(Arc::new(Account::Password { username: username.clone(), password: Secret::clone(&password) })))
             }
-            Kind::DockerConfig { file, answers } => take(file.current().await?.steps(repository), answers).await,
+            Kind::DockerConfig { file, answers } => {
+                take(file.current().await?.steps(endpoint, repository), answers).await
+            }
             Kind::Helper { question, answers } => answers.account(question).await,
         }
     }
@@ -167,6 +173,7 @@ impl Source {
     /// As [`Source::account`].
     pub(super) async fn renewed(
         &self,
+        endpoint: &Url,
         repository: &RepositoryName,
         refused: &Account,
     ) -> Result<Option<Arc<Account>>, CredentialsError> {
@@ -175,7 +182,7 @@ impl Source {
             Kind::PasswordFile { file, .. } => file.look().await,
             Kind::DockerConfig { file, answers } => {
                 file.look().await;
-                for step in file.current().await?.steps(repository) {
+                for step in file.current().await?.steps(endpoint, repository) {
                     if let Step::Ask(question) = step {
                         answers.ask_again(&question, refused).await;
                     }
@@ -183,7 +190,7 @@ impl Source {
             }
             Kind::Helper { question, answers } => answers.ask_again(question, refused).await,
         }
-        Ok(self.account(repository).await?.filter(|account| **account != *refused))
+        Ok(self.account(endpoint, repository).await?.filter(|account| **account != *refused))
     }
 }
 
