@@ -97,6 +97,18 @@ async fn who_is_silent_holds_nobody_who_can_have_a_stale_answer_and_is_heard_whe
 }
 
 #[tokio::test]
+async fn who_is_silent_is_not_asked_for_another_form_of_a_stale_answer() {
+    let (registry, image, cachalot) = with_image().await;
+    registry.fault(Match::manifest("1"), Fault::Hold).always();
+    let began = Instant::now();
+    let answer = cachalot.send("GET", TAG, &[("accept", "application/vnd.oci.image.index.v1+json")]).await;
+    assert_stale(&answer, &image, "while_revalidate");
+    assert!(began.elapsed() < Duration::from_secs(2), "P-140: {:?}", began.elapsed());
+    registry.release();
+    cachalot.finish().await;
+}
+
+#[tokio::test]
 async fn a_thousand_clients_of_one_expired_tag_cost_one_head() {
     let registry = Registry::start().await;
     let image = registry.image("app", "1", &Image::new());
