@@ -5,10 +5,10 @@
 //! | HEAD of blobs | its answer to one (P-51, U-28, U-46) | the shortest GET at once | an hour |
 //! | ranges | its answer to a request for one (U-64) | blobs are fetched in order | 10 minutes |
 //! | referrers | its answer to a request for a list (P-76, U-9) | the fallback tag alone is read | 10 minutes |
-//! | POST of tokens | its token service's answer to one (P-167) | an identity token is exchanged by GET | an hour |
 //!
 //! Nothing is believed for ever: who is mended or upgraded is used to the full again, and what is not known is tried. `now` is an
-//! argument; the lock is held for a comparison. Several ranges in one request are not among them: nothing here asks for such (U-32).
+//! argument; the lock is held for a comparison. Which token services take a POST is theirs and not the upstream's: [`super::post_token`]
+//! knows. Several ranges in one request are not among them: nothing here asks for such (U-32).
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -21,11 +21,10 @@ pub enum Capability {
     BlobHead,
     Ranges,
     Referrers,
-    PostToken,
 }
 
 impl Capability {
-    pub const ALL: [Self; 4] = [Self::BlobHead, Self::Ranges, Self::Referrers, Self::PostToken];
+    pub const ALL: [Self; 3] = [Self::BlobHead, Self::Ranges, Self::Referrers];
 
     /// Returns the value of the metrics label `capability`.
     pub fn as_str(self) -> &'static str {
@@ -33,14 +32,13 @@ impl Capability {
             Self::BlobHead => "blob_head",
             Self::Ranges => "ranges",
             Self::Referrers => "referrers",
-            Self::PostToken => "post_token",
         }
     }
 
     /// For how long an observation is believed: the shorter, the more it costs to be wrong.
     fn believed_for(self) -> Duration {
         match self {
-            Self::BlobHead | Self::PostToken => Duration::from_hours(1),
+            Self::BlobHead => Duration::from_hours(1),
             Self::Ranges | Self::Referrers => Duration::from_mins(10),
         }
     }
