@@ -172,7 +172,8 @@ impl Exchange {
         F: Future<Output = Result<T, UpstreamError>>,
     {
         let not_asked = |error| Failed { error, failures: Vec::new() };
-        let Plan { ask, probe, refused } = self.endpoints.plan(about).map_err(not_asked)?;
+        let Plan { ask, probe, trial, refused } = self.endpoints.plan(about).map_err(not_asked)?;
+        let _trial = self.endpoints.trial(trial);
         for endpoint in probe {
             self.probe(EndpointId(endpoint));
         }
@@ -405,6 +406,23 @@ mod tests {
         sleep(wait(&exchange)).await;
         let outcome = exchange.persist(&Budget::start(BUDGET), RateLimit::Requests, Pool::Api, busy).await;
         assert!(matches!(outcome, Err(UpstreamError::Status { status: 503, .. })), "what the trial met: {outcome:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_trial_that_is_given_up_leaves_the_next_one_free() {
+        let exchange = exchange(None);
+        let gone =
+            || UpstreamError::Connect { host: "a".to_owned(), source: Arc::new(std::io::Error::other("refused")) };
+        exchange.endpoints.failed(EndpointId::default(), &gone());
+        exchange.endpoints.failed_in_vain(EndpointId::default(), &gone(), Instant::now());
+        assert!(exchange.endpoints.refusal_now(RateLimit::Requests).is_some());
+        sleep(Duration::from_secs(1)).await;
+        let budget = Budget::start(BUDGET);
+        let hangs = |_, _| std::future::pending::<Result<(), _>>();
+        let trial = exchange.persist(&budget, RateLimit::Requests, Pool::Api, hangs);
+        assert!(timeout(Duration::from_secs(1), trial).await.is_err());
+        let refusal = exchange.endpoints.refusal_now(RateLimit::Requests);
+        assert!(refusal.is_none(), "{refusal:?}");
     }
 
     #[tokio::test(start_paused = true)]
