@@ -15,6 +15,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::{App, AppError, lock, options};
 use crate::admin::ConfigState;
+use crate::oci::UpstreamName;
 use crate::settings::{Problems, Settings, Sources};
 use crate::telemetry::{Logs, sentence};
 
@@ -63,6 +64,10 @@ impl App {
         let directory = self.server.directory.load_full();
         let directory = options::directory(settings, &self.metrics, &self.work, Some((&current, &directory)))?;
         self.server.directory.store(Arc::new(directory));
+        let is_gone = |name: &&UpstreamName| settings.upstreams.iter().all(|upstream| upstream.name != **name);
+        for name in current.upstreams.iter().map(|upstream| &upstream.name).filter(is_gone) {
+            self.metrics.upstream(name).retire();
+        }
         if settings.clients != current.clients {
             self.server.clients.store(Arc::new(options::clients(&settings.clients)));
         }
