@@ -270,7 +270,10 @@ impl Exchange {
         let mut hops = 0;
         loop {
             let place = Place { url: &url, is_upstream, repository: question.repository };
-            let response = self.authenticated(question, place, pool).await?;
+            let mut response = self.authenticated(question, place, pool).await?;
+            if !is_upstream {
+                response.extensions_mut().insert(answer::Elsewhere);
+            }
             if let Some(quota) = Some(&response).filter(|_| is_upstream).and_then(|told| Quota::of(told.headers())) {
                 self.observer.quota(quota);
             }

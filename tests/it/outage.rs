@@ -171,6 +171,20 @@ async fn a_storm_of_instant_retries_lets_one_request_through_for_each_object() {
 }
 
 #[tokio::test]
+async fn a_limit_of_where_a_blob_is_kept_is_none_of_the_upstreams() {
+    let (registry, image, cachalot) = with_image().await;
+    let elsewhere = Registry::start().await;
+    let digest = registry.with_blob(Content::generated(1, KIB));
+    registry.fault(Match::blob(&digest), Fault::redirect_to(&elsewhere)).always();
+    elsewhere.fault(Match::any(), Fault::RateLimited { retry_after: Some("3600") }).always();
+    assert!(cachalot.get(&format!("/v2/app/blobs/{digest}")).await.status >= 429);
+    let answer = cachalot.get(TAG).await;
+    assert_eq!((answer.status, &answer.body), (200, &image), "P-106");
+    assert_eq!(answer.header("warning"), "", "{}", answer.header("cache-status"));
+    cachalot.finish().await;
+}
+
+#[tokio::test]
 async fn a_limit_of_pulls_leaves_what_costs_nothing() {
     let registry = Registry::start().await;
     let image = registry.image("app", "1", &Image::new().layer(Content::generated(1, 10 * KIB)));
