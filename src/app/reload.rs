@@ -14,6 +14,7 @@ use tokio::signal::unix::Signal;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::{App, AppError, lock, options};
+use crate::oci::UpstreamName;
 use crate::settings::{Problems, Settings, Sources};
 use crate::telemetry::{Logs, sentence};
 
@@ -62,6 +63,10 @@ impl App {
         let (directory, via) = (self.server.directory.load_full(), &self.server.options.via);
         let directory = options::directory(settings, &self.metrics, &self.work, via, Some((&current, &directory)))?;
         self.server.directory.store(Arc::new(directory));
+        let is_gone = |name: &&UpstreamName| settings.upstreams.iter().all(|upstream| upstream.name != **name);
+        for name in current.upstreams.iter().map(|upstream| &upstream.name).filter(is_gone) {
+            self.metrics.upstream(name).retire();
+        }
         if settings.clients != current.clients {
             self.server.clients.store(Arc::new(options::clients(&settings.clients)));
         }

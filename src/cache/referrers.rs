@@ -117,7 +117,12 @@ impl Cache {
         let reason = match decide(checked_at.or(Some(just_old())), Health::Failed(source)) {
             Decision::ServeStale(reason) => reason,
             Decision::Serve => StaleReason::UpstreamError,
-            Decision::Ask(_) | Decision::Drop | Decision::Revoke | Decision::Tell | Decision::Refuse => {
+            // The next failure must not bring back what we may not read, or what is gone.
+            Decision::Drop | Decision::Revoke => {
+                self.forget_referrers(&place);
+                return Err(failure);
+            }
+            Decision::Ask(_) | Decision::Tell | Decision::Refuse => {
                 return Err(failure);
             }
         };
@@ -187,6 +192,11 @@ impl Cache {
             (false, None) => Outcome::Coalesced,
         };
         Ok((kept, outcome))
+    }
+
+    fn forget_referrers(&self, place: &Place<Digest>) {
+        self.0.lists.invalidate(place);
+        self.0.ledger.drop_referrers(&place.upstream, &place.repository, &place.what);
     }
 
     fn keep_referrers(&self, upstream: &Upstream, place: Place<Digest>, kept: &Kept) {

@@ -4,11 +4,11 @@
 //! When to ask and what to do in vain is decided in [`decide`](super::decide).
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::{Instant, timeout};
 
-use super::decide::{Decision, Head, Health, decide};
+use super::decide::{Decision, Head, Health, decide, within};
 use super::manifest::{MANIFEST_BYTES_MAX, ManifestAnswer, ManifestQuestion, passed_through, read, verify};
 use super::{Cache, CacheError, Place, Policy, Upstream};
 use crate::oci::{Algorithm, Digest, Reference, RepositoryName, Tag};
@@ -16,6 +16,9 @@ use crate::store::{Grant, GrantKind, TagEntry};
 use crate::telemetry::{Kind, Revalidation, Trigger};
 use crate::upstream::{RateLimit, UpstreamError};
 use crate::wire::{Accept, ContentHeaders, Outcome};
+
+/// How long a client waits for a form of a manifest that it would rather have than the one at hand (P-140).
+const NEGOTIATION_LIMIT: Duration = Duration::from_secs(5);
 
 /// What is known of a tag, and the policy for it.
 struct Known {
@@ -45,10 +48,13 @@ impl Cache {
     ) -> Result<ManifestAnswer, CacheError> {
         let answer = self.resolve_tag(question, tag).await?;
         // P-35: another representation exists upstream, perhaps; the cached one stays as it is.
-        if question.accept.covers(&answer.media_type) || question.upstream.policy.offline {
+        // An upstream that has just failed, or has been waited for, is not asked again for it.
+        if question.accept.covers(&answer.media_type) || question.upstream.policy.offline || answer.stale.is_some() {
             return Ok(answer);
         }
-        self.negotiate(question).await.or(Ok(answer))
+        // Boxed: a question whose answer is accepted must not carry the room for it.
+        let negotiated = within(Some(NEGOTIATION_LIMIT), Box::pin(self.negotiate(question))).await;
+        negotiated.and_then(Result::ok).map_or(Ok(answer), Ok)
     }
 
     async fn resolve_tag(&self, question: &ManifestQuestion<'_>, tag: &Tag) -> Result<ManifestAnswer, CacheError> {

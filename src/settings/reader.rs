@@ -107,6 +107,10 @@ impl<'a> Section<'a> {
                 let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
                 items.map(|item| Value::new(None, item)).collect()
             }
+            // What stands before an @ may be a secret.
+            ValueKind::String(text) if text.contains('@') => {
+                return self.reject(key, "is not a list; write it in brackets".to_owned());
+            }
             ValueKind::String(text) => return self.reject(key, format!("is not a list; write [{text:?}]")),
             other => return self.wrong_type(key, &other, "a list of texts, in brackets"),
         };

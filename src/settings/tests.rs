@@ -199,6 +199,14 @@ const WRONG: &[Wrong] = &[
         ],
     },
     Wrong {
+        name: "passwords where none belongs",
+        file: "[[upstream]]\nname = \"a.test\"\nendpoints = \"https://u:hunter2@a.test\"\nproxy = \"u:hunter2@proxy.test:3128\"\n",
+        told: &[
+            "cachalot.toml:3:13: upstream.endpoints: is not a list; write it in brackets",
+            "cachalot.toml:4:9: upstream.proxy: the URL holds a user name or a password; set HTTPS_PROXY in the environment and proxy = \"environment\" instead",
+        ],
+    },
+    Wrong {
         name: "half of the credentials, and files that are not there",
         file: "[[upstream]]\nname = \"a.test\"\nusername = \"bot\"\nca = \"/nonexistent/ca.pem\"\n[[upstream]]\nname = \"b.test\"\npassword_file = \"/nonexistent/password\"\n",
         told: &[

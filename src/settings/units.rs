@@ -140,7 +140,7 @@ pub(super) fn proxy(text: &str) -> Result<Proxy, String> {
     match text {
         "environment" => Ok(Proxy::Environment),
         "none" => Ok(Proxy::None),
-        _ if !text.contains("://") => Err(format!(
+        _ if !text.contains("://") && !text.contains('@') => Err(format!(
             "{text:?} is not a proxy; write \"environment\", \"none\", or a URL such as \"http://proxy.example:3128\""
         )),
         _ => {

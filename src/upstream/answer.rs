@@ -21,6 +21,10 @@ const ERROR_BODY_MAX: usize = 16 << 10;
 /// Characters of the upstream's own words that are kept.
 const MESSAGE_MAX: usize = 256;
 
+/// Marks an answer of a host that a redirect led to: what it says of itself is not about the upstream.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Elsewhere;
+
 /// Turns an answer that is not the wanted one into an error, with the upstream's own words where it sent any.
 pub(super) async fn refusal(response: Response<Incoming>) -> UpstreamError {
     let (parts, body) = response.into_parts();
@@ -32,7 +36,7 @@ pub(super) async fn refusal(response: Response<Incoming>) -> UpstreamError {
         status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
             UpstreamError::Denied { status: status.as_u16(), message }
         }
-        StatusCode::TOO_MANY_REQUESTS => {
+        StatusCode::TOO_MANY_REQUESTS if parts.extensions.get::<Elsewhere>().is_none() => {
             let value = parts.headers.get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
             let retry_after = value.and_then(|value| retry_after::parse(value, SystemTime::now()));
             UpstreamError::RateLimited { retry_after, limit: rate_limit(&body) }

@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use url::Url;
 
 use super::capability::Capabilities;
-use super::credentials::{Account, CredentialsError, Source};
+use super::credentials::{Account, Asker, CredentialsError, Source};
 use super::error::UpstreamError;
 use super::observe::Observer;
 use super::options::Options;
@@ -103,7 +103,7 @@ pub(super) struct Auth {
     known: moka::sync::Cache<String, Scheme>,
     tokens: Tokens,
     capabilities: Arc<Capabilities>,
-    /// The first endpoint: the account is for it, and for those that belong to it.
+    /// The registry that the account is for.
     home: Option<Url>,
     observer: Arc<dyn Observer>,
 }
@@ -117,7 +117,7 @@ impl Auth {
             known: moka::sync::Cache::builder().max_capacity(KNOWN_MAX).time_to_live(KNOWN_FOR).build(),
             tokens: Tokens::new(),
             capabilities,
-            home: options.endpoints.first().cloned(),
+            home: home(options),
             observer,
         }
     }
@@ -166,7 +166,7 @@ impl Auth {
     /// Returns the proof to send in place of an account that a host refused: another account, where the source has one by now (U-22).
     pub(super) async fn renewed(&self, place: Place<'_>, tried: &Proof) -> Result<Option<Proof>, UpstreamError> {
         let (Some(source), ProofOrigin::Account(account)) = (&self.source, &tried.origin) else { return Ok(None) };
-        let renewed = source.renewed(place.repository, account).await.map_err(|error| no_account(&error))?;
+        let renewed = source.renewed(self.asker(place), account).await.map_err(|error| no_account(&error))?;
         Ok(renewed.and_then(by_account))
     }
 
@@ -194,22 +194,22 @@ impl Auth {
             realm: realm.to_string(),
             service,
             scope,
-            account_of: self.source_for(place).map(|_| place.repository.clone()),
+            account_of: (place.is_upstream && self.source.is_some()).then(|| place.repository.clone()),
         };
         let token = self.tokens.obtain(key.clone(), self.fetch(transport, place, &key, realm)).await?;
         Ok(Some(Proof { authorization: token.authorization, scheme, origin: ProofOrigin::Token(key) }))
     }
 
-    /// Returns the source of accounts, where `place` may see one: a mirror of somebody else's among the endpoints may not.
-    fn source_for(&self, place: Place<'_>) -> Option<&Source> {
-        let home = self.home.as_ref().filter(|_| place.is_upstream)?;
-        self.source.as_ref().filter(|_| realm::belongs_to(home, place.url, &self.realm_hosts))
+    /// Returns whose account `place` may see: a mirror of somebody else's among the endpoints sees none but its own.
+    fn asker<'a>(&self, place: Place<'a>) -> Asker<'a> {
+        let is_at_home = self.home.as_ref().is_some_and(|home| realm::belongs_to(home, place.url, &self.realm_hosts));
+        Asker { endpoint: place.url, is_at_home, repository: place.repository }
     }
 
     /// Returns the account that `place` may see.
     async fn account(&self, place: Place<'_>) -> Result<Option<Arc<Account>>, UpstreamError> {
-        match self.source_for(place) {
-            Some(source) => source.account(place.repository).await.map_err(|error| no_account(&error)),
+        match self.source.as_ref().filter(|_| place.is_upstream) {
+            Some(source) => source.account(self.asker(place)).await.map_err(|error| no_account(&error)),
             None => Ok(None),
         }
     }
@@ -230,7 +230,7 @@ impl Auth {
         let outcome = self.ask(request(account.as_deref())).await;
         match (&self.source, &account) {
             (Some(source), Some(account)) if matches!(outcome, Err(TokenError::Account)) => {
-                match source.renewed(place.repository, account).await.map_err(|error| no_account(&error))? {
+                match source.renewed(self.asker(place), account).await.map_err(|error| no_account(&error))? {
                     Some(account) => self.ask(request(Some(&account))).await,
                     None => outcome,
                 }
@@ -259,6 +259,14 @@ impl Auth {
 /// Returns the proof by the Basic scheme.
 fn by_account(account: Arc<Account>) -> Option<Proof> {
     Some(Proof { authorization: account.basic()?, scheme: Scheme::Basic, origin: ProofOrigin::Account(account) })
+}
+
+/// Returns the registry that an upstream's account is for: the one that it is named after, where an endpoint belongs to that; else the
+/// first endpoint.
+fn home(options: &Options) -> Option<Url> {
+    let named = Url::parse(&format!("https://{}", options.name)).ok();
+    let has_endpoint = |named: &Url| options.endpoints.iter().any(|url| realm::belongs_to(named, url, &[]));
+    named.filter(has_endpoint).or_else(|| options.endpoints.first().cloned())
 }
 
 fn auth(reason: impl Into<String>) -> UpstreamError {

@@ -7,7 +7,7 @@
 //! | a credential helper, named by the settings or by a docker config | when a proof is wanted | after minutes, and once after a 401 |
 //!
 //! A source that fails goes on with the last good account and says so in the log; without one, the question that wants it fails.
-//! There is one account for all endpoints of an upstream; under a docker config it may be another for each repository.
+//! There is one account for all endpoints of an upstream; under a docker config it may be another for each endpoint and repository.
 //! Which host may see it is decided elsewhere.
 //!
 //! Source: P-167, P-174, U-22, U-47; docker `cli/config` and `docker-credential-helpers` for the formats.
@@ -107,6 +107,15 @@ fn password(bytes: &[u8]) -> Result<Secret, Flaw> {
     if line.is_empty() { Err(Flaw::Empty) } else { Ok(Secret::new(line)) }
 }
 
+/// Who wants to see an account, and for what.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asker<'a> {
+    pub(super) endpoint: &'a Url,
+    /// It belongs to the registry that the upstream's account is for; else it sees only what is listed for itself.
+    pub(super) is_at_home: bool,
+    pub(super) repository: &'a RepositoryName,
+}
+
 /// What gives one upstream its account while it runs.
 pub(super) struct Source(Kind);
 
@@ -140,7 +149,7 @@ impl Source {
         }))
     }
 
-    /// Returns the account for a repository, `None` when the source has none: the upstream is asked anonymously then.
+    /// Returns the account to show to who asks for one, `None` when the source has none: the upstream is asked anonymously then.
     ///
     /// Usually that is a look into memory; it may be a look at a file, or the run of a credential helper, some seconds long.
     ///
@@ -149,14 +158,15 @@ impl Source {
     ///
     /// # Cancel safety
     /// Dropping the future ends the helper that it runs; another asker that waits runs it anew.
-    pub(super) async fn account(&self, repository: &RepositoryName) -> Result<Option<Arc<Account>>, CredentialsError> {
+    pub(super) async fn account(&self, asker: Asker<'_>) -> Result<Option<Arc<Account>>, CredentialsError> {
         match &self.0 {
+            Kind::DockerConfig { file, answers } => take(file.current().await?.steps(asker), answers).await,
+            Kind::Fixed(_) | Kind::PasswordFile { .. } | Kind::Helper { .. } if !asker.is_at_home => Ok(None),
             Kind::Fixed(account) => Ok(Some(Arc::clone(account))),
             Kind::PasswordFile { username, file } => {
                 let password = file.current().await?;
                 Ok(Some(Arc::new(Account::Password { username: username.clone(), password: Secret::clone(&password) })))
             }
-            Kind::DockerConfig { file, answers } => take(file.current().await?.steps(repository), answers).await,
             Kind::Helper { question, answers } => answers.account(question).await,
         }
     }
@@ -167,7 +177,7 @@ impl Source {
     /// As [`Source::account`].
     pub(super) async fn renewed(
         &self,
-        repository: &RepositoryName,
+        asker: Asker<'_>,
         refused: &Account,
     ) -> Result<Option<Arc<Account>>, CredentialsError> {
         match &self.0 {
@@ -175,7 +185,7 @@ impl Source {
             Kind::PasswordFile { file, .. } => file.look().await,
             Kind::DockerConfig { file, answers } => {
                 file.look().await;
-                for step in file.current().await?.steps(repository) {
+                for step in file.current().await?.steps(asker) {
                     if let Step::Ask(question) = step {
                         answers.ask_again(&question, refused).await;
                     }
@@ -183,7 +193,7 @@ impl Source {
             }
             Kind::Helper { question, answers } => answers.ask_again(question, refused).await,
         }
-        Ok(self.account(repository).await?.filter(|account| **account != *refused))
+        Ok(self.account(asker).await?.filter(|account| **account != *refused))
     }
 }
 

@@ -6,7 +6,7 @@
 //! |---|---|---|
 //! | public | yes | yes |
 //! | loopback, private, shared, benchmark, unique local | no | yes |
-//! | link-local, the metadata service among them | no | no |
+//! | link-local, and the metadata services of clouds wherever they are | no | no |
 //! | unspecified, multicast, broadcast, reserved, documentation | no | no |
 //!
 //! An IPv6 address that carries an IPv4 address (mapped, NAT64, 6to4) is what it carries. A name is looked up once; the addresses are
@@ -24,8 +24,13 @@ use hyper_util::client::legacy::connect::dns::{GaiResolver, Name};
 use tower_service::Service;
 use url::Host;
 
-/// The metadata service of AWS by IPv6, which stands among unique local addresses.
-const METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
+/// The metadata services of AWS and Google by IPv6, which stand among unique local addresses.
+const METADATA_V6: [Ipv6Addr; 2] =
+    [Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254), Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)];
+
+/// The metadata services that are not link-local: Alibaba's, Oracle's, and Azure's wire server, which stands among public addresses.
+const METADATA_V4: [Ipv4Addr; 3] =
+    [Ipv4Addr::new(100, 100, 100, 200), Ipv4Addr::new(192, 0, 0, 192), Ipv4Addr::new(168, 63, 129, 16)];
 
 /// Where one upstream may lead us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,6 +116,7 @@ fn reach(address: IpAddr) -> Reach {
 
 fn reach_v4(address: Ipv4Addr) -> Reach {
     match address.octets() {
+        _ if METADATA_V4.contains(&address) => Reach::Never("the metadata service"),
         [0, ..] => Reach::Never("unspecified"),
         [127, ..] => Reach::Internal("this machine"),
         [10, ..] | [172, 16..=31, ..] | [192, 168, ..] => Reach::Internal("a private address"),
@@ -128,7 +134,7 @@ fn reach_v6(address: Ipv6Addr) -> Reach {
     match address.segments() {
         _ if address.is_unspecified() => Reach::Never("unspecified"),
         _ if address.is_loopback() => Reach::Internal("this machine"),
-        _ if address == METADATA_V6 => Reach::Never("the metadata service"),
+        _ if METADATA_V6.contains(&address) => Reach::Never("the metadata service"),
         [0xfc00..=0xfdff, ..] => Reach::Internal("a unique local address"),
         [0xfe80..=0xfebf, ..] => Reach::Never("link-local"),
         [0xfec0..=0xfeff, ..] => Reach::Internal("a site-local address"),

@@ -51,6 +51,11 @@ impl Endpoints {
         Some(url)
     }
 
+    /// Holds a trial that a plan began.
+    pub(super) fn trial(&self, trial: Option<(usize, Instant)>) -> Trial<'_> {
+        Trial { endpoints: self, trial }
+    }
+
     /// Notes an answer that the registry meant.
     pub(super) fn answered(&self, endpoint: EndpointId) {
         let was_open = self.note(endpoint, |health| {
@@ -111,6 +116,23 @@ impl Endpoints {
 
     fn health(&self) -> MutexGuard<'_, Vec<Health>> {
         self.health.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A trial of an endpoint that is half-open, if there is one. Dropping it ends it, also where its question was given up: nobody else may
+/// try the endpoint meanwhile.
+pub(super) struct Trial<'a> {
+    endpoints: &'a Endpoints,
+    trial: Option<(usize, Instant)>,
+}
+
+impl Drop for Trial<'_> {
+    fn drop(&mut self) {
+        let Some((index, until)) = self.trial else { return };
+        self.endpoints.note(EndpointId(index), |health| {
+            health.end_trial(until);
+            false
+        });
     }
 }
 

@@ -131,10 +131,13 @@ impl Exchange {
     {
         let mut pool = pool;
         let mut number = 1;
+        let mut last: Option<Failed> = None;
         let (error, failures) = loop {
-            let Failed { error, failures } = match self.round(budget, about, pool, &attempt).await {
-                Ok(answer) => return Ok(answer),
-                Err(failed) => failed,
+            let Failed { error, failures } = match (self.round(budget, about, pool, &attempt).await, last.take()) {
+                (Ok(answer), _) => return Ok(answer),
+                // A round in which nobody was asked says less than the one before: that one failed.
+                (Err(refused), Some(failed)) if refused.failures.is_empty() => break (failed.error, failed.failures),
+                (Err(failed), _) => failed,
             };
             match retry::decide(number, &error, budget.elapsed(), budget.limit(), fastrand::f64()) {
                 retry::Verdict::GiveUp => break (error, failures),
@@ -147,6 +150,7 @@ impl Exchange {
             if matches!(error, UpstreamError::Truncated { .. }) {
                 pool = Pool::Blobs;
             }
+            last = Some(Failed { error, failures });
             number += 1;
         };
         self.note_failures(&failures, budget);
@@ -169,7 +173,8 @@ impl Exchange {
         F: Future<Output = Result<T, UpstreamError>>,
     {
         let not_asked = |error| Failed { error, failures: Vec::new() };
-        let Plan { ask, probe, refused } = self.endpoints.plan(about).map_err(not_asked)?;
+        let Plan { ask, probe, trial, refused } = self.endpoints.plan(about).map_err(not_asked)?;
+        let _trial = self.endpoints.trial(trial);
         for endpoint in probe {
             self.probe(EndpointId(endpoint));
         }
@@ -217,10 +222,15 @@ impl Exchange {
         self.tasks.spawn("probe an endpoint", async move {
             let began = Instant::now();
             let headers = HeaderMap::new();
-            let error = match timeout(PROBE_LIMIT, transport.send(Pool::Api, &Method::GET, &url, &headers)).await {
-                Ok(Ok(response)) => {
-                    let status = response.status();
-                    answer::drain(response).await;
+            // An answer whose body does not come is none.
+            let whole = async {
+                let response = transport.send(Pool::Api, &Method::GET, &url, &headers).await?;
+                let status = response.status();
+                answer::drain(response).await;
+                Ok(status)
+            };
+            let error = match timeout(PROBE_LIMIT, whole).await {
+                Ok(Ok(status)) => {
                     if !status.is_server_error() && status != StatusCode::TOO_MANY_REQUESTS {
                         return endpoints.revived(endpoint);
                     }
@@ -261,7 +271,10 @@ impl Exchange {
         let mut hops = 0;
         loop {
             let place = Place { url: &url, is_upstream, repository: question.repository };
-            let response = self.authenticated(question, place, pool).await?;
+            let mut response = self.authenticated(question, place, pool).await?;
+            if !is_upstream {
+                response.extensions_mut().insert(answer::Elsewhere);
+            }
             if let Some(quota) = Some(&response).filter(|_| is_upstream).and_then(|told| Quota::of(told.headers())) {
                 self.observer.quota(quota);
             }
@@ -380,6 +393,40 @@ mod tests {
             let (outcome, seen) = persist(errors).await;
             assert_eq!((outcome.err().map(|error| error.as_str()), seen), (expected, pools));
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_trial_that_fails_is_over() {
+        let exchange = exchange(None);
+        let busy = |_, _| std::future::ready(Err::<(), _>(UpstreamError::Status { status: 503, message: None }));
+        for _ in 0..3 {
+            sleep(Duration::from_secs(15)).await;
+            let _ = exchange.persist(&Budget::start(BUDGET), RateLimit::Requests, Pool::Api, busy).await;
+        }
+        let wait = |exchange: &Exchange| match exchange.endpoints.refusal_now(RateLimit::Requests) {
+            Some(UpstreamError::CircuitOpen { retry_after, .. }) => retry_after,
+            other => panic!("{other:?}"),
+        };
+        sleep(wait(&exchange)).await;
+        let outcome = exchange.persist(&Budget::start(BUDGET), RateLimit::Requests, Pool::Api, busy).await;
+        assert!(matches!(outcome, Err(UpstreamError::Status { status: 503, .. })), "what the trial met: {outcome:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_trial_that_is_given_up_leaves_the_next_one_free() {
+        let exchange = exchange(None);
+        let gone =
+            || UpstreamError::Connect { host: "a".to_owned(), source: Arc::new(std::io::Error::other("refused")) };
+        exchange.endpoints.failed(EndpointId::default(), &gone());
+        exchange.endpoints.failed_in_vain(EndpointId::default(), &gone(), Instant::now());
+        assert!(exchange.endpoints.refusal_now(RateLimit::Requests).is_some());
+        sleep(Duration::from_secs(1)).await;
+        let budget = Budget::start(BUDGET);
+        let hangs = |_, _| std::future::pending::<Result<(), _>>();
+        let trial = exchange.persist(&budget, RateLimit::Requests, Pool::Api, hangs);
+        assert!(timeout(Duration::from_secs(1), trial).await.is_err());
+        let refusal = exchange.endpoints.refusal_now(RateLimit::Requests);
+        assert!(refusal.is_none(), "{refusal:?}");
     }
 
     #[tokio::test(start_paused = true)]

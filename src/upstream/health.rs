@@ -90,6 +90,8 @@ pub(super) struct Plan {
     pub(super) ask: Vec<usize>,
     /// Half-open ones, while others can be asked: who tries them must not make a client wait.
     pub(super) probe: Vec<usize>,
+    /// The one in `ask` that is half-open, if there is one, and until when nobody else tries it.
+    pub(super) trial: Option<(usize, Instant)>,
     /// Why somebody else is not asked, if there is one: what the others do not have, that one may.
     pub(super) refused: Option<UpstreamError>,
 }
@@ -140,6 +142,11 @@ impl Health {
         self.paused_until = self.paused_until.max(Some(now + pause_after(self.strikes.saturating_sub(1))));
         self.cause = Some(Arc::new(error.clone()));
         self.is_open() && !was_open
+    }
+
+    /// Notes that the trial that was to take until `until` is over, whatever it brought: the next one need not wait so long.
+    pub(super) fn end_trial(&mut self, until: Instant) {
+        self.trial_until = self.trial_until.filter(|of_another| *of_another != until);
     }
 
     /// Notes that it sent wrong bytes.
@@ -195,19 +202,21 @@ pub(super) fn plan(endpoints: &mut [Health], about: RateLimit, now: Instant) -> 
     ask.sort_unstable();
     let mut ask: Vec<_> = ask.into_iter().map(|(_, index)| index).collect();
     let mut probe = half_open;
+    let (mut trial, until) = (None, now + TRIAL_MAX);
     if ask.is_empty() {
         probe.truncate(1);
         ask = std::mem::take(&mut probe);
+        trial = ask.first().map(|index| (*index, until));
     }
     for index in ask.iter().chain(&probe) {
         if let Some(health) = endpoints.get_mut(*index).filter(|health| health.is_open()) {
-            health.trial_until = Some(now + TRIAL_MAX);
+            health.trial_until = Some(until);
         }
     }
     let refused = refusals.into_iter().min_by_key(|(until, _)| *until).map(|(_, refusal)| refusal);
     match refused {
         Some(refusal) if ask.is_empty() => Err(refusal),
-        refused => Ok(Plan { ask, probe, refused }),
+        refused => Ok(Plan { ask, probe, trial, refused }),
     }
 }
 

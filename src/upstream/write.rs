@@ -170,7 +170,9 @@ impl Exchange {
         };
         let written = still(written, &mut moved).await;
         match &written {
-            Ok(_) => self.endpoints.answered(endpoint),
+            Ok(written) if is_meant(written.status) => self.endpoints.answered(endpoint),
+            // Whether a write that fails is about the endpoint or about the write is not known.
+            Ok(_) => {}
             Err(error) => {
                 self.endpoints.failed(endpoint, error);
                 self.observer.failed(error);
@@ -178,6 +180,11 @@ impl Exchange {
         }
         written
     }
+}
+
+/// Returns true for an answer that the registry meant: neither that it cannot answer, nor that it was asked too much.
+fn is_meant(status: StatusCode) -> bool {
+    !status.is_server_error() && !matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS)
 }
 
 /// Waits for `answer` as long as the body moves, and [`STILL_LIMIT`] beyond.
@@ -252,6 +259,13 @@ mod tests {
         ] {
             let url = upload_url(&asked, location).map(|UploadUrl(url)| with_query(url, "digest=d").to_string());
             assert_eq!(url.as_deref(), expected, "P-150: {location}");
+        }
+    }
+
+    #[test]
+    fn a_write_that_is_refused_for_an_outage_is_no_sign_of_life() {
+        for (status, expected) in [(201, true), (401, true), (404, true), (408, false), (429, false), (503, false)] {
+            assert_eq!(is_meant(StatusCode::from_u16(status).unwrap()), expected, "{status}");
         }
     }
 

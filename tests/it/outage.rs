@@ -103,6 +103,18 @@ async fn who_is_silent_holds_nobody_who_can_have_a_stale_answer_and_is_heard_whe
 }
 
 #[tokio::test]
+async fn who_is_silent_is_not_asked_for_another_form_of_a_stale_answer() {
+    let (registry, image, cachalot) = with_image().await;
+    registry.fault(Match::manifest("1"), Fault::Hold).always();
+    let began = Instant::now();
+    let answer = cachalot.send("GET", TAG, &[("accept", "application/vnd.oci.image.index.v1+json")]).await;
+    assert_stale(&answer, &image, "while_revalidate");
+    assert!(began.elapsed() < Duration::from_secs(2), "P-140: {:?}", began.elapsed());
+    registry.release();
+    cachalot.finish().await;
+}
+
+#[tokio::test]
 async fn a_thousand_clients_of_one_expired_tag_cost_one_head() {
     let registry = Registry::start().await;
     let image = registry.image("app", "1", &Image::new());
@@ -162,6 +174,20 @@ async fn a_storm_of_instant_retries_lets_one_request_through_for_each_object() {
         assert_eq!(registry.requests().len(), asked, "{name}: it is not asked until then");
         cachalot.finish().await;
     }
+}
+
+#[tokio::test]
+async fn a_limit_of_where_a_blob_is_kept_is_none_of_the_upstreams() {
+    let (registry, image, cachalot) = with_image().await;
+    let elsewhere = Registry::start().await;
+    let digest = registry.with_blob(Content::generated(1, KIB));
+    registry.fault(Match::blob(&digest), Fault::redirect_to(&elsewhere)).always();
+    elsewhere.fault(Match::any(), Fault::RateLimited { retry_after: Some("3600") }).always();
+    assert!(cachalot.get(&format!("/v2/app/blobs/{digest}")).await.status >= 429);
+    let answer = cachalot.get(TAG).await;
+    assert_eq!((answer.status, &answer.body), (200, &image), "P-106");
+    assert_eq!(answer.header("warning"), "", "{}", answer.header("cache-status"));
+    cachalot.finish().await;
 }
 
 #[tokio::test]

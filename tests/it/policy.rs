@@ -99,8 +99,16 @@ async fn upstreams_come_and_go_without_a_restart_and_fills_that_run_finish() {
     assert!(rest.is_complete && rest.body == content.read(100, 2 * MIB - 100));
     assert_eq!(old.bytes_sent("/blobs/"), 2 * MIB);
 
+    new.stop().await;
+    assert_eq!(cachalot.get("/v2/new.test/app/manifests/2").await.status, 502);
+    assert_eq!(cachalot.metric(r#"cachalot_upstream_available{upstream="new.test"}"#), 0);
     assert_eq!(cachalot.apply(&new_settings(&cachalot, &new, More::default())), Vec::<String>::new());
     assert_eq!(cachalot.get("/v2/new.test/app/manifests/1").await.status, 404, "S-20");
+    assert_eq!(
+        cachalot.metric(r#"cachalot_upstream_available{upstream="new.test"}"#),
+        1,
+        "nobody waits for it any more"
+    );
     cachalot.finish().await;
 }
 

@@ -233,6 +233,21 @@ async fn when_the_upstream_is_gone_the_last_list_and_what_passed_through_are_tol
 }
 
 #[tokio::test]
+async fn a_list_that_was_denied_is_not_told_when_the_upstream_fails_later() {
+    let (registry, subject) = registry().await;
+    registry.list_referrers(100);
+    let signature = registry.attach("app", &subject, SIGNATURE, "");
+    let cachalot = Cachalot::configured(&registry, More::upstream("tag_ttl = \"0s\"")).await;
+    assert_eq!(digests(&cachalot.get(&path(&subject)).await), texts(&[signature]));
+    for (fault, expected) in [(Fault::Status(403, ""), 403), (Fault::Status(503, ""), 502)] {
+        registry.clear_faults();
+        registry.fault(Match::any(), fault.clone()).always();
+        assert_eq!(cachalot.get(&path(&subject)).await.status, expected, "P-139, S-7: {fault:?}");
+    }
+    cachalot.finish().await;
+}
+
+#[tokio::test]
 async fn what_the_upstream_has_lost_is_told_no_more() {
     let (registry, subject) = registry().await;
     let passed = registry.attach("app", &subject, SBOM, "passed");

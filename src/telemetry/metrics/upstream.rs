@@ -284,6 +284,16 @@ impl UpstreamMetrics {
         self.available.set(i64::from(is_available));
     }
 
+    /// Notes that the upstream is configured no more: nothing is the matter with it, and nothing is known of it.
+    pub fn retire(&self) {
+        self.set_available(true);
+        let QuotaGauges { limit, remaining, window } = &self.quota;
+        for told in [limit, remaining, window] {
+            // There may have been none.
+            drop(told.remove_label_values(&[self.label.as_str()]));
+        }
+    }
+
     /// Notes whether the upstream has a capability; `None` when that is not known.
     pub fn set_capable(&self, capability: &'static str, is_there: Option<bool>) {
         let labels = [self.label.as_str(), capability];

@@ -4,12 +4,13 @@
 //! |---|---|
 //! | a helper in `credHelpers` | it is asked |
 //! | an entry of `auths` that holds an account | it is taken |
-//! | `credsStore` | it is asked, for each of the upstream's hosts |
+//! | `credsStore` | it is asked, for the endpoint's host and for the upstream's name |
 //!
 //! They are tried in this order until one gives an account, but that of the longest path first: a key may name a part of a registry,
-//! `registry.example/team`, and is then for the repositories beneath it. Of several hosts, an endpoint's counts before the upstream's
-//! name. Keys are compared without scheme, `/v1` and `/v2`; all names of Docker Hub are one. `registrytoken` is not used: it would be
-//! sent to the registry as it is, and nothing could renew it.
+//! `registry.example/team`, and is then for the repositories beneath it. An endpoint sees what is listed for its own host, or else, if it
+//! belongs to that registry, for the upstream's name, and nothing of another endpoint's. Keys are compared without scheme, `/v1` and
+//! `/v2`; all names of Docker Hub are one. `registrytoken` is not used: it would be sent to the registry as it is, and nothing could
+//! renew it.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -22,7 +23,7 @@ use url::Url;
 
 use super::error::Flaw;
 use super::helper::{HelperName, Question};
-use super::{Account, TOKEN_USERNAME};
+use super::{Account, Asker, TOKEN_USERNAME};
 use crate::oci::{RepositoryName, UpstreamName};
 use crate::telemetry::Secret;
 
@@ -34,8 +35,8 @@ const HUB_ADDRESS: &str = "https://index.docker.io/v1/";
 
 /// A docker config, as far as it is about one upstream.
 pub(super) struct DockerConfig {
-    /// The upstream's hosts, as helpers know them.
-    addresses: Vec<String>,
+    /// The upstream's own name, as a host.
+    name: String,
     auths: Vec<(Key, Arc<Account>)>,
     helpers: Vec<(Key, HelperName)>,
     store: Option<HelperName>,
@@ -69,8 +70,7 @@ impl DockerConfig {
         }
         let store = document.creds_store.filter(|name| !name.is_empty());
         let store = store.map(|name| helper_name(&name)).transpose()?;
-        let addresses = servers.0.iter().map(|host| address(host)).collect();
-        Ok(Self { addresses, auths, helpers, store })
+        Ok(Self { name: servers.name.clone(), auths, helpers, store })
     }
 
     /// Returns true when no repository has an account in it.
@@ -78,29 +78,32 @@ impl DockerConfig {
         self.auths.is_empty() && self.helpers.is_empty() && self.store.is_none()
     }
 
-    /// Returns the ways to an account for a repository, in the order in which to try them.
-    pub(super) fn steps(&self, repository: &RepositoryName) -> Vec<Step> {
+    /// Returns the ways to an account, in the order in which to try them.
+    pub(super) fn steps(&self, asker: Asker<'_>) -> Vec<Step> {
+        let repository = asker.repository;
+        let (own, _path) = split(asker.endpoint.as_str());
+        let may_see_both = asker.is_at_home && own != self.name;
+        let hosts: &[&str] = if may_see_both { &[&own, &self.name] } else { &[&own] };
         let mut steps = Vec::new();
-        if let Some((key, helper)) = best(&self.helpers, repository) {
+        if let Some((key, helper)) = best(&self.helpers, hosts, repository) {
             let question = Question { helper: helper.clone(), server: address(&key.host) };
             steps.push((key.path.len(), Step::Ask(question)));
         }
-        if let Some((key, account)) = best(&self.auths, repository) {
+        if let Some((key, account)) = best(&self.auths, hosts, repository) {
             steps.push((key.path.len(), Step::Take(Arc::clone(account))));
         }
         steps.sort_by_key(|(length, _)| Reverse(*length));
-        let stored = self.store.iter().flat_map(|helper| {
-            let question = |server: &String| Question { helper: helper.clone(), server: server.clone() };
-            self.addresses.iter().map(move |server| Step::Ask(question(server)))
-        });
+        let stored = hosts
+            .iter()
+            .filter_map(|host| Some(Step::Ask(Question { helper: self.store.clone()?, server: address(host) })));
         steps.into_iter().map(|(_, step)| step).chain(stored).collect()
     }
 }
 
-/// Returns the entry with the longest path that covers the repository; of several, that of the first server.
-fn best<'a, T>(entries: &'a [(Key, T)], repository: &RepositoryName) -> Option<&'a (Key, T)> {
-    let covering = entries.iter().filter(|(key, _)| key.covers(repository));
-    covering.min_by_key(|(key, _)| (Reverse(key.path.len()), key.place))
+/// Returns the entry with the longest path that covers the repository; of several, that of the first of `hosts`.
+fn best<'a, T>(entries: &'a [(Key, T)], hosts: &[&str], repository: &RepositoryName) -> Option<&'a (Key, T)> {
+    let covering = entries.iter().filter(|(key, _)| hosts.contains(&key.host.as_str()) && key.covers(repository));
+    covering.min_by_key(|(key, _)| (Reverse(key.path.len()), hosts.iter().position(|host| *host == key.host)))
 }
 
 fn helper_name(name: &str) -> Result<HelperName, Flaw> {
@@ -112,25 +115,22 @@ fn address(host: &str) -> String {
     if host == HUB_NAMES[0] { HUB_ADDRESS.to_owned() } else { host.to_owned() }
 }
 
-/// The hosts under which an upstream's account may be listed: those of its endpoints, then its name.
+/// The hosts under which an upstream's account may be listed: those of its endpoints, and its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Servers(Vec<String>);
+pub(super) struct Servers {
+    endpoints: Vec<String>,
+    name: String,
+}
 
 impl Servers {
     pub(super) fn new(name: &UpstreamName, endpoints: &[Url]) -> Self {
-        let mut hosts = Vec::new();
-        for place in endpoints.iter().map(Url::as_str).chain([name.as_str()]) {
-            let (host, _path) = split(place);
-            if !hosts.contains(&host) {
-                hosts.push(host);
-            }
-        }
-        Self(hosts)
+        let host = |place: &str| split(place).0;
+        Self { endpoints: endpoints.iter().map(|url| host(url.as_str())).collect(), name: host(name.as_str()) }
     }
 
     /// Returns the first host.
     pub(super) fn first(&self) -> &str {
-        self.0.first().map_or("", String::as_str)
+        self.endpoints.first().unwrap_or(&self.name)
     }
 
     /// Returns the first host, as credential helpers know it.
@@ -141,15 +141,12 @@ impl Servers {
     /// Reads the key of an entry; `None` when it is another registry's.
     fn key(&self, text: &str) -> Option<Key> {
         let (host, path) = split(text);
-        let place = self.0.iter().position(|server| *server == host)?;
-        Some(Key { place, host, path })
+        (self.name == host || self.endpoints.contains(&host)).then_some(Key { host, path })
     }
 }
 
 /// The key of an entry for one of the servers.
 struct Key {
-    /// Which server that is.
-    place: usize,
     host: String,
     /// The repositories that it is for; empty for all.
     path: String,
@@ -244,6 +241,10 @@ mod tests {
         steps.into_iter().map(word).collect()
     }
 
+    fn asking<'a>(endpoint: &'a Url, repository: &'a RepositoryName) -> Asker<'a> {
+        Asker { endpoint, is_at_home: true, repository }
+    }
+
     #[test]
     fn the_account_of_a_host_is_found_whatever_docker_and_podman_call_it() {
         let hub = ("docker.io", "https://registry-1.docker.io");
@@ -314,7 +315,40 @@ mod tests {
         ] {
             let repository: RepositoryName = repository.parse().unwrap();
             let config = DockerConfig::parse(file.as_bytes(), &servers(at.0, at.1)).unwrap();
-            assert_eq!(words(config.steps(&repository)), expected, "P-174: {at:?} {file}");
+            let endpoint = Url::parse(at.1).unwrap();
+            assert_eq!(words(config.steps(asking(&endpoint, &repository))), expected, "P-174: {at:?} {file}");
+        }
+    }
+
+    #[test]
+    fn an_endpoint_sees_no_account_of_another_one() {
+        let endpoints = ["https://a.test", "https://b.test", "https://c.test"].map(|url| Url::parse(url).unwrap());
+        let servers = Servers::new(&"reg.test".parse().unwrap(), &endpoints);
+        for (file, expected) in [
+            (
+                r#"{"auths":{"a.test":{"username":"a","password":"p"},"b.test":{"username":"b","password":"p"}}}"#,
+                [&["a"][..], &["b"], &[]],
+            ),
+            (
+                r#"{"auths":{"a.test/team":{"username":"a","password":"p"},"reg.test":{"username":"r","password":"p"}}}"#,
+                [&["a"], &["r"], &["r"]],
+            ),
+            (
+                r#"{"credsStore":"pass","credHelpers":{"a.test":"ecr-login"}}"#,
+                [
+                    &["ecr-login: a.test", "pass: a.test", "pass: reg.test"],
+                    &["pass: b.test", "pass: reg.test"],
+                    &["pass: c.test", "pass: reg.test"],
+                ],
+            ),
+        ] {
+            let config = DockerConfig::parse(file.as_bytes(), &servers).unwrap();
+            let repository = "team/a".parse().unwrap();
+            for (endpoint, expected) in endpoints.iter().zip(expected) {
+                assert_eq!(words(config.steps(asking(endpoint, &repository))), expected, "{endpoint} {file}");
+                let stranger = Asker { is_at_home: false, ..asking(endpoint, &repository) };
+                assert!(!words(config.steps(stranger)).iter().any(|word| word.contains("reg.test") || word == "r"));
+            }
         }
     }
 
@@ -326,7 +360,7 @@ mod tests {
         {
             let file = format!(r#"{{"auths":{{"reg.test":{{"auth":"{auth}"}}}}}}"#);
             let config = DockerConfig::parse(file.as_bytes(), &servers("reg.test", "https://reg.test")).unwrap();
-            let steps = config.steps(&"a".parse().unwrap());
+            let steps = config.steps(asking(&Url::parse("https://reg.test").unwrap(), &"a".parse().unwrap()));
             let expected = Account::Password { username: username.to_owned(), password: Secret::new(password) };
             assert_eq!(steps, [Step::Take(Arc::new(expected))], "U-15, U-29: {username}");
         }

@@ -125,13 +125,15 @@ async fn talk(program: &Path, server: &str) -> Result<Option<Account>, HelperFai
             let _ = stdin.write_all(server.as_bytes()).await;
         }
     };
-    let ((), answer, complaint, status) =
-        tokio::join!(told, read(stdout, ANSWER_MAX + 1), read(stderr, COMPLAINT_MAX), helper.0.wait());
+    let ((), answer, complaint) =
+        tokio::join!(told, read(stdout, ANSWER_MAX + 1), read_and_drain(stderr, COMPLAINT_MAX));
     let pipe = |error| HelperFailure::Pipe(Arc::new(error));
-    let (answer, complaint, status) = (answer.map_err(pipe)?, complaint.map_err(pipe)?, status.map_err(pipe)?);
+    let (answer, complaint) = (answer.map_err(pipe)?, complaint.map_err(pipe)?);
     if answer.len() as u64 > ANSWER_MAX {
         return Err(HelperFailure::TooLong);
     }
+    // Not before: once it was waited for, what it left behind with our pipes cannot be killed with it any more.
+    let status = helper.0.wait().await.map_err(pipe)?;
     if status.success() {
         return parse(&answer);
     }
@@ -182,6 +184,14 @@ async fn read(pipe: Option<impl AsyncRead + Unpin>, limit_bytes: u64) -> io::Res
     if let Some(pipe) = pipe {
         pipe.take(limit_bytes).read_to_end(&mut bytes).await?;
     }
+    Ok(bytes)
+}
+
+/// Reads the first bytes and takes the rest: whoever writes to a pipe that nobody reads is killed for it, or waits for ever.
+async fn read_and_drain(pipe: Option<impl AsyncRead + Unpin>, limit_bytes: u64) -> io::Result<Vec<u8>> {
+    let Some(mut pipe) = pipe else { return Ok(Vec::new()) };
+    let bytes = read(Some(&mut pipe), limit_bytes).await?;
+    tokio::io::copy(&mut pipe, &mut tokio::io::sink()).await?;
     Ok(bytes)
 }
 

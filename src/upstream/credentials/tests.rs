@@ -38,8 +38,7 @@ impl Ground {
     }
 
     fn source(&self, credentials: Credentials) -> Source {
-        let mut options =
-            Options::new("reg.test".parse().unwrap(), Url::parse("https://reg.test:5000/prefix").unwrap());
+        let mut options = Options::new("reg.test".parse().unwrap(), endpoint());
         options.credentials = Some(credentials);
         options.helper_directories = Some(vec![self.path("absent"), self.0.path().to_path_buf()]);
         Source::new(&options).unwrap()
@@ -70,17 +69,27 @@ fn user(username: &str, password: &str) -> Account {
     Account::Password { username: username.to_owned(), password: Secret::new(password) }
 }
 
+fn endpoint() -> Url {
+    Url::parse("https://reg.test:5000/prefix").unwrap()
+}
+
 fn repository() -> RepositoryName {
     "team/app".parse().unwrap()
 }
 
+/// Asks at the upstream's own registry.
+fn at<'a>(endpoint: &'a Url, repository: &'a RepositoryName) -> Asker<'a> {
+    Asker { endpoint, is_at_home: true, repository }
+}
+
 async fn account(source: &Source) -> Option<Account> {
-    let account = source.account(&repository()).await.unwrap_or_else(|error| panic!("{error}"));
+    let account = source.account(at(&endpoint(), &repository())).await.unwrap_or_else(|error| panic!("{error}"));
     account.map(|account| Account::clone(&account))
 }
 
 async fn renewed(source: &Source, refused: &Account) -> Option<Account> {
-    let account = source.renewed(&repository(), refused).await.unwrap_or_else(|error| panic!("{error}"));
+    let account =
+        source.renewed(at(&endpoint(), &repository()), refused).await.unwrap_or_else(|error| panic!("{error}"));
     account.map(|account| Account::clone(&account))
 }
 
@@ -124,7 +133,7 @@ async fn a_refused_password_is_looked_for_again_at_once() {
 async fn a_file_that_was_never_good_is_an_error_that_says_what_to_do() {
     let ground = Ground::new();
     let source = ground.password_file();
-    let error = source.account(&repository()).await.unwrap_err();
+    let error = source.account(at(&endpoint(), &repository())).await.unwrap_err();
     assert_eq!(error.to_string(), format!("cannot read {}", ground.path("password").display()));
     ground.replace("password", "one");
     assert_eq!(renewed(&source, &user("u", "zero")).await, Some(user("u", "one")));
@@ -140,7 +149,7 @@ async fn a_docker_config_gives_each_repository_its_account() {
     );
     let source = ground.source(Credentials::DockerConfig { path: ground.path("config.json") });
     assert_eq!(account(&source).await, Some(user("t", "p")), "P-174: host/path");
-    let other = source.account(&"other/app".parse().unwrap()).await.unwrap();
+    let other = source.account(at(&endpoint(), &"other/app".parse().unwrap())).await.unwrap();
     assert_eq!(other.as_deref(), Some(&user("u", "p")), "P-174: the host alone");
     assert!(ground.runs().is_empty());
 
@@ -197,12 +206,12 @@ async fn every_way_of_a_helper_to_fail_is_told_without_secrets() {
     ] {
         let ground = Ground::new();
         ground.helper(script);
-        let error = ground.helper_source().account(&repository()).await.unwrap_err();
+        let error = ground.helper_source().account(at(&endpoint(), &repository())).await.unwrap_err();
         let try_it = "try it as this user: echo reg.test:5000 | docker-credential-test get";
         assert_eq!(error.to_string(), format!("docker-credential-test {told}; {try_it}"), "{script}");
         assert!(!format!("{error:?}").contains("hunter2"), "S-43: {error:?}");
     }
-    let error = Ground::new().helper_source().account(&repository()).await.unwrap_err();
+    let error = Ground::new().helper_source().account(at(&endpoint(), &repository())).await.unwrap_err();
     assert!(error.to_string().contains("cannot be started (No such file or directory"), "{error}");
 }
 
@@ -211,7 +220,7 @@ async fn a_helper_that_hangs_is_given_up() {
     let ground = Ground::new();
     ground.helper("sleep 1000");
     // The paused clock jumps to the end of the limit while the helper sleeps.
-    let error = ground.helper_source().account(&repository()).await.unwrap_err();
+    let error = ground.helper_source().account(at(&endpoint(), &repository())).await.unwrap_err();
     assert!(error.to_string().starts_with("docker-credential-test did not answer within 10s;"), "P-174: {error}");
 }
 
@@ -243,13 +252,38 @@ async fn a_helper_is_killed_with_its_children_when_nobody_waits_for_it() {
         fifo.read_to_end(&mut Vec::new()).unwrap();
     });
     let source = ground.helper_source();
-    let asker = repository();
+    let (place, asker) = (endpoint(), repository());
     tokio::select! {
-        answer = source.account(&asker) => panic!("it never answers: {answer:?}"),
+        answer = source.account(at(&place, &asker)) => panic!("it never answers: {answer:?}"),
         started = starts => started.unwrap(),
     }
     let dead = tokio::time::timeout(Duration::from_secs(30), watch).await;
     dead.expect("the helper and its child outlive the question").unwrap();
+}
+
+#[tokio::test]
+async fn a_helper_that_complains_at_length_is_listened_to() {
+    let ground = Ground::new();
+    ground.helper(&format!("head -c 200000 /dev/zero >&2 || exit 1; {ACCOUNT}"));
+    assert_eq!(account(&ground.helper_source()).await, Some(user("AWS", "one")));
+}
+
+#[tokio::test]
+async fn what_a_helper_leaves_behind_is_killed_when_it_keeps_the_answer_open() {
+    let ground = Ground::new();
+    let fifo = ground.path("fifo");
+    assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    // The helper ends at once; its child holds our pipes.
+    ground.helper(&format!("exec 9> '{}'; sleep 60 & exit 0", fifo.display()));
+    let watch = tokio::task::spawn_blocking(move || {
+        std::fs::File::open(fifo).unwrap().read_to_end(&mut Vec::new()).unwrap();
+    });
+    let source = ground.helper_source();
+    let (place, asker) = (endpoint(), repository());
+    let given_up = tokio::time::timeout(Duration::from_secs(1), source.account(at(&place, &asker))).await;
+    assert!(given_up.is_err(), "{given_up:?}");
+    let dead = tokio::time::timeout(Duration::from_secs(30), watch).await;
+    dead.expect("the child of the helper outlives the question").unwrap();
 }
 
 /// Takes what is logged.
