@@ -271,6 +271,32 @@ async fn a_dead_first_endpoint_is_asked_once_and_probed_beside_the_traffic() {
 }
 
 #[tokio::test]
+async fn a_store_of_blobs_that_is_down_is_no_outage_of_its_registry() {
+    for (name, fault) in
+        [("it is gone", None), ("it is silent", Some(Fault::Hold)), ("it fails", Some(Fault::Status(503, "")))]
+    {
+        let (registry, store) = (Registry::start().await, Registry::start().await);
+        let image = registry.image("app", "1", &Image::new().layer(Content::generated(1, 10 * KIB)));
+        registry.fault(Match::path("/blobs/"), Fault::redirect_to(&store)).always();
+        match fault {
+            Some(fault) => drop(store.fault(Match::any(), fault).always()),
+            None => store.stop().await,
+        }
+        let upstream = "tag_ttl = \"0s\"\nheader_timeout = \"500ms\"\nprefetch = \"off\"";
+        let cachalot = Cachalot::configured(&registry, More::upstream(upstream)).await;
+        for _ in 0..3 {
+            let blob = cachalot.get(&format!("/v2/app/blobs/{}", image.layer(0))).await;
+            assert!(matches!(blob.status, 502 | 504), "{name}: {}", blob.status);
+        }
+        let tag = cachalot.get(TAG).await;
+        assert_eq!((tag.status, tag.header("warning"), &tag.body), (200, "", &image.bytes), "{name}");
+        assert_eq!(cachalot.metric(r#"cachalot_upstream_available{upstream="registry.test"}"#), 1, "{name}");
+        store.release();
+        cachalot.finish().await;
+    }
+}
+
+#[tokio::test]
 async fn a_silent_upstream_never_holds_a_client_beyond_its_budget() {
     let registry = Registry::start().await;
     registry.image("app", "1", &Image::new());
