@@ -62,7 +62,13 @@ impl App {
         let mut current = lock(&self.settings);
         let (directory, via) = (self.server.directory.load_full(), &self.server.options.via);
         let directory = options::directory(settings, &self.metrics, &self.work, via, Some((&current, &directory)))?;
-        self.server.directory.store(Arc::new(directory));
+        let before = self.server.directory.swap(Arc::new(directory));
+        for upstream in before.upstreams() {
+            let now = self.server.directory.load();
+            if !now.upstream(upstream.name()).is_some_and(|now| Arc::ptr_eq(now, upstream)) {
+                self.server.cache.forget_questions(upstream.name());
+            }
+        }
         let is_gone = |name: &&UpstreamName| settings.upstreams.iter().all(|upstream| upstream.name != **name);
         for name in current.upstreams.iter().map(|upstream| &upstream.name).filter(is_gone) {
             self.metrics.upstream(name).retire();
@@ -85,10 +91,11 @@ impl App {
                 // What was wrong was taken back.
                 Ok(needs_restart(&self.started_with, settings))
             }
-            Ok(settings) => logs
-                .set_filter(&settings.log.level)
-                .map_err(|error| vec![sentence(&error)])
-                .and_then(|()| self.apply(settings).map_err(|error| vec![sentence(&error)])),
+            Ok(settings) => self.apply(settings).map_err(|error| vec![sentence(&error)]).inspect(|_| {
+                if let Err(error) = logs.set_filter(&settings.log.level) {
+                    tracing::warn!(error = sentence(&error), "the log level stays as it is");
+                }
+            }),
             Err(problems) if self.readiness.has_config_problems(problems) && !is_asked_for => return,
             Err(problems) => Err(problems.clone()),
         };

@@ -14,7 +14,8 @@
 //! | any | online | 404 | drop it, tell the client |
 //! | any | online | 401, 403 | take back the right to read it, tell the client (S-7) |
 //!
-//! Digests never expire. What an upstream says of a tag is understood so ([`Head`]):
+//! A token service that does not take our account is our own trouble, and a failure like others (U-47). Digests never expire. What an
+//! upstream says of a tag is understood so ([`Head`]):
 //!
 //! | the answer to HEAD | what follows |
 //! |---|---|

@@ -182,6 +182,15 @@ impl Cache {
         }))
     }
 
+    /// Lets nobody join small questions to an upstream that are under way: whoever waits for them already is told what they bring.
+    pub fn forget_questions(&self, upstream: &UpstreamName) {
+        self.0.tags.forget(|place| place.upstream == *upstream);
+        self.0.manifests.forget(|place| place.upstream == *upstream);
+        self.0.page_flights.forget(|place| place.upstream == *upstream);
+        self.0.list_flights.forget(|place| place.upstream == *upstream);
+        self.0.existence.forget(|place| place.upstream == *upstream);
+    }
+
     /// Returns how many fills are under way.
     pub fn fills_under_way(&self) -> usize {
         self.0.inflight.len()
@@ -259,6 +268,10 @@ impl Upstream {
     /// Returns true when clients are to be told of its limits as such.
     pub fn tells_429(&self) -> bool {
         self.tells_429
+    }
+
+    pub fn name(&self) -> &UpstreamName {
+        self.origin.name()
     }
 
     pub fn metrics(&self) -> &Arc<UpstreamMetrics> {

@@ -5,7 +5,7 @@
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::{Method, StatusCode};
 
@@ -90,6 +90,11 @@ impl Exchange {
         self.is_for(handler);
         self.question = Some(question.clone());
         self.upstream = Some(Arc::clone(upstream));
+    }
+
+    /// Returns how long ago the request came.
+    pub(super) fn elapsed(&self) -> Duration {
+        self.began.elapsed()
     }
 
     /// Notes how the answer came about.

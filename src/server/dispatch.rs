@@ -72,7 +72,9 @@ async fn answer(routed: &Routed<'_>, body: Incoming, exchange: &mut Exchange) ->
     if writes::is_write(&routed.request.method, &routed.question.endpoint) {
         return writes::answer(routed, body, exchange).await;
     }
-    let answered = timeout(HEADER_BUDGET, ask(routed, exchange)).await;
+    // What the client's turn took is of the same budget.
+    let left = HEADER_BUDGET.saturating_sub(exchange.elapsed());
+    let answered = timeout(left, ask(routed, exchange)).await;
     answered.unwrap_or_else(|_elapsed| Err(Problem::too_slow(routed.question)))
 }
 

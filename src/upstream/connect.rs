@@ -24,8 +24,8 @@ use hyper_util::client::legacy::connect::proxy::Tunnel;
 use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector};
 use hyper_util::client::proxy::matcher::{Intercept, Matcher};
 use hyper_util::rt::TokioIo;
+use rustls::CertificateError;
 use rustls::pki_types::ServerName;
-use rustls::{CertificateError, ClientConfig};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -33,6 +33,7 @@ use tokio_rustls::TlsConnector;
 use tower_service::Service;
 
 use super::egress::{Egress, Forbidden, LookupError, Resolver};
+use super::tls::Tls;
 
 /// Probes a silent connection after so long; a peer that vanished is noticed before its idle time-out.
 const KEEPALIVE: Duration = Duration::from_secs(15);
@@ -69,19 +70,14 @@ pub(super) struct Connector {
     tcp: HttpConnector<Resolver>,
     to_proxy: HttpConnector,
     egress: Egress,
-    tls: Option<Arc<ClientConfig>>,
+    tls: Option<Tls>,
     proxy: Option<Arc<Matcher>>,
     limit: Duration,
 }
 
 impl Connector {
     /// `limit` is for lookup and TCP, and once more for tunnel and TLS.
-    pub(super) fn new(
-        tls: Option<Arc<ClientConfig>>,
-        proxy: Option<Arc<Matcher>>,
-        egress: Egress,
-        limit: Duration,
-    ) -> Self {
+    pub(super) fn new(tls: Option<Tls>, proxy: Option<Arc<Matcher>>, egress: Egress, limit: Duration) -> Self {
         let tcp = prepared(HttpConnector::new_with_resolver(Resolver::new(egress)), limit);
         let to_proxy = prepared(HttpConnector::new(), limit);
         Self { tcp, to_proxy, egress, tls, proxy, limit }
@@ -137,8 +133,8 @@ impl Connector {
     }
 
     async fn secure(&self, target: &Uri, base: Stream) -> Result<Stream, ConnectError> {
-        let config = self.tls.clone().ok_or(ConnectError::NoRoots)?;
         let host = target.host().unwrap_or_default();
+        let config = self.tls.as_ref().ok_or(ConnectError::NoRoots)?.towards(host);
         let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         let name = ServerName::try_from(host.to_owned()).map_err(|_| ConnectError::ServerName)?;
         let stream = TlsConnector::from(config).connect(name, base.io.into_inner()).await.map_err(handshake_error)?;

@@ -140,6 +140,9 @@ fn reach_v6(address: Ipv6Addr) -> Reach {
         [0xfec0..=0xfeff, ..] => Reach::Internal("a site-local address"),
         [0xff00..=0xffff, ..] => Reach::Never("multicast"),
         [0x2001, 0x0db8, ..] | [0x3fff, 0..=0x0fff, ..] => Reach::Never("for documentation"),
+        // Teredo, and NAT64 prefixes of a network's own: what is behind them depends on the network.
+        [0x2001, 0, ..] => Reach::Never("a tunnel"),
+        [0x64, 0xff9b, 1, ..] => Reach::Internal("a translated address"),
         [0x2000..=0x3fff, ..] => Reach::Public,
         _ => Reach::Never("reserved"),
     }
@@ -150,7 +153,7 @@ fn carried(address: Ipv6Addr) -> Option<Ipv4Addr> {
     let bits = |high: u16, low: u16| Ipv4Addr::from((u32::from(high) << 16) | u32::from(low));
     match address.segments() {
         // Mapped, NAT64, 6to4.
-        [0, 0, 0, 0, 0, 0xffff, high, low] | [0x64, 0xff9b, 0 | 1, .., high, low] | [0x2002, high, low, ..] => {
+        [0, 0, 0, 0, 0, 0xffff, high, low] | [0x64, 0xff9b, 0, .., high, low] | [0x2002, high, low, ..] => {
             Some(bits(high, low))
         }
         // The deprecated compatible ones; ::1 and :: are what they are.

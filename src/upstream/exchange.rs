@@ -180,7 +180,9 @@ impl Exchange {
         }
         let (mut told, mut failures) = (None, Vec::new());
         for (index, endpoint) in ask.iter().copied().map(EndpointId).enumerate() {
-            self.limits.pace(budget).await.map_err(not_asked)?;
+            if let Err(error) = self.limits.pace(budget).await {
+                return Err(Failed { error, failures });
+            }
             let left = u32::try_from(ask.len() - index).unwrap_or(u32::MAX);
             let share = budget.share(left);
             let outcome = timeout(share, attempt(endpoint, pool)).await;

@@ -61,6 +61,8 @@ pub(super) struct Health {
     cooling: Cooling,
     /// Of the last failure.
     cause: Option<Arc<UpstreamError>>,
+    /// It has answered a probe since.
+    is_revived: bool,
 }
 
 /// Until when which requests would only be told 429.
@@ -76,8 +78,10 @@ enum Standing {
     Healthy,
     /// Asked last.
     PassedOver(Instant),
-    /// One request may try it.
-    HalfOpen,
+    /// One request may try it, in the place of a probe where there are others to ask.
+    HalfOpen(Arc<UpstreamError>),
+    /// One request may try it, in its turn.
+    Revived(Arc<UpstreamError>),
     /// Not asked.
     Open(Instant, Arc<UpstreamError>),
     /// Not asked.
@@ -100,13 +104,12 @@ impl Health {
     /// Notes an answer that the registry meant.
     pub(super) fn answered(&mut self, now: Instant) {
         (self.strikes, self.failures, self.heard_at) = (0, 0, Some(now));
-        (self.paused_until, self.trial_until, self.cause) = (None, None, None);
+        (self.paused_until, self.trial_until, self.cause, self.is_revived) = (None, None, None, false);
     }
 
-    /// Notes that it answered a probe: it is asked again, and what it is asked decides.
+    /// Notes that it answered a probe. That is not what it is there for: one question is asked next, and decides.
     pub(super) fn revived(&mut self) {
-        (self.paused_until, self.trial_until) = (None, None);
-        self.failures = self.failures.min(OPEN_AFTER - 1);
+        (self.paused_until, self.trial_until, self.is_revived) = (None, None, true);
     }
 
     /// Notes that an attempt failed.
@@ -138,7 +141,7 @@ impl Health {
         }
         let was_open = self.is_open();
         (self.failures, self.heard_at) = (self.failures.saturating_add(weight), Some(now));
-        self.trial_until = None;
+        (self.trial_until, self.is_revived) = (None, false);
         self.paused_until = self.paused_until.max(Some(now + pause_after(self.strikes.saturating_sub(1))));
         self.cause = Some(Arc::new(error.clone()));
         self.is_open() && !was_open
@@ -169,7 +172,11 @@ impl Health {
         }
         if let Some(cause) = self.cause.as_ref().filter(|_| self.is_open()) {
             let until = self.paused_until.max(self.trial_until).filter(is_later);
-            return until.map_or(Standing::HalfOpen, |until| Standing::Open(until, Arc::clone(cause)));
+            return match until {
+                Some(until) => Standing::Open(until, Arc::clone(cause)),
+                None if self.is_revived => Standing::Revived(Arc::clone(cause)),
+                None => Standing::HalfOpen(Arc::clone(cause)),
+            };
         }
         let passed_over = self.paused_until.max(self.distrusted_until).filter(is_later);
         passed_over.map_or(Standing::Healthy, Standing::PassedOver)
@@ -182,17 +189,24 @@ fn pause_after(strikes: u32) -> Duration {
 }
 
 /// Returns whom to ask what a limit of the kind `about` would be about, and begins the trials that are due: those in good health as
-/// configured, then those passed over, who is back first first; when there is none of them, one that is half-open.
+/// configured, with one that has answered a probe among them, then those passed over, who is back first first; when there is none of
+/// them, one that is half-open.
 ///
 /// # Errors
 /// When nobody is to be asked now: the reason that passes first.
 pub(super) fn plan(endpoints: &mut [Health], about: RateLimit, now: Instant) -> Result<Plan, UpstreamError> {
     let (mut ask, mut half_open, mut refusals) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut trial, until) = (None, now + TRIAL_MAX);
     for (index, health) in endpoints.iter().enumerate() {
         match health.standing(about, now) {
             Standing::Healthy => ask.push((None, index)),
             Standing::PassedOver(until) => ask.push((Some(until), index)),
-            Standing::HalfOpen => half_open.push(index),
+            Standing::Revived(_) if trial.is_none() => {
+                ask.push((None, index));
+                trial = Some((index, until));
+            }
+            Standing::Revived(cause) => refusals.push((now + PAUSE_FIRST, refusal(PAUSE_FIRST, &cause))),
+            Standing::HalfOpen(cause) => half_open.push((index, cause)),
             Standing::Open(until, cause) => refusals.push((until, refusal(until - now, &cause))),
             Standing::Limited(until, limit) => {
                 refusals.push((until, UpstreamError::RateLimited { retry_after: Some(until - now), limit }));
@@ -201,13 +215,14 @@ pub(super) fn plan(endpoints: &mut [Health], about: RateLimit, now: Instant) -> 
     }
     ask.sort_unstable();
     let mut ask: Vec<_> = ask.into_iter().map(|(_, index)| index).collect();
-    let mut probe = half_open;
-    let (mut trial, until) = (None, now + TRIAL_MAX);
-    if ask.is_empty() {
-        probe.truncate(1);
-        ask = std::mem::take(&mut probe);
-        trial = ask.first().map(|index| (*index, until));
+    if ask.is_empty() && !half_open.is_empty() {
+        let (index, _) = half_open.remove(0);
+        ask.push(index);
+        trial = Some((index, until));
     }
+    // What is only probed is not asked either.
+    refusals.extend(half_open.iter().map(|(_, cause)| (now + PAUSE_FIRST, refusal(PAUSE_FIRST, cause))));
+    let probe: Vec<_> = half_open.into_iter().map(|(index, _)| index).collect();
     for index in ask.iter().chain(&probe) {
         if let Some(health) = endpoints.get_mut(*index).filter(|health| health.is_open()) {
             health.trial_until = Some(until);

@@ -1,7 +1,7 @@
 //! Whom we believe when an upstream shows a certificate, and the certificate that we show when it asks for one.
 //!
 //! We believe the system's roots and the configured authorities, or, where the configuration says `insecure`, everybody. Our own
-//! certificate goes to every host that asks for one in its handshake: it proves nothing without the key, which stays here.
+//! certificate is shown to the upstream's endpoints and configured token services, and to nobody else that they lead to: it says who we are.
 //! The cryptography is named here and does not depend on a default of the process.
 
 use std::fmt;
@@ -27,7 +27,31 @@ pub(super) enum Protocols {
 
 /// How to speak TLS to one upstream; `None` inside when nobody could be believed.
 #[derive(Debug, Clone)]
-pub(super) struct Trust(Option<ClientConfig>);
+pub(super) struct Trust(Option<Configs>);
+
+#[derive(Debug, Clone)]
+struct Configs {
+    /// For the upstream's own endpoints, and token services that its account may be shown to.
+    own: ClientConfig,
+    /// For the hosts that they lead to.
+    others: ClientConfig,
+}
+
+/// How to speak TLS over the connections of one pool.
+#[derive(Debug, Clone)]
+pub(super) struct Tls {
+    own: Arc<ClientConfig>,
+    others: Arc<ClientConfig>,
+    own_hosts: Arc<[String]>,
+}
+
+impl Tls {
+    /// Returns the configuration for a host, as it stands in a URL.
+    pub(super) fn towards(&self, host: &str) -> Arc<ClientConfig> {
+        let is_own = self.own_hosts.iter().any(|own| own.eq_ignore_ascii_case(host));
+        Arc::clone(if is_own { &self.own } else { &self.others })
+    }
+}
 
 impl Trust {
     /// Reads the system's roots (some milliseconds of file I/O) and adds those of `options`.
@@ -40,7 +64,7 @@ impl Trust {
         if options.insecure {
             let verifier = Arc::new(BelieveEverybody(provider));
             let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
-            return Self(Some(identified(builder, options)));
+            return Self(Some(Configs::new(builder, options)));
         }
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
@@ -48,26 +72,35 @@ impl Trust {
         if roots.is_empty() {
             return Self(None);
         }
-        Self(Some(identified(builder.with_root_certificates(roots), options)))
+        Self(Some(Configs::new(builder.with_root_certificates(roots), options)))
     }
 
-    /// Returns the configuration for one pool.
-    pub(super) fn config(&self, protocols: Protocols) -> Option<Arc<ClientConfig>> {
-        let mut config = self.0.clone()?;
-        config.alpn_protocols = match protocols {
-            Protocols::Http2OrHttp1 => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
-            Protocols::Http1 => vec![b"http/1.1".to_vec()],
+    /// Returns how one pool speaks TLS; `options` are those that this was made of.
+    pub(super) fn tls(&self, protocols: Protocols, options: &Options) -> Option<Tls> {
+        let Configs { own, others } = self.0.clone()?;
+        let with_protocols = |mut config: ClientConfig| {
+            config.alpn_protocols = match protocols {
+                Protocols::Http2OrHttp1 => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
+                Protocols::Http1 => vec![b"http/1.1".to_vec()],
+            };
+            Arc::new(config)
         };
-        Some(Arc::new(config))
+        let endpoints = options.endpoints.iter().filter_map(|url| url.host_str());
+        let own_hosts = endpoints.chain(options.realm_hosts.iter().map(String::as_str)).map(str::to_owned).collect();
+        Some(Tls { own: with_protocols(own), others: with_protocols(others), own_hosts })
     }
 }
 
-fn identified(builder: ConfigBuilder<ClientConfig, WantsClientCert>, options: &Options) -> ClientConfig {
-    match &options.client_identity {
-        Some(ClientIdentity(key)) => {
-            builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(key))))
-        }
-        None => builder.with_no_client_auth(),
+impl Configs {
+    fn new(builder: ConfigBuilder<ClientConfig, WantsClientCert>, options: &Options) -> Self {
+        let others = builder.clone().with_no_client_auth();
+        let own = match &options.client_identity {
+            Some(ClientIdentity(key)) => {
+                builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(key))))
+            }
+            None => others.clone(),
+        };
+        Self { own, others }
     }
 }
 

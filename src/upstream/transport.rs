@@ -61,7 +61,7 @@ impl Transport {
         let trust = Trust::new(options);
         let egress = Egress { is_internal: options.internal };
         let connector = |protocols| {
-            Connector::new(trust.config(protocols), options.proxy.clone(), egress, options.timeouts.connect)
+            Connector::new(trust.tls(protocols, options), options.proxy.clone(), egress, options.timeouts.connect)
         };
         let client = |protocols, idle| {
             Client::builder(TokioExecutor::new())

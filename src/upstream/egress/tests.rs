@@ -55,6 +55,8 @@ fn every_kind_of_address_has_its_verdict() {
         ("64:ff9b::10.0.0.1", false, true),
         ("64:ff9b::169.254.169.254", false, false),
         ("64:ff9b::8.8.8.8", true, true),
+        ("64:ff9b:1:7f00:1::", false, true),
+        ("2001:0:4136:e378:8000:63bf:3fff:fdd2", false, false),
         ("2002:7f00:1::", false, true),
         ("2002:a9fe:a9fe::", false, false),
     ] {

@@ -111,10 +111,16 @@ fn a_broken_one_is_probed_while_others_are_asked_and_then_asked_again() {
     assert_eq!(planned(&endpoints, now), Ok((vec![1], vec![])));
     let due = now + PAUSE_FIRST;
     let begun = plan(&mut endpoints, ABOUT, due).expect("the other is there");
+    assert!(begun.refused.is_some(), "what the other does not have, this one may");
     assert_eq!((begun.ask, begun.probe), (vec![1], vec![0]));
     assert_eq!(planned(&endpoints, due), Ok((vec![1], vec![])), "one probe at a time");
     endpoints[0].revived();
-    assert_eq!(planned(&endpoints, due), Ok((vec![0, 1], vec![])));
+    let trial = plan(&mut endpoints, ABOUT, due).expect("both");
+    assert_eq!((trial.ask, trial.trial.map(|(index, _)| index)), (vec![0, 1], Some(0)), "one question is its trial");
+    assert_eq!(planned(&endpoints, due), Ok((vec![1], vec![])), "the others do not wait for it");
+    let mut well = endpoints.clone();
+    well[0].answered(due);
+    assert_eq!(planned(&well, due), Ok((vec![0, 1], vec![])));
     fail(&mut endpoints[0], &nobody_there(), due);
     let expected = Ok((vec![1], vec![]));
     assert_eq!(planned(&endpoints, due + PAUSE_FIRST), expected, "its pause goes on where it was: 2 s");

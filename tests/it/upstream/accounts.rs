@@ -9,6 +9,7 @@ use cachalot::telemetry::Secret;
 use cachalot::upstream::{Account, Client, ClientIdentity, Credentials, Options, Origin as _, UpstreamError};
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use url::Url;
 
 use super::{ACCEPT, LIMIT, account, authorizations, client_with, options, pull, tag};
 use crate::harness::{Cachalot, More};
@@ -339,5 +340,14 @@ async fn an_upstream_that_asks_for_a_certificate_is_shown_ours() {
     for insecure in [false, true] {
         options.insecure = insecure;
         assert!(is_pulled(&client_with(&options)).await);
+    }
+    // Where it leads to, nobody learns who we are: the same registry by another name is another host.
+    let front = Registry::start_tls().await;
+    options.endpoints = vec![Url::parse(&front.url()).unwrap()];
+    options.insecure = true;
+    let base = format!("https://localhost:{}", registry.address().port());
+    for (base, is_shown) in [(base, false), (registry.url(), true)] {
+        front.fault(Match::manifest("3.20"), Fault::RedirectTo { base: base.clone(), query: "" });
+        assert_eq!(is_pulled(&client_with(&options)).await, is_shown, "{base}");
     }
 }
