@@ -36,7 +36,8 @@ pub struct Client {
 }
 
 impl Client {
-    /// Makes a client; no connection is opened. What it does beside answering, looking whether an endpoint is back, runs in `tasks`. Reads the system's root certificates: some milliseconds of file I/O.
+    /// Makes a client; no connection is opened. Reads the system's root certificates: some milliseconds of file I/O. What it does beside
+    /// answering, looking whether an endpoint is back, runs in `tasks`.
     ///
     /// # Errors
     /// When `options` have no endpoint, or one that is not a plain `http` or `https` URL.
