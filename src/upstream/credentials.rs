@@ -4,11 +4,11 @@
 //! |---|---|---|
 //! | `Fixed` | never | never |
 //! | `PasswordFile`, `DockerConfig` | when a proof is wanted, every few seconds at the most | when the file has changed |
-//! | a credential helper, named by the settings or by a docker config | when a proof is wanted | after minutes, and once after a 401 |
+//! | a credential helper, named by the settings or by a docker config | when a proof is wanted | after minutes, and once after it was refused |
 //!
 //! A source that fails goes on with the last good account and says so in the log; without one, the question that wants it fails.
-//! There is one account for all endpoints of an upstream; under a docker config it may be another for each endpoint and repository.
-//! Which host may see it is decided elsewhere.
+//! There is one account for all endpoints that belong to the upstream's registry; under a docker config there may be another for each
+//! repository, and one for any endpoint by its own host. Which hosts belong together is decided in `realm`.
 //!
 //! Source: P-167, P-174, U-22, U-47; docker `cli/config` and `docker-credential-helpers` for the formats.
 

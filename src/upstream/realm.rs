@@ -1,4 +1,4 @@
-//! Which token services a host may send us to, and which of them may see our credentials.
+//! Which hosts may see our credentials: endpoints that belong to the registry, and which of the token services that it sends us to.
 //!
 //! A registry names its token service itself, so a hostile or broken one could name a thief's (CVE-2026-33540). The rules (S-26):
 //!
