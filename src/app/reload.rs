@@ -14,7 +14,7 @@ use tokio::signal::unix::Signal;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::{App, AppError, lock, options};
-use crate::oci::UpstreamName;
+use crate::server::Directory;
 use crate::settings::{Problems, Settings, Sources};
 use crate::telemetry::{Logs, sentence};
 
@@ -60,25 +60,31 @@ impl App {
     /// When an upstream makes no client; then nothing has changed.
     pub fn apply(&self, settings: &Settings) -> Result<Vec<String>, AppError> {
         let mut current = lock(&self.settings);
-        let (directory, via) = (self.server.directory.load_full(), &self.server.options.via);
-        let directory = options::directory(settings, &self.metrics, &self.work, via, Some((&current, &directory)))?;
-        let before = self.server.directory.swap(Arc::new(directory));
-        for upstream in before.upstreams() {
-            let now = self.server.directory.load();
-            if !now.upstream(upstream.name()).is_some_and(|now| Arc::ptr_eq(now, upstream)) {
-                self.server.cache.forget_questions(upstream.name());
-            }
-        }
-        let is_gone = |name: &&UpstreamName| settings.upstreams.iter().all(|upstream| upstream.name != **name);
-        for name in current.upstreams.iter().map(|upstream| &upstream.name).filter(is_gone) {
-            self.metrics.upstream(name).retire();
-        }
+        let (before, via) = (self.server.directory.load_full(), &self.server.options.via);
+        let after = options::directory(settings, &self.metrics, &self.work, via, Some((&current, &before)))?;
+        let after = Arc::new(after);
+        self.server.directory.store(Arc::clone(&after));
+        self.leave(&before, &after);
         if settings.clients != current.clients {
             self.server.clients.store(Arc::new(options::clients(&settings.clients)));
         }
         *current = settings.clone();
         self.metrics.config_applied(SystemTime::now());
         Ok(needs_restart(&self.started_with, settings))
+    }
+
+    /// Leaves the upstreams that are replaced or gone.
+    fn leave(&self, before: &Directory, after: &Directory) {
+        for upstream in before.upstreams() {
+            let now = after.upstream(upstream.name());
+            if now.is_some_and(|now| Arc::ptr_eq(now, upstream)) {
+                continue;
+            }
+            self.server.cache.forget_questions(upstream.name());
+            if now.is_none() {
+                upstream.metrics().retire();
+            }
+        }
     }
 
     /// Takes what was read: applies it when it is new, and tells about it when there is anything to tell.
