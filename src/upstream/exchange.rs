@@ -289,8 +289,10 @@ impl Exchange {
                     url = next;
                     // Once gone, trust does not come back, also when the redirect does (U-60).
                     is_upstream &= keeps_authorization;
-                    // It did its part: what fails from here on is not its failure.
-                    self.endpoints.answered(endpoint);
+                    if !is_upstream {
+                        // It did its part: what fails from here on is not its failure.
+                        self.endpoints.answered(endpoint);
+                    }
                 }
             }
             answer::drain(response).await;
