@@ -9,8 +9,9 @@ use rustls::pki_types::pem::{Error as PemError, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use url::Url;
 
+use super::defaults::PEM_BYTES_MAX;
 use super::reader::Section;
-use super::schema::{ClientCertificate, PEM_BYTES_MAX};
+use super::schema::ClientCertificate;
 use crate::oci::UpstreamName;
 use crate::telemetry::sentence;
 use crate::upstream::{ClientIdentity, Credentials, HelperName};

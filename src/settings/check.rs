@@ -9,10 +9,10 @@ use config::{Config, ConfigError, Map, Value};
 use super::layers::{Layers, Places};
 use super::problem::{Place, Problem};
 use super::reader::Section;
-#[allow(clippy::wildcard_imports, reason = "the schema is the vocabulary of this file")]
-use super::schema::*;
 use super::units::{self, Quantity};
 use super::{Sources, upstreams};
+#[allow(clippy::wildcard_imports, reason = "the schema and its defaults are the vocabulary of this file")]
+use super::{defaults::*, schema::*};
 
 /// Builds the settings, or returns everything that is wrong.
 pub(super) fn check(layers: Layers, sources: &Sources) -> Result<Settings, Vec<Problem>> {
@@ -171,16 +171,7 @@ fn clients(mut section: Section<'_>) -> Clients {
 }
 
 fn freshness(mut section: Section<'_>) -> Freshness {
-    let defaults = Freshness {
-        tag_ttl: TAG_TTL,
-        stale_if_error: STALE_IF_ERROR,
-        stale_wait: STALE_WAIT,
-        immutable_tags: Vec::new(),
-        when_limited: WHEN_LIMITED,
-        negative_ttl: NEGATIVE_TTL,
-        offline: false,
-    };
-    upstreams::freshness(&mut section, &defaults)
+    upstreams::freshness(&mut section, &FRESHNESS)
 }
 
 fn log(mut section: Section<'_>) -> Log {

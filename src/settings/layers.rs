@@ -10,8 +10,8 @@ use config::{Config, ConfigBuilder, ConfigError, Map, Source, Value, ValueKind};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::keys::SECTIONS;
 use super::problem::{Place, Problem};
-use super::schema::SECTIONS;
 use super::suggest::{unknown_section, unknown_variable};
 use super::{Flags, Sources};
 

@@ -6,7 +6,8 @@
 //!
 //! | file | idea |
 //! |---|---|
-//! | `schema` | the values, their defaults and bounds: the reference of every key |
+//! | `schema` | the values: the reference of every key |
+//! | `defaults`, `keys` | what holds where nothing is said, with bounds and reasons; the names that there are |
 //! | `layers` | the sources laid over one another, and where each value is written |
 //! | `reader` | typed values out of a section |
 //! | `check`, `upstreams`, `account` | the schema filled, key by key, and what the keys mean together |
@@ -14,6 +15,8 @@
 
 mod account;
 mod check;
+mod defaults;
+mod keys;
 mod layers;
 mod problem;
 mod reader;
@@ -24,6 +27,7 @@ mod upstreams;
 
 use std::path::PathBuf;
 
+pub use defaults::*;
 use layers::Layers;
 pub use problem::{Place, Problem, Problems};
 pub use schema::*;

@@ -1,6 +1,6 @@
 //! What to say about a key that does not exist: the key that was probably meant, or where it belongs.
 
-use super::schema::SECTIONS;
+use super::keys::SECTIONS;
 use super::units::nearest;
 
 /// Says what is wrong with the name of a section.

@@ -2,6 +2,7 @@
 
 use url::Url;
 
+use super::keys::{BUILTIN_UPSTREAMS, SECTIONS};
 use super::*;
 use crate::upstream::Credentials;
 

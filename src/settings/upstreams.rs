@@ -5,11 +5,12 @@ use std::num::NonZeroU32;
 
 use url::Url;
 
+use super::keys::BUILTIN_UPSTREAMS;
 use super::problem::{Place, Problem};
 use super::reader::Section;
-#[allow(clippy::wildcard_imports, reason = "the schema is the vocabulary of this file")]
-use super::schema::*;
 use super::{account, units};
+#[allow(clippy::wildcard_imports, reason = "the schema and its defaults are the vocabulary of this file")]
+use super::{defaults::*, schema::*};
 use crate::oci::{Entry, Table, UpstreamName};
 use crate::upstream::egress;
 
