@@ -45,8 +45,9 @@ pub(super) enum ConnectError {
     TimedOut(Duration),
     #[error(transparent)]
     Forbidden(#[from] Forbidden),
-    #[error("the name cannot be looked up")]
-    Lookup(#[source] Arc<dyn std::error::Error + Send + Sync>),
+    /// What the resolver says.
+    #[error("{0}")]
+    Lookup(String),
     #[error("no connection")]
     Tcp(#[source] Arc<dyn std::error::Error + Send + Sync>),
     #[error("the proxy made no tunnel")]
@@ -169,8 +170,8 @@ fn dial_error(error: impl std::error::Error + Send + Sync + 'static, limit: Dura
     if let Some(forbidden) = cause::<Forbidden>(&error) {
         return ConnectError::Forbidden(forbidden.clone());
     }
-    if cause::<LookupError>(&error).is_some() {
-        ConnectError::Lookup(Arc::new(error))
+    if let Some(LookupError(said)) = cause::<LookupError>(&error) {
+        ConnectError::Lookup(said.to_string())
     } else if cause::<io::Error>(&error).is_some_and(|error| error.kind() == io::ErrorKind::TimedOut) {
         // The TCP connector has the same limit, and may be the first to find that it is over.
         ConnectError::TimedOut(limit)

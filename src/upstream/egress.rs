@@ -49,7 +49,7 @@ pub(super) struct Forbidden {
 /// Why a name has no address.
 #[derive(Debug, thiserror::Error)]
 #[error("the name cannot be looked up")]
-pub(super) struct LookupError(#[source] io::Error);
+pub(super) struct LookupError(#[source] pub(super) io::Error);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Reach {
