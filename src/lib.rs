@@ -26,8 +26,8 @@
 //!
 //! ```text
 //! 5 assembly     main → cli → app → settings    knows everything; imported by nothing below
-//! 4 surface      server, admin                  HTTP towards clients; health and metrics
-//! 3 policy       cache                          when to serve, ask, fill, refuse
+//! 4 surface      server, admin, node            HTTP towards clients; health and metrics; the node's own runtime
+//! 3 policy       cache | snippets               when to serve, ask, fill, refuse | what clients need to be told
 //! 2 mechanism    store | upstream               disk and memory | network; they never import each other
 //! 1 platform     telemetry, tasks
 //! 0 vocabulary   oci, wire                      pure values: no clock, no I/O, no runtime
@@ -46,6 +46,9 @@
 //! * [`server`]: HTTP/1.1 in front of the cache. [`server::Directory`] is what a request may name; `server::respond` alone turns errors
 //!   into statuses.
 //! * [`admin`]: health and metrics, on a listener of its own.
+//! * [`snippets`]: what to tell each client so that it pulls through the cache; pure text.
+//! * [`node`]: the agent of a node: writes that for its container runtime while the cache answers, and takes it back without a trace.
+//!   `node::plan` is the decision table.
 //! * [`settings`]: defaults, file, environment and flags, merged and checked; every problem at once.
 //! * [`cli`], [`app`]: subcommands; making everything, ending it in order, and `app::reload`: a new configuration in between.
 //!
@@ -130,9 +133,11 @@ pub mod app;
 pub mod cache;
 pub mod cli;
 
+pub mod node;
 pub mod oci;
 pub mod server;
 pub mod settings;
+pub mod snippets;
 pub mod store;
 pub mod tasks;
 pub mod telemetry;

@@ -5,8 +5,11 @@
 mod check_config;
 mod effective;
 mod healthcheck;
+mod node_config;
+mod print_config;
 mod serve;
 mod version;
+mod wish;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -46,6 +49,8 @@ enum Command {
     Serve(serve::Args),
     CheckConfig(check_config::Args),
     Healthcheck(healthcheck::Args),
+    PrintConfig(print_config::Args),
+    NodeConfig(node_config::Args),
     Version(version::Args),
 }
 
@@ -63,6 +68,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Serve(args) => serve::run(args),
         Command::CheckConfig(args) => check_config::run(args),
         Command::Healthcheck(args) => healthcheck::run(&args),
+        Command::PrintConfig(args) => print_config::run(&args),
+        Command::NodeConfig(args) => node_config::run(args),
         Command::Version(args) => version::run(&args),
     })
 }

@@ -33,6 +33,8 @@ pub use problem::{Place, Problem, Problems};
 pub use schema::*;
 pub use units::Quantity;
 
+use crate::oci::UpstreamName;
+
 /// Where the settings come from.
 #[derive(Debug, Clone, Default)]
 pub struct Sources {
@@ -55,6 +57,11 @@ pub struct Flags {
     pub store: Option<PathBuf>,
     /// `--upstream`, each `NAME=URL`: replaces the endpoints of the upstream of that name, or adds one.
     pub upstreams: Vec<String>,
+}
+
+/// Returns the names of the registries that are there without a configuration.
+pub fn builtin_registries() -> Vec<UpstreamName> {
+    keys::BUILTIN_UPSTREAMS.iter().filter_map(|(name, ..)| name.parse().ok()).collect()
 }
 
 impl Settings {

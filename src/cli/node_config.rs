@@ -1,0 +1,388 @@
+//! `cachalot node-config`: has this node's container runtime pull through the cache, and takes that back.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::ValueEnum;
+use tokio::signal::unix::{SignalKind, signal};
+use url::Url;
+
+use super::wish::{WishArgs, duration, registry};
+use super::{FAILURE, OK, UNREACHABLE, USAGE, say, tell};
+use crate::node::{self, Event, FileStatus, NodeError, Options, Patience, Probe, ProbeError, Report, Root};
+use crate::oci::UpstreamName;
+use crate::snippets::Fallback;
+use crate::telemetry::{self, sentence};
+
+/// Have this node's container runtime pull through the cache.
+///
+/// Writes files of its own beside those that are there, once the cache has answered; never restarts anything, and takes
+/// everything back with `remove`.
+#[derive(Debug, clap::Args)]
+#[command(before_help = "Examples:
+  cachalot node-config apply --endpoint http://10.0.0.7:30500
+  cachalot node-config watch --endpoint http://10.0.0.7:30500 --host-root /host
+  cachalot node-config remove")]
+pub(super) struct Args {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Action {
+    /// Write the files, once the cache answers; run again, change nothing
+    Apply(Common),
+    /// Write the files while the cache answers, and withdraw them while it does not, until SIGTERM
+    Watch(Watch),
+    /// Take back everything; originals are back byte for byte
+    Remove(Common),
+    /// Print the files instead of writing them
+    Print(Print),
+    /// Tell which files are in place, and whether the cache answers
+    Status(Common),
+}
+
+#[derive(Debug, clap::Args)]
+struct Common {
+    #[command(flatten)]
+    wish: WishArgs,
+    /// Who pulls on this node; may be repeated
+    #[arg(
+        long = "runtime",
+        env = "CACHALOT_NODE_RUNTIME",
+        value_enum,
+        value_delimiter = ',',
+        default_value = "containerd"
+    )]
+    runtimes: Vec<Runtime>,
+    /// What kind of node this is
+    #[arg(long, env = "CACHALOT_NODE_FLAVOUR", value_enum, default_value_t = Flavour::Auto)]
+    flavour: Flavour,
+    /// What becomes of files that somebody else has put there
+    #[arg(long, env = "CACHALOT_NODE_MERGE", value_enum, default_value_t = Merge::Keep)]
+    merge: Merge,
+    /// A registry that never goes through the cache, such as that of the cache's own image; may be repeated
+    #[arg(long = "exclude", value_name = "HOST", env = "CACHALOT_NODE_EXCLUDE", value_delimiter = ',', value_parser = registry)]
+    excluded: Vec<UpstreamName>,
+    /// Where the node's root is mounted; the other directories are below it
+    #[arg(long, value_name = "DIR", env = "CACHALOT_NODE_HOST_ROOT", default_value = "/")]
+    host_root: PathBuf,
+    /// Where containerd looks for hosts [default: /etc/containerd/certs.d]
+    #[arg(long, value_name = "DIR", env = "CACHALOT_NODE_CERTS_DIR")]
+    certs_dir: Option<PathBuf>,
+    /// Where CRI-O looks for drop-ins
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "CACHALOT_NODE_REGISTRIES_DIR",
+        default_value = "/etc/containers/registries.conf.d"
+    )]
+    registries_dir: PathBuf,
+    /// Where it is written down what was done
+    #[arg(long, value_name = "DIR", env = "CACHALOT_NODE_STATE_DIR", default_value = "/var/lib/cachalot-node")]
+    state_dir: PathBuf,
+    /// A further URL that must answer 200 before anything is written, such as the /readyz of the cache
+    #[arg(long, value_name = "URL", env = "CACHALOT_NODE_READY_URL")]
+    ready_url: Option<Url>,
+}
+
+#[derive(Debug, clap::Args)]
+struct Watch {
+    #[command(flatten)]
+    common: Common,
+    /// From one question to the cache to the next
+    #[arg(long, value_name = "TIME", env = "CACHALOT_NODE_INTERVAL", default_value = "5s", value_parser = duration)]
+    interval: Duration,
+    /// From its last answer until the files are withdrawn
+    #[arg(long, value_name = "TIME", env = "CACHALOT_NODE_REMOVE_AFTER", default_value = "60s", value_parser = duration)]
+    remove_after: Duration,
+    /// Take back everything at SIGTERM
+    #[arg(long, env = "CACHALOT_NODE_REMOVE_ON_EXIT")]
+    remove_on_exit: bool,
+}
+
+#[derive(Debug, clap::Args)]
+struct Print {
+    #[command(flatten)]
+    common: Common,
+    /// The files' own text, or a document for cloud-init that writes them
+    #[arg(long, short, value_enum, default_value_t = Output::Text)]
+    output: Output,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Output {
+    Text,
+    CloudInit,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Runtime {
+    Containerd,
+    Crio,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Flavour {
+    Auto,
+    Generic,
+    K3s,
+    Rke2,
+    K0s,
+    Microk8s,
+    Talos,
+    Bottlerocket,
+    Gke,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Merge {
+    /// Leave them alone; what they are about does not go through the cache
+    Keep,
+    /// The cache first, then what they say
+    Prepend,
+    /// Put them away, and back again at the end
+    Replace,
+}
+
+pub(super) fn run(args: Args) -> u8 {
+    let done = match args.action {
+        Action::Apply(common) => apply(&common),
+        Action::Watch(args) => watch(&args),
+        Action::Remove(common) => remove(&common),
+        Action::Print(args) => print(&args),
+        Action::Status(common) => status(&common),
+    };
+    done.unwrap_or_else(|error| {
+        say(format_args!("cachalot: {error}"));
+        error.code()
+    })
+}
+
+/// Why a command ends, and with which code.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error("{0}")]
+    Usage(String),
+    #[error("{}; nothing was changed", sentence(.0))]
+    Unreachable(ProbeError),
+    #[error("{}", sentence(.0))]
+    Probe(ProbeError),
+    #[error("{}", sentence(.0))]
+    Node(#[from] NodeError),
+    #[error("cannot start: {0}")]
+    Runtime(io::Error),
+}
+
+impl Failure {
+    fn code(&self) -> u8 {
+        match self {
+            Self::Usage(_) => USAGE,
+            Self::Unreachable(_) => UNREACHABLE,
+            Self::Probe(_) | Self::Node(_) | Self::Runtime(_) => FAILURE,
+        }
+    }
+}
+
+impl Common {
+    fn options(&self) -> Result<Options, Failure> {
+        let wish = self.wish.wish(&self.excluded).map_err(Failure::Usage)?;
+        if wish.fallback == Fallback::None && self.merge == Merge::Prepend {
+            let why = "--no-fallback leaves no way around the cache, --merge prepend keeps those that there are; say one of them";
+            return Err(Failure::Usage(why.into()));
+        }
+        if wish.with_default && self.runtimes.contains(&Runtime::Crio) {
+            let why = "CRI-O has no setting for registries that are not named; leave out --default, or --runtime crio";
+            return Err(Failure::Usage(why.into()));
+        }
+        if wish.ca.is_some() && self.runtimes.contains(&Runtime::Crio) {
+            let why = "CRI-O takes no certificate authority in a drop-in; add it to the node's own and leave out --ca";
+            return Err(Failure::Usage(why.into()));
+        }
+        for (name, path) in self.directories() {
+            if !path.is_absolute() {
+                return Err(Failure::Usage(format!(
+                    "{name} {} is relative; write a path from the root",
+                    path.display()
+                )));
+            }
+        }
+        Ok(Options {
+            root: self.root(),
+            runtimes: self.runtimes.iter().map(|runtime| (*runtime).into()).collect(),
+            flavour: self.flavour.into(),
+            wish,
+            excluded: self.excluded.clone(),
+            merge: self.merge.into(),
+            certs_dir: self.certs_dir.clone(),
+            registries_dir: self.registries_dir.clone(),
+            state_dir: self.state_dir.clone(),
+        })
+    }
+
+    fn directories(&self) -> impl Iterator<Item = (&'static str, &PathBuf)> {
+        let certs_dir = self.certs_dir.iter().map(|path| ("--certs-dir", path));
+        certs_dir.chain([("--registries-dir", &self.registries_dir), ("--state-dir", &self.state_dir)])
+    }
+
+    fn root(&self) -> Root {
+        Root::new(&self.host_root)
+    }
+
+    fn probe(&self) -> Result<Probe, Failure> {
+        let endpoint = self.wish.endpoint().map(|endpoint| endpoint.join("/v2/"));
+        let ca = self.wish.ca().map(|path| self.root().here(path.as_ref()));
+        Probe::new(endpoint.into_iter().chain(self.ready_url.clone()).collect(), ca.as_deref()).map_err(Failure::Probe)
+    }
+}
+
+fn apply(args: &Common) -> Result<u8, Failure> {
+    let (options, probe) = (args.options()?, args.probe()?);
+    block_on(probe.ask())?.map_err(Failure::Unreachable)?;
+    let report = node::apply(&options)?;
+    if report.changes.is_empty() && report.kept.is_empty() {
+        say("cachalot: everything is in place already");
+    }
+    say_all(&report);
+    Ok(OK)
+}
+
+fn remove(args: &Common) -> Result<u8, Failure> {
+    let report = node::remove(&args.root(), &args.state_dir)?;
+    if report == Report::default() {
+        say("cachalot: there is nothing to remove");
+    }
+    say_all(&report);
+    Ok(OK)
+}
+
+fn say_all(report: &Report) {
+    for line in report.lines() {
+        say(format_args!("cachalot: {line}"));
+    }
+}
+
+fn watch(args: &Watch) -> Result<u8, Failure> {
+    let (options, probe) = (args.common.options()?, args.common.probe()?);
+    let _logs =
+        telemetry::init("info", telemetry::Format::Text).map_err(|error| Failure::Runtime(io::Error::other(error)))?;
+    let patience = Patience { interval: args.interval, remove_after: args.remove_after };
+    tracing::info!("watching {}", options.wish.endpoint);
+    let ended = block_on(async {
+        let mut terminate = signal(SignalKind::terminate()).map_err(Failure::Runtime)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::Runtime)?;
+        tokio::select! {
+            ended = node::watch(&options, &probe, patience, log) => ended.map(|_: Infallible| ()).map_err(Failure::Node),
+            _ = terminate.recv() => Ok(()),
+            _ = interrupt.recv() => Ok(()),
+        }
+    })?;
+    ended?;
+    if args.remove_on_exit {
+        let report = node::remove(&options.root, &options.state_dir)?;
+        report.lines().for_each(|line| tracing::info!("ending: {line}"));
+    }
+    Ok(OK)
+}
+
+fn log(event: &Event) {
+    for line in event.lines() {
+        match event {
+            Event::Applied(_) => tracing::info!("{line}"),
+            Event::Unanswered(_) | Event::Withdrawn(_) => tracing::warn!("{line}"),
+            Event::Failed(_) => tracing::error!("{line}"),
+        }
+    }
+}
+
+fn print(args: &Print) -> Result<u8, Failure> {
+    let files = node::files(&args.common.options()?);
+    Ok(match (files.as_slice(), args.output) {
+        ([(path, text)], Output::Text) => {
+            say(format_args!("cachalot: this is {}", path.display()));
+            tell(text.trim_end())
+        }
+        (_, Output::Text) => {
+            let texts: Vec<String> = files.iter().map(|(path, text)| format!("# {}\n{text}", path.display())).collect();
+            tell(texts.join("\n").trim_end())
+        }
+        (_, Output::CloudInit) => tell(cloud_init(&files).trim_end()),
+    })
+}
+
+/// A node that has the files from its first boot on loses no race against its first pods.
+fn cloud_init(files: &[(PathBuf, String)]) -> String {
+    let mut document = String::from("#cloud-config\nwrite_files:\n");
+    for (path, text) in files {
+        let quoted = |text: &str| serde_json::Value::from(text).to_string();
+        document += &format!("  - path: {}\n    permissions: \"0644\"\n", quoted(&path.to_string_lossy()));
+        document += &format!("    content: {}\n", quoted(text));
+    }
+    document
+}
+
+fn status(args: &Common) -> Result<u8, Failure> {
+    let files = node::status(&args.root(), &args.state_dir)?;
+    let probe = args.wish.endpoint().map(|_| args.probe()).transpose()?;
+    let answer = probe.map(|probe| block_on(async move { probe.ask().await })).transpose()?;
+    for (path, status) in &files {
+        let status = match status {
+            FileStatus::Applied => "applied",
+            FileStatus::Changed => "changed by somebody else",
+            FileStatus::Missing => "missing",
+        };
+        tell(format_args!("{}: {status}", path.display()));
+    }
+    if let Some(Err(error)) = answer {
+        say(format_args!("cachalot: {}", sentence(&error)));
+        return Ok(UNREACHABLE);
+    }
+    if files.is_empty() {
+        say("cachalot: nothing is applied");
+    }
+    let is_applied = !files.is_empty() && files.iter().all(|(_, status)| *status == FileStatus::Applied);
+    Ok(if is_applied { OK } else { FAILURE })
+}
+
+fn block_on<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::Runtime)?;
+    Ok(runtime.block_on(work))
+}
+
+impl From<Runtime> for node::Runtime {
+    fn from(runtime: Runtime) -> Self {
+        match runtime {
+            Runtime::Containerd => Self::Containerd,
+            Runtime::Crio => Self::Crio,
+        }
+    }
+}
+
+impl From<Flavour> for Option<node::Flavour> {
+    fn from(flavour: Flavour) -> Self {
+        Some(match flavour {
+            Flavour::Auto => return None,
+            Flavour::Generic => node::Flavour::Generic,
+            Flavour::K3s => node::Flavour::K3s,
+            Flavour::Rke2 => node::Flavour::Rke2,
+            Flavour::K0s => node::Flavour::K0s,
+            Flavour::Microk8s => node::Flavour::Microk8s,
+            Flavour::Talos => node::Flavour::Talos,
+            Flavour::Bottlerocket => node::Flavour::Bottlerocket,
+            Flavour::Gke => node::Flavour::Gke,
+        })
+    }
+}
+
+impl From<Merge> for node::Merge {
+    fn from(merge: Merge) -> Self {
+        match merge {
+            Merge::Keep => Self::Keep,
+            Merge::Prepend => Self::Prepend,
+            Merge::Replace => Self::Replace,
+        }
+    }
+}

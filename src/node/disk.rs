@@ -1,0 +1,297 @@
+//! What is on the node's disk, and the steps that change it: each durable when it returns, each atomic to whoever reads the file.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Access, FlockOperation, access, flock};
+
+use super::plan::{Found, Step};
+use super::root::Root;
+use super::state::{Attributes, State, digest};
+
+/// What a write is called until it is whole, in the directory of its file. Neither containerd nor CRI-O reads such a name.
+const TEMPORARY: &str = ".cachalot-node.tmp";
+
+/// Bytes of a file of somebody else's that are kept at the most: configuration is small.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// The node's root and the directory of our state, both as they are on the node.
+#[derive(Debug, Clone)]
+pub(super) struct Disk {
+    root: Root,
+    state_dir: PathBuf,
+}
+
+/// What went wrong, at a path of the node.
+#[derive(Debug, thiserror::Error)]
+#[error("{doing} {}", path.display())]
+pub struct DiskError {
+    doing: &'static str,
+    path: PathBuf,
+    #[source]
+    source: io::Error,
+}
+
+fn at(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DiskError {
+    let path = path.to_owned();
+    move |source| DiskError { doing, path, source }
+}
+
+/// Held while one process works on the node's files.
+#[derive(Debug)]
+pub(super) struct Lock {
+    _directory: File,
+}
+
+impl Disk {
+    /// `state_dir` has its links followed already.
+    pub(super) fn new(root: Root, state_dir: PathBuf) -> Self {
+        Self { root, state_dir }
+    }
+
+    pub(super) fn state_dir(&self) -> &Path {
+        &self.state_dir
+    }
+
+    /// Returns the directories for the state that are not there.
+    pub(super) fn state_missing(&self) -> Vec<PathBuf> {
+        self.missing_above(&self.state_file())
+    }
+
+    /// Says where a file is whose place somebody has filled since.
+    pub(super) fn orphan_advice(&self, digest: &str) -> String {
+        let path = self.saved_file(digest);
+        format!(
+            "{} is what one of these files was before; its place is taken, so it stays there for you",
+            path.display()
+        )
+    }
+
+    fn state_file(&self) -> PathBuf {
+        self.state_dir.join("state.json")
+    }
+
+    fn saved_file(&self, digest: &str) -> PathBuf {
+        self.state_dir.join("saved").join(digest)
+    }
+
+    /// Keeps other processes away; `None` where there is no state yet, and nothing to lock.
+    pub(super) fn lock(&self) -> Result<Option<Lock>, DiskError> {
+        let directory = match File::open(self.root.here(&self.state_dir)) {
+            Ok(directory) => directory,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(at("cannot open", &self.state_dir)(error)),
+        };
+        match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(Lock { _directory: directory })),
+            Err(error) => Err(
+                at("another cachalot node-config is at work, or there are no locks in", &self.state_dir)(error.into()),
+            ),
+        }
+    }
+
+    /// Returns what was written down last; nothing where there is no state.
+    pub(super) fn state(&self) -> Result<State, DiskError> {
+        let path = self.state_file();
+        match fs::read(self.root.here(&path)) {
+            Ok(bytes) => serde_json::from_slice(&bytes)
+                .map_err(|error| at("cannot make sense of", &path)(io::Error::other(error.to_string()))),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(State::default()),
+            Err(error) => Err(at("cannot read", &path)(error)),
+        }
+    }
+
+    /// Returns the digests of all files that lie saved.
+    pub(super) fn stored(&self) -> Result<Vec<String>, DiskError> {
+        let directory = self.state_dir.join("saved");
+        let entries = match fs::read_dir(self.root.here(&directory)) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(at("cannot list", &directory)(error)),
+        };
+        let names = entries.map(|entry| entry.map(|entry| entry.file_name().to_string_lossy().into_owned()));
+        let mut names = names.collect::<Result<Vec<_>, _>>().map_err(at("cannot list", &directory))?;
+        names.retain(|name| name != TEMPORARY);
+        names.sort();
+        Ok(names)
+    }
+
+    /// Returns a saved file, if it is there and whole.
+    pub(super) fn saved(&self, wanted: &str) -> Result<Option<Vec<u8>>, DiskError> {
+        let path = self.saved_file(wanted);
+        match fs::read(self.root.here(&path)) {
+            Ok(bytes) => Ok((digest(&bytes) == wanted).then_some(bytes)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(at("cannot read", &path)(error)),
+        }
+    }
+
+    /// Returns what is at a path that has its links followed already: one that is there in spite of that leads away from us.
+    pub(super) fn find(&self, path: &Path) -> Result<Found, DiskError> {
+        let error_at = |error| at("cannot read", path)(error);
+        let above: Vec<&Path> = path.ancestors().skip(1).filter(|above| above.parent().is_some()).collect();
+        for directory in above.into_iter().rev() {
+            match fs::symlink_metadata(self.root.here(directory)) {
+                Ok(metadata) if metadata.is_dir() => {}
+                Ok(metadata) if metadata.is_symlink() => return Ok(Found::Other("behind a symbolic link")),
+                Ok(_) => return Ok(Found::Other("below something that is no directory")),
+                Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Found::Nothing),
+                Err(error) => return Err(error_at(error)),
+            }
+        }
+        let here = self.root.here(path);
+        let metadata = match fs::symlink_metadata(&here) {
+            Ok(metadata) => metadata,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Found::Nothing),
+            Err(error) => return Err(error_at(error)),
+        };
+        if metadata.is_symlink() {
+            return Ok(Found::Other("a symbolic link"));
+        }
+        if !metadata.is_file() {
+            return Ok(Found::Other("no file"));
+        }
+        if metadata.len() > FILE_BYTES_MAX {
+            return Ok(Found::Other("too large for a configuration"));
+        }
+        let bytes = fs::read(&here).map_err(error_at)?;
+        let attributes = Attributes { mode: metadata.mode() & 0o7777, owner: Some((metadata.uid(), metadata.gid())) };
+        Ok(Found::File { bytes, attributes })
+    }
+
+    /// Returns the directories above a path that are not there, outermost first.
+    pub(super) fn missing_above(&self, path: &Path) -> Vec<PathBuf> {
+        let above = path.ancestors().skip(1).take_while(|above| !self.root.here(above).exists());
+        let mut missing: Vec<PathBuf> = above.map(Path::to_owned).collect();
+        missing.reverse();
+        missing
+    }
+
+    /// Says why nothing could be written below a directory, without writing.
+    pub(super) fn why_unwritable(&self, directory: &Path) -> Option<io::Error> {
+        let there = directory.ancestors().find(|above| self.root.here(above).exists())?;
+        access(self.root.here(there), Access::WRITE_OK | Access::EXEC_OK).err().map(io::Error::from)
+    }
+
+    pub(super) fn run(&self, step: &Step) -> Result<(), DiskError> {
+        match step {
+            Step::Save(bytes) => {
+                let path = self.saved_file(&digest(bytes));
+                // It may hold what only its owner may read.
+                let private = Attributes { mode: 0o600, owner: None };
+                self.make_directory(&self.state_dir, 0o755)?;
+                self.make_directory(&self.state_dir.join("saved"), 0o700)?;
+                self.write(&path, bytes, private)
+            }
+            Step::Record(state) => {
+                let mut text = serde_json::to_vec_pretty(state)
+                    .map_err(|error| at("cannot write", &self.state_file())(io::Error::other(error)))?;
+                text.push(b'\n');
+                self.make_directory(&self.state_dir, 0o755)?;
+                self.write(&self.state_file(), &text, Attributes { mode: 0o600, owner: None })
+            }
+            Step::MakeDirectory(path) => self.make_directory(path, 0o755),
+            Step::Write { path, bytes, attributes } => self.write(path, bytes, *attributes),
+            Step::Delete(path) => {
+                self.delete(path)?;
+                self.sweep(path)
+            }
+            Step::Sweep(path) => self.sweep(path),
+            Step::RemoveDirectory(path) => self.remove_directory(path),
+            Step::DropSaved(digest) => self.delete(&self.saved_file(digest)),
+            Step::Forget(directories) => {
+                self.sweep(&self.saved_file("any"))?;
+                self.remove_directory(&self.state_dir.join("saved"))?;
+                self.sweep(&self.state_file())?;
+                self.delete(&self.state_file())?;
+                for directory in directories.iter().rev() {
+                    self.remove_directory(directory)?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Makes a directory and those above it.
+    fn make_directory(&self, path: &Path, mode: u32) -> Result<(), DiskError> {
+        let here = self.root.here(path);
+        if here.is_dir() {
+            return Ok(());
+        }
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(mode)
+            .create(&here)
+            .map_err(at("cannot make the directory", path))?;
+        // The mask of the process is not to decide who may read the address of the cache.
+        fs::set_permissions(&here, fs::Permissions::from_mode(mode)).map_err(at("cannot make the directory", path))?;
+        self.sync_above(path)
+    }
+
+    fn write(&self, path: &Path, bytes: &[u8], attributes: Attributes) -> Result<(), DiskError> {
+        let (here, temporary) = (self.root.here(path), self.temporary(path));
+        let written = || -> io::Result<()> {
+            // What a killed write left is somebody's only if it is a link; in either case it goes.
+            remove_if_there(&temporary)?;
+            let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+            file.write_all(bytes)?;
+            if let Some((user, group)) = attributes.owner {
+                std::os::unix::fs::fchown(&file, Some(user), Some(group))?;
+            }
+            // After the owner, whose change would take bits away.
+            file.set_permissions(fs::Permissions::from_mode(attributes.mode))?;
+            file.sync_all()?;
+            fs::rename(&temporary, &here)
+        };
+        written().map_err(at("cannot write", path))?;
+        self.sync_above(path)
+    }
+
+    fn temporary(&self, path: &Path) -> PathBuf {
+        self.root.here(path).with_file_name(TEMPORARY)
+    }
+
+    fn delete(&self, path: &Path) -> Result<(), DiskError> {
+        if remove_if_there(&self.root.here(path)).map_err(at("cannot remove", path))? {
+            self.sync_above(path)?;
+        }
+        Ok(())
+    }
+
+    fn sweep(&self, path: &Path) -> Result<(), DiskError> {
+        remove_if_there(&self.temporary(path)).map_err(at("cannot clean up beside", path)).map(drop)
+    }
+
+    fn remove_directory(&self, path: &Path) -> Result<(), DiskError> {
+        match fs::remove_dir(self.root.here(path)) {
+            Ok(()) => self.sync_above(path),
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    // Somebody has put something in it, or was faster, or mounted it.
+                    ErrorKind::NotFound | ErrorKind::DirectoryNotEmpty | ErrorKind::ResourceBusy
+                ) =>
+            {
+                Ok(())
+            }
+            Err(error) => Err(at("cannot remove the directory", path)(error)),
+        }
+    }
+
+    fn sync_above(&self, path: &Path) -> Result<(), DiskError> {
+        let Some(above) = path.parent() else { return Ok(()) };
+        let synced = File::open(self.root.here(above)).and_then(|directory| directory.sync_all());
+        synced.map_err(at("cannot make durable", above))
+    }
+}
+
+/// Returns whether it was there.
+fn remove_if_there(path: &Path) -> io::Result<bool> {
+    match fs::remove_file(path) {
+        Ok(()) => Ok(true),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(false),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,113 @@
+//! Whether the cache answers this node: one question over a connection of its own, as a runtime would ask it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Request, StatusCode, header};
+use http_body_util::Empty;
+use hyper::body::Bytes;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use url::Url;
+
+/// How long an answer may take, from the lookup on: who is slower than this on a node's own network is as good as gone.
+const LIMIT: Duration = Duration::from_secs(2);
+
+/// What is asked.
+#[derive(Debug, Clone)]
+pub struct Probe {
+    urls: Vec<Url>,
+    tls: Option<Arc<ClientConfig>>,
+}
+
+/// Why the cache is not to be relied upon.
+#[derive(Debug, thiserror::Error)]
+pub enum ProbeError {
+    #[error("{0} has not answered within {limit} s", limit = LIMIT.as_secs())]
+    TimedOut(Url),
+    #[error("{0} does not answer: {1}")]
+    Unreachable(Url, String),
+    #[error("{0} answers {1}, not 200")]
+    Status(Url, StatusCode),
+    #[error("the certificates in {0} cannot be read: {1}")]
+    Ca(String, String),
+    #[error("TLS cannot be used: {0}")]
+    Tls(String),
+}
+
+impl Probe {
+    /// Asks each of the URLs. `ca` is a PEM file with further authorities to trust.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn new(urls: Vec<Url>, ca: Option<&std::path::Path>) -> Result<Self, ProbeError> {
+        let needs_tls = urls.iter().any(|url| url.scheme() == "https");
+        Ok(Self { urls, tls: needs_tls.then(|| tls(ca)).transpose()? })
+    }
+
+    /// Returns when all have answered 200.
+    ///
+    /// # Errors
+    /// The first that did not.
+    pub async fn ask(&self) -> Result<(), ProbeError> {
+        for url in &self.urls {
+            match tokio::time::timeout(LIMIT, self.get(url)).await {
+                Err(_) => return Err(ProbeError::TimedOut(url.clone())),
+                Ok(Err(why)) => return Err(ProbeError::Unreachable(url.clone(), why)),
+                Ok(Ok(StatusCode::OK)) => {}
+                Ok(Ok(status)) => return Err(ProbeError::Status(url.clone(), status)),
+            }
+        }
+        Ok(())
+    }
+
+    async fn get(&self, url: &Url) -> Result<StatusCode, String> {
+        let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+        let address = (host.to_owned(), url.port_or_known_default().unwrap_or_default());
+        let stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
+        match &self.tls {
+            Some(tls) if url.scheme() == "https" => {
+                let name = ServerName::try_from(host.to_owned()).map_err(|error| error.to_string())?;
+                let stream = TlsConnector::from(Arc::clone(tls)).connect(name, stream).await;
+                status(url, stream.map_err(|error| error.to_string())?).await
+            }
+            Some(_) | None => status(url, stream).await,
+        }
+    }
+}
+
+async fn status(url: &Url, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Result<StatusCode, String> {
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
+    let host = url.host_str().unwrap_or_default();
+    let host = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
+    let request = Request::get(url.path()).header(header::HOST, host).header(header::CONNECTION, "close");
+    let request = request.body(Empty::<Bytes>::new()).map_err(|error| error.to_string())?;
+    tokio::select! {
+        biased;
+        answer = sender.send_request(request) => answer.map(|answer| answer.status()).map_err(|error| error.to_string()),
+        ended = connection => Err(ended.err().map_or_else(|| "the connection was closed".into(), |error| error.to_string())),
+    }
+}
+
+fn tls(ca: Option<&std::path::Path>) -> Result<Arc<ClientConfig>, ProbeError> {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if let Some(path) = ca {
+        let unusable = |error: String| ProbeError::Ca(path.display().to_string(), error);
+        let certificates = CertificateDer::pem_file_iter(path).map_err(|error| unusable(error.to_string()))?;
+        for certificate in certificates {
+            let certificate = certificate.map_err(|error| unusable(error.to_string()))?;
+            roots.add(certificate).map_err(|error| unusable(error.to_string()))?;
+        }
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let builder = builder.map_err(|error| ProbeError::Tls(error.to_string()))?;
+    Ok(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
+}

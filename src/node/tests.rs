@@ -1,0 +1,1 @@
+//! The agent on directories of its own.

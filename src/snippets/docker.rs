@@ -1,0 +1,72 @@
+//! Docker's daemon, BuildKit, and jobs of GitLab's runner that start a Docker daemon of their own.
+
+use serde_json::json;
+
+use super::{Snippet, Wish, quoted};
+
+pub(super) fn daemon(wish: &Wish) -> Snippet {
+    let mut config = json!({ "registry-mirrors": [wish.endpoint.to_string()] });
+    if reaches_others_by_path(wish) && !wish.endpoint.is_https() {
+        config["insecure-registries"] = json!([wish.endpoint.authority()]);
+    }
+    let mut notes = vec!["merge this into /etc/docker/daemon.json and restart docker; JSON has no comments".to_owned()];
+    if reaches_others_by_path(wish) {
+        notes.push(by_path(wish));
+    }
+    Snippet { text: format!("{config:#}\n"), notes }
+}
+
+fn reaches_others_by_path(wish: &Wish) -> bool {
+    wish.registries.iter().any(|registry| registry.as_str() != "docker.io")
+}
+
+/// Docker asks its mirrors for Docker Hub's images only.
+fn by_path(wish: &Wish) -> String {
+    let authority = wish.endpoint.authority();
+    format!(
+        "docker mirrors docker.io only; name other registries in the path: docker pull {authority}/quay.io/REPOSITORY:TAG"
+    )
+}
+
+pub(super) fn buildkit(wish: &Wish) -> Snippet {
+    let authority = quoted(&wish.endpoint.authority());
+    let mut text = String::from("# /etc/buildkit/buildkitd.toml; buildkitd reads it at its start\n");
+    for registry in &wish.registries {
+        text += &format!("[registry.{}]\n  mirrors = [{authority}]\n\n", quoted(registry.as_str()));
+    }
+    text += &format!("[registry.{authority}]\n  http = {}\n", !wish.endpoint.is_https());
+    if let Some(ca) = &wish.ca {
+        text += &format!("  ca = [{}]\n", quoted(ca));
+    }
+    Snippet { text, notes: Vec::new() }
+}
+
+pub(super) fn gitlab_runner(wish: &Wish) -> Snippet {
+    let mut command = vec![quoted("--registry-mirror"), quoted(&wish.endpoint.to_string())];
+    let mut notes = vec![
+        "the images of the jobs themselves are pulled by the runner's own docker or cluster: \
+        see print-config docker, or node-config"
+            .to_owned(),
+    ];
+    if reaches_others_by_path(wish) {
+        if !wish.endpoint.is_https() {
+            command.extend([quoted("--insecure-registry"), quoted(&wish.endpoint.authority())]);
+        }
+        notes.push(by_path(wish));
+    }
+    let text = format!(
+        r#"# /etc/gitlab-runner/config.toml: the docker:dind service of jobs that build images
+[[runners]]
+  executor = "docker"
+
+  [runners.docker]
+    privileged = true
+
+    [[runners.docker.services]]
+      name = "docker:dind"
+      command = [{}]
+"#,
+        command.join(", ")
+    );
+    Snippet { text, notes }
+}
