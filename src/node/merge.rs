@@ -58,18 +58,24 @@ pub(super) fn cut(merged: &[u8], inserted: &str) -> Option<Vec<u8>> {
     }
 }
 
-/// Returns the offset of the first line that begins a table, or the length. A bracket in a string or an array of several lines is told
+/// Returns the offset of the first line that begins a table, or of the comment right above it, or the length. A bracket in a string or an array of several lines is told
 /// apart by what stands before it, which is no document then.
 fn first_table(text: &str) -> usize {
     let mut offset = 0;
     for line in text.split_inclusive('\n') {
         let is_document = || text.get(..offset).is_some_and(|above| above.parse::<toml::Table>().is_ok());
         if line.trim_start().starts_with('[') && is_document() {
-            return offset;
+            return text.get(..offset).map_or(offset, comment_start);
         }
         offset += line.len();
     }
     offset
+}
+
+/// Returns where the comment begins with which a text ends.
+fn comment_start(text: &str) -> usize {
+    let lines = text.split_inclusive('\n').rev().take_while(|line| line.trim_start().starts_with('#'));
+    text.len() - lines.map(str::len).sum::<usize>()
 }
 
 #[cfg(test)]
@@ -84,12 +90,12 @@ mod tests {
             ("", 0),
             ("server = \"https://a\"\n", 21),
             ("server = \"https://a\"", 20),
-            ("server = \"https://a\"\n\n# theirs\n[host.\"https://b\"]\n  ca = \"x\"\n", 31),
+            ("server = \"https://a\"\n\n# theirs\n[host.\"https://b\"]\n  ca = \"x\"\n", 22),
             ("[host.\"https://b\"]\n", 0),
             ("  [host.\"https://b\"]\r\n", 0),
             ("capabilities = [\n[\"pull\"][0],\n", usize::MAX),
             ("ca = [\n  # [host]\n  \"a\",\n[][0]", usize::MAX),
-            ("a = \"\"\"\n[host.x]\n\"\"\"\n[header]\nx = \"y\"\n", 22),
+            ("a = \"\"\"\n[host.x]\n\"\"\"\n[header]\nx = \"y\"\n", 21),
             ("client = [\n[\"a.cert\", \"a.key\"]\n]\n[host.\"https://b\"]\n", 33),
         ];
         for (theirs, place) in rows {

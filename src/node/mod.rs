@@ -54,7 +54,7 @@ pub use root::Root;
 pub use watch::{Event, Patience, watch};
 
 use disk::Disk;
-use plan::{Found, Item, Step};
+use plan::{Found, Item, Plan, Step};
 use registries::Foreign;
 use state::digest;
 use targets::MARK;
@@ -264,8 +264,8 @@ fn certificates(root: &Root, path: &Path) -> Result<Vec<String>, Refusal> {
     Ok(names)
 }
 
-/// Plans for these items and for every file of ours that is not among them, and does it.
-fn carry_out(disk: &Disk, mut items: Vec<Item>, merge: Merge) -> Result<Report, NodeError> {
+/// Plans for these items and for every file of ours that is not among them.
+fn plan_for(disk: &Disk, mut items: Vec<Item>, merge: Merge) -> Result<Plan, DiskError> {
     let state = disk.state()?;
     let wanted: BTreeSet<PathBuf> = items.iter().map(|item| item.path.clone()).collect();
     for path in state.files.keys().filter(|path| !wanted.contains(*path)) {
@@ -275,7 +275,11 @@ fn carry_out(disk: &Disk, mut items: Vec<Item>, merge: Merge) -> Result<Report, 
         let saved = state.files.get(&item.path).and_then(|entry| entry.saved.as_ref());
         item.saved = saved.map(|saved| disk.saved(&saved.digest)).transpose()?.flatten();
     }
-    let plan = plan::plan(&state, &items, merge, &disk.state_missing(), &disk.stored()?);
+    Ok(plan::plan(&state, &items, merge, &disk.state_missing(), &disk.stored()?))
+}
+
+fn carry_out(disk: &Disk, items: Vec<Item>, merge: Merge) -> Result<Report, NodeError> {
+    let plan = plan_for(disk, items, merge)?;
     check_writable(disk, &plan.steps)?;
     for step in &plan.steps {
         disk.run(step)?;

@@ -88,11 +88,10 @@ async fn status(url: &Url, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 
     let host = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
     let request = Request::get(url.path()).header(header::HOST, host).header(header::CONNECTION, "close");
     let request = request.body(Empty::<Bytes>::new()).map_err(|error| error.to_string())?;
-    tokio::select! {
-        biased;
-        answer = sender.send_request(request) => answer.map(|answer| answer.status()).map_err(|error| error.to_string()),
-        ended = connection => Err(ended.err().map_or_else(|| "the connection was closed".into(), |error| error.to_string())),
-    }
+    // The answer is let go of inside, and the sender with it: what is left of the connection ends then.
+    let answer = async move { sender.send_request(request).await.map(|answer| answer.status()) };
+    let (answer, _ended) = tokio::join!(answer, connection);
+    answer.map_err(|error| error.to_string())
 }
 
 fn tls(ca: Option<&std::path::Path>) -> Result<Arc<ClientConfig>, ProbeError> {
@@ -110,4 +109,92 @@ fn tls(ca: Option<&std::path::Path>) -> Result<Arc<ClientConfig>, ProbeError> {
     let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
     let builder = builder.map_err(|error| ProbeError::Tls(error.to_string()))?;
     Ok(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn only_200_is_an_answer() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url: Url = format!("http://{}/v2/", listener.local_addr().unwrap()).parse().unwrap();
+        let probe = Probe::new(vec![url.clone()], None).unwrap();
+        let rows = [
+            ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", "ok"),
+            ("HTTP/1.0 200 OK\r\n\r\n", "ok"),
+            ("HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n", "answers 401 Unauthorized, not 200"),
+            (
+                "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n",
+                "answers 503 Service Unavailable, not 200",
+            ),
+            ("SSH-2.0-OpenSSH_9.2\r\n", "does not answer: invalid HTTP"),
+            ("", "does not answer: connection closed"),
+        ];
+        for (text, expected) in rows {
+            let serve = async {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut head = [0; 1024];
+                assert!(stream.read(&mut head).await.unwrap() > 0);
+                stream.write_all(text.as_bytes()).await.unwrap();
+            };
+            let (answer, ()) = tokio::join!(probe.ask(), serve);
+            let answer = answer.map_or_else(|error| error.to_string(), |()| "ok".to_owned());
+            assert!(answer.contains(expected), "{answer} is not {expected}");
+        }
+        drop(listener);
+        assert!(matches!(probe.ask().await, Err(ProbeError::Unreachable(..))));
+    }
+
+    #[tokio::test]
+    async fn every_url_has_to_answer() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let urls = ["/v2/", "/readyz"].map(|path| format!("http://{address}{path}").parse().unwrap());
+        let probe = Probe::new(urls.to_vec(), None).unwrap();
+        let serve = async {
+            for status in ["200 OK", "503 Service Unavailable"] {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut head = [0; 1024];
+                assert!(stream.read(&mut head).await.unwrap() > 0);
+                let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n");
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+        };
+        let (answer, ()) = tokio::join!(probe.ask(), serve);
+        assert!(matches!(answer, Err(ProbeError::Status(url, _)) if url.path() == "/readyz"));
+    }
+
+    #[tokio::test]
+    async fn an_authority_that_is_given_is_trusted_and_no_other() {
+        let key = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let ca = directory.path().join("ca.pem");
+        std::fs::write(&ca, key.cert.pem()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let private = rustls::pki_types::PrivateKeyDer::try_from(key.signing_key.serialize_der()).unwrap();
+        let config =
+            rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let config = config.with_no_client_auth().with_single_cert(vec![key.cert.der().clone()], private).unwrap();
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url: Url = format!("https://localhost:{}/v2/", listener.local_addr().unwrap().port()).parse().unwrap();
+        for (ca, is_trusted) in [(Some(ca.as_path()), true), (None, false)] {
+            let probe = Probe::new(vec![url.clone()], ca).unwrap();
+            let serve = async {
+                let (stream, _) = listener.accept().await.unwrap();
+                let Ok(mut stream) = acceptor.accept(stream).await else { return };
+                let mut head = [0; 1024];
+                assert!(stream.read(&mut head).await.unwrap() > 0);
+                stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+            };
+            let (answer, ()) = tokio::join!(probe.ask(), serve);
+            assert_eq!(answer.is_ok(), is_trusted, "{answer:?}");
+        }
+        let missing = Probe::new(vec![url], Some(&directory.path().join("none.pem")));
+        assert!(matches!(missing, Err(ProbeError::Ca(..))));
+    }
 }

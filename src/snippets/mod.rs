@@ -17,7 +17,7 @@ mod endpoint;
 mod kubernetes;
 mod prefix;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::fmt;
 use std::time::Duration;
