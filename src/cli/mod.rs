@@ -49,8 +49,8 @@ enum Command {
     Serve(serve::Args),
     CheckConfig(check_config::Args),
     Healthcheck(healthcheck::Args),
-    PrintConfig(print_config::Args),
-    NodeConfig(node_config::Args),
+    PrintConfig(Box<print_config::Args>),
+    NodeConfig(Box<node_config::Args>),
     Version(version::Args),
 }
 
@@ -69,7 +69,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::CheckConfig(args) => check_config::run(args),
         Command::Healthcheck(args) => healthcheck::run(&args),
         Command::PrintConfig(args) => print_config::run(&args),
-        Command::NodeConfig(args) => node_config::run(args),
+        Command::NodeConfig(args) => node_config::run(*args),
         Command::Version(args) => version::run(&args),
     })
 }

@@ -318,8 +318,8 @@ fn cloud_init(files: &[(PathBuf, String)]) -> String {
     let mut document = String::from("#cloud-config\nwrite_files:\n");
     for (path, text) in files {
         let quoted = |text: &str| serde_json::Value::from(text).to_string();
-        document += &format!("  - path: {}\n    permissions: \"0644\"\n", quoted(&path.to_string_lossy()));
-        document += &format!("    content: {}\n", quoted(text));
+        document.extend([format!("  - path: {}\n    permissions: \"0644\"\n", quoted(&path.to_string_lossy()))]);
+        document.extend([format!("    content: {}\n", quoted(text))]);
     }
     document
 }

@@ -8,7 +8,7 @@ use crate::snippets::{Endpoint, EndpointError, Fallback, Wish};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct WishArgs {
-    /// Where the clients reach the cache, e.g. http://10.0.0.7:30500
+    /// Where the clients reach the cache, such as <http://10.0.0.7:30500>
     #[arg(long, value_name = "URL", env = "CACHALOT_NODE_ENDPOINT", value_parser = endpoint)]
     endpoint: Option<Endpoint>,
     /// A registry that is pulled from through the cache; may be repeated [default: the built-in registries]

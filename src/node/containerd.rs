@@ -75,14 +75,15 @@ pub(super) fn check(root: &Root, flavour: Flavour, certs_dir: &Path) -> Result<R
         Some(3..) => Generation::Two,
         Some(_) | None => generation_of_binary(root),
     };
-    decide(root, &hosts, generation, certs_dir).ok_or(()).or_else(|()| {
-        let add_to = flavour.drop_ins().map_or_else(|| config.to_owned(), |path| Path::new(path).join("cachalot.toml"));
-        let advice = snippet::config_path(&certs_dir.to_string_lossy());
-        Err(match hosts.paths {
-            Some(paths) => Refusal::OtherPath { config: config.to_owned(), paths, certs_dir: certs_dir.to_owned() },
-            None if hosts.has_mirrors => Refusal::Mirrors { config: add_to, advice },
-            None => Refusal::NoConfigPath { config: add_to, advice },
-        })
+    if let Some(reads) = decide(root, &hosts, generation, certs_dir) {
+        return Ok(reads);
+    }
+    let add_to = flavour.drop_ins().map_or_else(|| config.to_owned(), |path| Path::new(path).join("cachalot.toml"));
+    let advice = snippet::config_path(&certs_dir.to_string_lossy());
+    Err(match hosts.paths {
+        Some(paths) => Refusal::OtherPath { config: config.to_owned(), paths, certs_dir: certs_dir.to_owned() },
+        None if hosts.has_mirrors => Refusal::Mirrors { config: add_to, advice },
+        None => Refusal::NoConfigPath { config: add_to, advice },
     })
 }
 
@@ -230,10 +231,13 @@ mod tests {
     const V2: &str = "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".registry]\n";
     const V3: &str = "version = 3\n[plugins.\"io.containerd.cri.v1.images\".registry]\n";
 
+    /// Files, directories, whether there are mirrors.
+    type Row<'r> = (&'r [&'r str], Option<&'r [&'r str]>, bool);
+
     #[test]
     fn the_configuration_says_where_containerd_looks() {
         let path = |text: &str| format!("config_path = \"{text}\"\n");
-        let rows: &[(&[&str], Option<&[&str]>, bool)] = &[
+        let rows: &[Row] = &[
             (&[], None, false),
             (&["version = 2\n"], None, false),
             (&[&(V2.to_owned() + &path("/a"))], Some(&["/a"]), false),

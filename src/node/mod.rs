@@ -294,8 +294,9 @@ fn carry_out(disk: &Disk, items: Vec<Item>, merge: Merge) -> Result<Report, Node
 fn check_writable(disk: &Disk, steps: &[Step]) -> Result<(), Refusal> {
     for step in steps {
         let directory = match step {
-            Step::Write { path, .. } | Step::Delete(path) => path.parent().unwrap_or(path).to_owned(),
-            Step::MakeDirectory(path) | Step::RemoveDirectory(path) => path.parent().unwrap_or(path).to_owned(),
+            Step::Write { path, .. } | Step::Delete(path) | Step::MakeDirectory(path) | Step::RemoveDirectory(path) => {
+                path.parent().unwrap_or(path).to_owned()
+            }
             Step::Record(_) | Step::Save(_) => disk.state_dir().to_owned(),
             Step::Sweep(_) | Step::DropSaved(_) | Step::Forget(_) => continue,
         };

@@ -371,10 +371,10 @@ fn certificate_keys(names: &[String]) -> String {
     let pairs: Vec<String> = pairs.map(|(name, key)| format!("[{}, {}]", quoted(name), quoted(&key))).collect();
     let mut text = String::new();
     if !authorities.is_empty() {
-        text += &format!("ca = [{}]\n", authorities.join(", "));
+        text.extend([format!("ca = [{}]\n", authorities.join(", "))]);
     }
     if !pairs.is_empty() {
-        text += &format!("client = [{}]\n", pairs.join(", "));
+        text.extend([format!("client = [{}]\n", pairs.join(", "))]);
     }
     text
 }

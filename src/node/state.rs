@@ -70,5 +70,8 @@ impl State {
 
 /// Returns the SHA-256 of some bytes, in hexadecimal.
 pub(super) fn digest(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    const DIGITS: [char; 16] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
+    let halves = |byte: u8| [byte >> 4, byte & 15];
+    let digits = Sha256::digest(bytes).into_iter().flat_map(halves);
+    digits.filter_map(|half| DIGITS.get(usize::from(half))).collect()
 }

@@ -92,10 +92,8 @@ impl Node {
     /// Plans as [`apply`] or [`remove`] would, and does nothing.
     fn plan(&self, is_wanted: bool) -> (Disk, Plan) {
         let disk = disk(&self.options.root, &self.options.state_dir).unwrap();
-        let items = match is_wanted {
-            true => containerd_items(&self.options, &disk, &mut Vec::new()).unwrap(),
-            false => Vec::new(),
-        };
+        let wanted = || containerd_items(&self.options, &disk, &mut Vec::new()).unwrap();
+        let items = if is_wanted { wanted() } else { Vec::new() };
         let plan = plan_for(&disk, items, self.options.merge).unwrap();
         (disk, plan)
     }

@@ -117,11 +117,11 @@ pub async fn watch(
         };
         match done {
             Err(NodeError::Refused(refusal)) if !has_applied && !is_passing(&refusal) => return Err(refusal.into()),
-            Err(error) => memory.tell_once(&mut tell, Event::Failed(sentence(&error))),
+            Err(error) => memory.tell_once(&mut tell, &Event::Failed(sentence(&error))),
             Ok(Some(event)) => {
                 has_applied |= action == Action::Apply;
                 memory.is_withdrawn = action == Action::Withdraw;
-                memory.tell_once(&mut tell, event);
+                memory.tell_once(&mut tell, &event);
             }
             Ok(None) => {}
         }
@@ -136,14 +136,14 @@ fn is_passing(refusal: &Refusal) -> bool {
 
 impl Memory {
     /// Tells of what changed; what is as it was the last time is no news.
-    fn tell_once(&mut self, tell: &mut impl FnMut(&Event), event: Event) {
+    fn tell_once(&mut self, tell: &mut impl FnMut(&Event), event: &Event) {
         let text = event.lines().join("\n");
-        let has_changed = match &event {
+        let has_changed = match event {
             Event::Applied(report) | Event::Withdrawn(report) => !report.changes.is_empty(),
             Event::Failed(_) | Event::Unanswered(_) => false,
         };
         if has_changed || (!text.is_empty() && self.told.as_ref() != Some(&text)) {
-            tell(&event);
+            tell(event);
         }
         self.told = Some(text);
     }

@@ -56,10 +56,10 @@ fn properties(wish: &Wish, indent: &str) -> String {
     let mut text =
         format!("{indent}capabilities = {}\n", if wish.resolves { r#"["pull", "resolve"]"# } else { r#"["pull"]"# });
     if let Some(limit) = wish.dial_timeout {
-        text += &format!("{indent}dial_timeout = {}\n", quoted(&format!("{}ms", limit.as_millis())));
+        text.extend([format!("{indent}dial_timeout = {}\n", quoted(&format!("{}ms", limit.as_millis())))]);
     }
     if let Some(ca) = &wish.ca {
-        text += &format!("{indent}ca = {}\n", quoted(ca));
+        text.extend([format!("{indent}ca = {}\n", quoted(ca))]);
     }
     text
 }
@@ -118,7 +118,7 @@ pub(super) fn kind(wish: &Wish) -> Snippet {
     let default = wish.with_default.then(|| (DEFAULT_DIRECTORY.to_owned(), "--default".to_owned()));
     for (directory, name) in names.chain(default) {
         let command = format!("cachalot print-config containerd {options} {name}");
-        text += &format!("#   mkdir -p certs.d/{directory} && {command} >certs.d/{directory}/hosts.toml\n");
+        text.extend([format!("#   mkdir -p certs.d/{directory} && {command} >certs.d/{directory}/hosts.toml\n")]);
     }
     text += r#"kind: Cluster
 apiVersion: kind.x-k8s.io/v1alpha4
@@ -145,13 +145,13 @@ fn command_options(wish: &Wish) -> String {
         options += " --capabilities pull";
     }
     if let Some(limit) = wish.dial_timeout {
-        options += &format!(" --dial-timeout {}ms", limit.as_millis());
+        options.extend([format!(" --dial-timeout {}ms", limit.as_millis())]);
     }
     if wish.fallback == Fallback::None {
         options += " --no-fallback";
     }
     if let Some(ca) = &wish.ca {
-        options += &format!(" --ca {ca}");
+        options.extend([format!(" --ca {ca}")]);
     }
     options
 }

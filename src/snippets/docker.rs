@@ -1,14 +1,16 @@
-//! Docker's daemon, BuildKit, and jobs of GitLab's runner that start a Docker daemon of their own.
+//! Docker's daemon, `BuildKit`, and jobs of GitLab's runner that start a Docker daemon of their own.
 
 use serde_json::json;
 
 use super::{Snippet, Wish, quoted};
 
 pub(super) fn daemon(wish: &Wish) -> Snippet {
-    let mut config = json!({ "registry-mirrors": [wish.endpoint.to_string()] });
-    if reaches_others_by_path(wish) && !wish.endpoint.is_https() {
-        config["insecure-registries"] = json!([wish.endpoint.authority()]);
-    }
+    let mirrors = [wish.endpoint.to_string()];
+    let config = if reaches_others_by_path(wish) && !wish.endpoint.is_https() {
+        json!({ "registry-mirrors": mirrors, "insecure-registries": [wish.endpoint.authority()] })
+    } else {
+        json!({ "registry-mirrors": mirrors })
+    };
     let mut notes = vec!["merge this into /etc/docker/daemon.json and restart docker; JSON has no comments".to_owned()];
     if reaches_others_by_path(wish) {
         notes.push(by_path(wish));
@@ -32,11 +34,11 @@ pub(super) fn buildkit(wish: &Wish) -> Snippet {
     let authority = quoted(&wish.endpoint.authority());
     let mut text = String::from("# /etc/buildkit/buildkitd.toml; buildkitd reads it at its start\n");
     for registry in &wish.registries {
-        text += &format!("[registry.{}]\n  mirrors = [{authority}]\n\n", quoted(registry.as_str()));
+        text.extend([format!("[registry.{}]\n  mirrors = [{authority}]\n\n", quoted(registry.as_str()))]);
     }
-    text += &format!("[registry.{authority}]\n  http = {}\n", !wish.endpoint.is_https());
+    text.extend([format!("[registry.{authority}]\n  http = {}\n", !wish.endpoint.is_https())]);
     if let Some(ca) = &wish.ca {
-        text += &format!("  ca = [{}]\n", quoted(ca));
+        text.extend([format!("  ca = [{}]\n", quoted(ca))]);
     }
     Snippet { text, notes: Vec::new() }
 }

@@ -16,11 +16,11 @@ pub(super) fn rancher(wish: &Wish, distribution: &str) -> Snippet {
     }
     text += "mirrors:\n";
     for name in names(wish) {
-        text += &format!("  {name}:\n    endpoint:\n      - {}\n", quoted(&wish.endpoint.to_string()));
+        text.extend([format!("  {name}:\n    endpoint:\n      - {}\n", quoted(&wish.endpoint.to_string()))]);
     }
     if let Some(ca) = &wish.ca {
         let authority = quoted(&wish.endpoint.authority());
-        text += &format!("configs:\n  {authority}:\n    tls:\n      ca_file: {}\n", quoted(ca));
+        text.extend([format!("configs:\n  {authority}:\n    tls:\n      ca_file: {}\n", quoted(ca))]);
     }
     Snippet { text, notes: Vec::new() }
 }
@@ -42,7 +42,9 @@ pub(super) fn bottlerocket(wish: &Wish) -> Snippet {
     let endpoint = quoted(&wish.endpoint.to_string());
     let mut text = String::from("# User data of the node, or: apiclient apply <FILE\n");
     for name in names(wish) {
-        text += &format!("[[settings.container-registry.mirrors]]\nregistry = {name}\nendpoint = [{endpoint}]\n\n");
+        text.extend([format!(
+            "[[settings.container-registry.mirrors]]\nregistry = {name}\nendpoint = [{endpoint}]\n\n"
+        )]);
     }
     text.truncate(text.trim_end().len());
     Snippet { text: text + "\n", notes: Vec::new() }
@@ -55,13 +57,13 @@ pub(super) fn gke(wish: &Wish) -> Snippet {
          registryHosts:\n",
     );
     for registry in &wish.registries {
-        text += &format!("  - server: {}\n    hosts:\n      - host: {endpoint}\n", quoted(registry.as_str()));
+        text.extend([format!("  - server: {}\n    hosts:\n      - host: {endpoint}\n", quoted(registry.as_str()))]);
         text += "        capabilities:\n          - \"HOST_CAPABILITY_PULL\"\n";
         if wish.resolves {
             text += "          - \"HOST_CAPABILITY_RESOLVE\"\n";
         }
         if let Some(limit) = wish.dial_timeout {
-            text += &format!("        dialTimeout: {}\n", quoted(&format!("{}s", limit.as_secs_f64())));
+            text.extend([format!("        dialTimeout: {}\n", quoted(&format!("{}s", limit.as_secs_f64())))]);
         }
     }
     Snippet { text, notes: Vec::new() }

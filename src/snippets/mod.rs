@@ -82,54 +82,48 @@ pub enum Client {
     Helm,
 }
 
-/// What a client can be told beyond the address of the cache.
-struct Ability {
-    client: Client,
-    name: &'static str,
+/// What some clients can be told beyond the address of the cache, and others cannot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ability {
     /// A mirror for registries that are not named.
-    default: bool,
+    Default,
     /// To keep away from the registry itself.
-    no_fallback: bool,
+    NoFallback,
     /// To leave tags to the registry.
-    digests_only: bool,
+    DigestsOnly,
     /// A certificate authority in the same text.
-    ca: bool,
+    Ca,
 }
 
-const fn row(client: Client, name: &'static str, able: [bool; 4]) -> Ability {
-    let [default, no_fallback, digests_only, ca] = able;
-    Ability { client, name, default, no_fallback, digests_only, ca }
-}
-
-const YES: bool = true;
-const NO: bool = false;
-
-/// Each client: default, no fallback, digests only, authority.
-const ABILITIES: [Ability; 18] = [
-    row(Client::Containerd, "containerd", [YES, YES, YES, YES]),
-    row(Client::Nerdctl, "nerdctl", [YES, YES, YES, YES]),
-    row(Client::Kind, "kind", [YES, YES, YES, YES]),
-    row(Client::Crio, "crio", [NO, YES, YES, NO]),
-    row(Client::Podman, "podman", [NO, YES, YES, NO]),
-    row(Client::Buildah, "buildah", [NO, YES, YES, NO]),
-    row(Client::Skopeo, "skopeo", [NO, YES, YES, NO]),
-    row(Client::Docker, "docker", [NO, NO, NO, NO]),
-    row(Client::Buildkit, "buildkit", [NO, NO, NO, YES]),
-    row(Client::GitlabRunner, "gitlab-runner", [NO, NO, NO, NO]),
-    row(Client::K3s, "k3s", [YES, YES, NO, YES]),
-    row(Client::Rke2, "rke2", [YES, YES, NO, YES]),
-    row(Client::Talos, "talos", [YES, YES, NO, NO]),
-    row(Client::Bottlerocket, "bottlerocket", [YES, NO, NO, NO]),
-    row(Client::Gke, "gke", [NO, NO, YES, NO]),
-    row(Client::Crane, "crane", [NO, YES, NO, NO]),
-    row(Client::Oras, "oras", [NO, YES, NO, NO]),
-    row(Client::Helm, "helm", [NO, YES, NO, NO]),
-];
+/// Each client, its name, and what it can be told.
+const ABILITIES: [(Client, &str, &[Ability]); 18] = {
+    use Ability::{Ca, Default, DigestsOnly, NoFallback};
+    [
+        (Client::Containerd, "containerd", &[Default, NoFallback, DigestsOnly, Ca]),
+        (Client::Nerdctl, "nerdctl", &[Default, NoFallback, DigestsOnly, Ca]),
+        (Client::Kind, "kind", &[Default, NoFallback, DigestsOnly, Ca]),
+        (Client::Crio, "crio", &[NoFallback, DigestsOnly]),
+        (Client::Podman, "podman", &[NoFallback, DigestsOnly]),
+        (Client::Buildah, "buildah", &[NoFallback, DigestsOnly]),
+        (Client::Skopeo, "skopeo", &[NoFallback, DigestsOnly]),
+        (Client::Docker, "docker", &[]),
+        (Client::Buildkit, "buildkit", &[Ca]),
+        (Client::GitlabRunner, "gitlab-runner", &[]),
+        (Client::K3s, "k3s", &[Default, NoFallback, Ca]),
+        (Client::Rke2, "rke2", &[Default, NoFallback, Ca]),
+        (Client::Talos, "talos", &[Default, NoFallback]),
+        (Client::Bottlerocket, "bottlerocket", &[Default]),
+        (Client::Gke, "gke", &[DigestsOnly]),
+        (Client::Crane, "crane", &[NoFallback]),
+        (Client::Oras, "oras", &[NoFallback]),
+        (Client::Helm, "helm", &[NoFallback]),
+    ]
+};
 
 impl Client {
     /// Returns all clients with their names.
     pub fn all() -> impl Iterator<Item = (Self, &'static str)> {
-        ABILITIES.iter().map(|ability| (ability.client, ability.name))
+        ABILITIES.iter().map(|(client, name, _)| (*client, *name))
     }
 
     fn name(self) -> &'static str {
@@ -168,21 +162,21 @@ pub fn render(client: Client, wish: &Wish) -> Result<Snippet, SnippetError> {
 }
 
 fn check(client: Client, wish: &Wish) -> Result<(), SnippetError> {
-    let able = ABILITIES.iter().find(|ability| ability.client == client);
-    let can = |ability: fn(&Ability) -> bool| able.is_some_and(ability);
-    if wish.with_default && !can(|able| able.default) {
+    let able = ABILITIES.iter().find(|(known, ..)| *known == client).map_or(&[][..], |(_, _, able)| able);
+    let cannot = |ability: Ability| !able.contains(&ability);
+    if wish.with_default && cannot(Ability::Default) {
         return Err(SnippetError::Default(client));
     }
-    if wish.fallback == Fallback::None && !can(|able| able.no_fallback) {
+    if wish.fallback == Fallback::None && cannot(Ability::NoFallback) {
         return Err(SnippetError::Fallback(client));
     }
-    if !wish.resolves && !can(|able| able.digests_only) {
+    if !wish.resolves && cannot(Ability::DigestsOnly) {
         return Err(SnippetError::Tags(client));
     }
     if wish.ca.is_some() && !wish.endpoint.is_https() {
         return Err(SnippetError::CaWithoutTls);
     }
-    if wish.ca.is_some() && !can(|able| able.ca) {
+    if wish.ca.is_some() && cannot(Ability::Ca) {
         return Err(SnippetError::Ca(client));
     }
     let is_docker = matches!(client, Client::Docker | Client::GitlabRunner);

@@ -24,7 +24,7 @@ fn lines(wish: &Wish, command: &str, scheme: &str, target: &str, option: &str) -
     let authority = wish.endpoint.authority();
     let mut text = String::from("# It has no mirrors: put the cache before the registry's name.\n");
     for registry in &wish.registries {
-        text += &format!("{command}{option} {scheme}{authority}/{registry}/REPOSITORY:TAG{target}\n");
+        text.extend([format!("{command}{option} {scheme}{authority}/{registry}/REPOSITORY:TAG{target}\n")]);
     }
     Snippet { text, notes: Vec::new() }
 }

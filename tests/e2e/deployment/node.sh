@@ -1,0 +1,466 @@
+# The node agent, with real containerd: what it writes, what it leaves alone, what it refuses, and that pulls work at every moment.
+#
+# Everything runs in mount namespaces in which /etc/containerd and /etc/containers are directories of the node's own, below $work.
+# The origin is a registry with TLS on localhost: containerd reaches it by itself when the cache is gone.
+
+node() {
+    install_missing docker-registry:docker-registry containerd:containerd runc:runc skopeo:skopeo openssl:openssl \
+        unshare:util-linux setpriv:util-linux chattr:e2fsprogs
+    install_tool crictl sigs.k8s.io/cri-tools@v1.34.0 cmd/crictl
+    install_tool containerd2 github.com/containerd/containerd/v2@v2.2.9 cmd/containerd
+    local node=$work/node
+    start_origin
+    start_cache
+    node_refusals
+    node_files
+    start_runtimes
+    node_pulls
+    node_watches
+    node_without_fallback
+    node_dials_briefly
+    check 'nothing panicked' nothing_panicked
+    stop_runtimes
+    stop cachalot 60 || true
+    stop origin || true
+}
+
+# A registry with TLS, whose name is its address, and images in it.
+start_origin() {
+    local port image
+    port=$(free_port)
+    origin=localhost:$port
+    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost \
+        -addext subjectAltName=DNS:localhost,IP:127.0.0.1 -keyout "$work/origin.key" -out "$work/origin.pem" 2>/dev/null
+    cat >"$work/origin.yml" <<END
+version: 0.1
+log: { level: warn }
+storage: { filesystem: { rootdirectory: $work/origin } }
+http: { addr: "127.0.0.1:$port", tls: { certificate: $work/origin.pem, key: $work/origin.key } }
+END
+    start origin docker-registry serve "$work/origin.yml"
+    await origin 30 curl --silent --fail --cacert "$work/origin.pem" "https://$origin/v2/"
+    printf '{"default":[{"type":"insecureAcceptAnything"}]}' >"$work/policy.json"
+    for image in $(seq 40); do
+        python3 "$here/images.py" "$work/layouts/$image" one "node-$image"
+        skopeo --policy "$work/policy.json" copy --quiet --preserve-digests --dest-tls-verify=false \
+            "oci:$work/layouts/$image:1" "docker://$origin/image/$image:1"
+    done
+    next_image=0
+}
+
+start_cache() {
+    cache_port=${cache_port:-$(free_port)} admin_port=${admin_port:-$(free_port)}
+    cache=127.0.0.1:$cache_port
+    cat >"$work/cachalot.toml" <<END
+[server]
+listen = ["$cache"]
+[admin]
+listen = "127.0.0.1:$admin_port"
+[store]
+path = "$work/store"
+capacity = "2GiB"
+min_free = "64MiB"
+[[upstream]]
+name = "$origin"
+ca = "$work/origin.pem"
+END
+    start cachalot "$CACHALOT" serve --config "$work/cachalot.toml"
+    await cachalot 30 answers "http://$cache/v2/"
+}
+
+# fresh_node [CONFIG]: a node with that configuration of containerd, and nothing else.
+fresh_node() {
+    rm -rf "$node"
+    mkdir -p "$node"/{containerd/certs.d,containers/registries.conf.d,state}
+    rmdir "$node/state"
+    printf '%s\n' "${1:-$config_2}" >"$node/containerd/config.toml"
+}
+
+readonly config_2='version = 2
+[plugins."io.containerd.grpc.v1.cri".registry]
+  config_path = "/etc/containerd/certs.d"'
+
+# on_node COMMAND…: runs it where /etc/containerd and /etc/containers are the node's.
+on_node() {
+    unshare --mount --propagation private sh -c \
+        'mount --bind "$0/containerd" /etc/containerd && mount --bind "$0/containers" /etc/containers && exec "$@"' "$node" "$@"
+}
+
+# agent ACTION [OPTION…]
+agent() {
+    local action=$1
+    shift
+    on_node "$CACHALOT" node-config "$action" --state-dir "$node/state" "$@"
+}
+
+applies() {
+    agent apply --endpoint "http://$cache" --registry "$origin" "$@"
+}
+
+removes() {
+    agent remove "$@"
+}
+
+# Everything on the node: kinds, modes, owners, links and bytes.
+tree() {
+    (cd "$node" && find . -printf '%y %m %U:%G %p %l\n' | sort && find . -type f -print0 | sort -z | xargs -0 -r sha256sum)
+}
+
+# unchanged COMMAND…: whether the node is after the command as it was before; the command's own result does not matter.
+unchanged() {
+    tree >"$work/before"
+    "$@" || true
+    diff "$work/before" <(tree)
+}
+
+# refuses CODE PATTERN COMMAND…: whether it ends with this code and these words, and changes nothing.
+refuses() {
+    local code=$1 pattern=$2 got=0
+    shift 2
+    tree >"$work/before"
+    "$@" >"$work/refusal" 2>&1 || got=$?
+    cat "$work/refusal"
+    ((got == code)) || { printf 'exit code %d, not %d\n' "$got" "$code"; return 1; }
+    grep --quiet -- "$pattern" "$work/refusal" || { printf 'it does not say: %s\n' "$pattern"; return 1; }
+    diff "$work/before" <(tree)
+}
+
+node_refusals() {
+    fresh_node
+    check 'an endpoint that does not answer: nothing is written' \
+        refuses 6 'nothing was changed' agent apply --endpoint http://127.0.0.1:1 --registry "$origin"
+    check 'a cache that is not ready: nothing is written' \
+        refuses 6 'answers 404' applies --ready-url "http://127.0.0.1:$admin_port/nothing"
+    check 'a wrong endpoint is wrong usage' refuses 2 'http://10.0.0.7:30500' agent apply --endpoint cache:5000
+    check 'a registry that is no host is wrong usage' \
+        refuses 2 'quay.io' agent apply --endpoint "http://$cache" --registry https://quay.io/
+
+    fresh_node 'version = 2'
+    check 'containerd 1.x without config_path: what to add is said, and nothing is written' \
+        refuses 1 'config_path = "/etc/containerd/certs.d"' applies
+    fresh_node "$(printf '%s\n[plugins."io.containerd.grpc.v1.cri".registry.mirrors."docker.io"]\nendpoint = ["https://a"]' 'version = 2')"
+    check 'mirrors in the configuration itself: what to do is said, and nothing is written' \
+        refuses 1 'exclude config_path' applies
+    fresh_node "${config_2/certs.d/hosts.d}"
+    check 'containerd that looks elsewhere: nothing is written' refuses 1 '--certs-dir' applies
+    fresh_node
+    rm -r "$node/containerd/config.toml" "$node/containerd/certs.d"
+    check 'no containerd: nothing is written' refuses 1 'no containerd here' applies --host-root "$node" --state-dir /state
+    local flavour
+    for flavour in k3s:registries.yaml rke2:registries.yaml talos:RegistryMirrorConfig bottlerocket:container-registry.mirrors \
+        gke:registryHosts; do
+        fresh_node
+        check "${flavour%:*}: its own snippet is said, and nothing is written" \
+            refuses 1 "${flavour#*:}" applies --flavour "${flavour%:*}"
+    done
+
+    fresh_node
+    check 'another user: nothing is written' refuses 1 'cannot be written' applies_as_nobody
+    check 'a read-only certs.d: nothing is written' refuses 1 'cannot be written' applies_read_only
+    if chattr +i "$node/containerd/certs.d" 2>/dev/null; then
+        check 'an immutable certs.d: nothing is written' refuses 1 'cannot be written' applies
+        chattr -i "$node/containerd/certs.d"
+    fi
+}
+
+applies_as_nobody() {
+    chmod 755 "$work" "$node"
+    on_node setpriv --reuid 65534 --regid 65534 --clear-groups "$CACHALOT" node-config apply --endpoint "http://$cache" \
+        --registry "$origin" --state-dir "$node/state"
+}
+
+applies_read_only() {
+    unshare --mount --propagation private sh -c \
+        'mount --bind "$0/containerd" /etc/containerd && mount --bind /etc/containerd/certs.d /etc/containerd/certs.d &&
+         mount -o remount,bind,ro /etc/containerd/certs.d && exec "$@"' "$node" \
+        "$CACHALOT" node-config apply --endpoint "http://$cache" --registry "$origin" --state-dir "$node/state"
+}
+
+# Somebody else's files: one for the origin with a certificate, one for another registry, one beside, and registries of podman's.
+put_foreign_files() {
+    local directory=$node/containerd/certs.d/$(directory_of "$origin")
+    mkdir -p "$directory" "$node/containerd/certs.d/other.example"
+    cp "$work/origin.pem" "$directory/ca.pem"
+    # No line break at the end, and a carriage return: what is not ours is not tidied up.
+    printf 'server = "https://%s"\nca = "ca.pem"\r\n\n# mine\n[host."https://mirror.example"]\n  skip_verify = true' "$origin" \
+        >"$directory/hosts.toml"
+    chmod 640 "$directory/hosts.toml"
+    chown 12:34 "$directory/hosts.toml"
+    printf 'server = "https://other.example"\n' >"$node/containerd/certs.d/other.example/hosts.toml"
+    printf 'a note\n' >"$node/containerd/certs.d/README"
+    printf 'unqualified-search-registries = ["docker.io"]\n[[registry]]\nlocation = "%s"\n' "$origin" \
+        >"$node/containers/registries.conf"
+}
+
+# directory_of REGISTRY: where containerd looks first.
+directory_of() {
+    printf '%s_\n' "${1/:/_}"
+}
+
+node_files() {
+    local merge
+    for merge in keep prepend replace; do
+        fresh_node
+        put_foreign_files
+        tree >"$work/original"
+        check "$merge: both runtimes are configured beside somebody else's files" \
+            applies --registry docker.io --runtime containerd,crio --merge "$merge"
+        check "$merge: the cache comes where it was wanted, and only there" hosts_are_merged "$merge"
+        check "$merge: nobody gets to read more or less of them" attributes_are_kept
+        check "$merge: the second time nothing is written" unchanged \
+            applies --registry docker.io --runtime containerd,crio --merge "$merge"
+        check "$merge: it can be removed" removes
+        check "$merge: every byte, mode and owner is as before" diff "$work/original" <(tree)
+        check "$merge: it can be removed again" unchanged removes
+    done
+    kills
+}
+
+hosts_are_merged() {
+    local hosts=$node/containerd/certs.d/$(directory_of "$origin")/hosts.toml
+    local expected
+    case $1 in
+    keep) expected='https://mirror.example' ;;
+    prepend) expected="http://$cache https://mirror.example" ;;
+    replace) expected="http://$cache" ;;
+    esac
+    python3 - "$hosts" "$node/containerd/certs.d/docker.io/hosts.toml" "$expected" "http://$cache" <<'END'
+import sys, tomllib
+ours = [list(tomllib.load(open(path, "rb"))["host"]) for path in sys.argv[1:3]]
+print(ours)
+sys.exit(ours != [sys.argv[3].split(), [sys.argv[4]]])
+END
+}
+
+attributes_are_kept() {
+    local hosts=$node/containerd/certs.d/$(directory_of "$origin")/hosts.toml
+    [[ $(stat --format '%a %u:%g' "$hosts") == '640 12:34' ]]
+}
+
+# kill -9 at moments that are spread over the run, each followed by remove.
+kills() {
+    killed=0
+    fresh_node
+    put_foreign_files
+    tree >"$work/original"
+    check 'kill -9 at 40 moments of it: remove brings back every byte' kills_lose_nothing
+    printf '      %d of them were in time\n' "$killed"
+    check 'a quarter of them and more were in time' test "$killed" -ge 10
+}
+
+kills_lose_nothing() {
+    local attempt
+    for attempt in $(seq 40); do
+        killed_after "$(printf '0.%03d' $((attempt * 2)))" || killed=$((killed + 1))
+        removes || return
+        diff "$work/original" <(tree) || return
+    done
+}
+
+# killed_after SECONDS: whether the agent was done before.
+killed_after() {
+    timeout --signal=KILL "$1" unshare --mount --propagation private sh -c \
+        'mount --bind "$0/containerd" /etc/containerd && mount --bind "$0/containers" /etc/containers && exec "$@"' "$node" \
+        "$CACHALOT" node-config apply --endpoint "http://$cache" --registry "$origin" --registry docker.io \
+        --state-dir "$node/state" --runtime containerd,crio --merge prepend >/dev/null 2>&1
+}
+
+# containerd of Debian with ctr and with its CRI plugin, and containerd 2.x with the plugin.
+start_runtimes() {
+    fresh_node
+    mkdir -p "$work"/{one,two}
+    cat >"$work/one/config.toml" <<END
+version = 2
+root = "$work/one/root"
+state = "$work/one/state"
+[grpc]
+  address = "$work/one/containerd.sock"
+[plugins."io.containerd.internal.v1.opt"]
+  path = "$work/one/opt"
+[plugins."io.containerd.grpc.v1.cri"]
+  [plugins."io.containerd.grpc.v1.cri".containerd]
+    snapshotter = "native"
+  [plugins."io.containerd.grpc.v1.cri".registry]
+    config_path = "/etc/containerd/certs.d"
+END
+    # Nothing is said of hosts: it looks into /etc/containerd/certs.d by itself.
+    cat >"$work/two/config.toml" <<END
+version = 3
+root = "$work/two/root"
+state = "$work/two/state"
+[grpc]
+  address = "$work/two/containerd.sock"
+[plugins."io.containerd.internal.v1.opt"]
+  path = "$work/two/opt"
+[plugins."io.containerd.cri.v1.images"]
+  snapshotter = "native"
+END
+    start containerd-one on_node env SSL_CERT_FILE="$work/origin.pem" containerd --config "$work/one/config.toml"
+    start containerd-two on_node env SSL_CERT_FILE="$work/origin.pem" containerd2 --config "$work/two/config.toml"
+    await containerd-one 60 cri one version
+    await containerd-two 60 cri two version
+}
+
+stop_runtimes() {
+    stop containerd-one 30 || true
+    stop containerd-two 30 || true
+}
+
+# cri ONE|TWO COMMAND…
+cri() {
+    local which=$1
+    shift
+    crictl --timeout 120s --image-endpoint "unix://$work/$which/containerd.sock" \
+        --runtime-endpoint "unix://$work/$which/containerd.sock" "$@"
+}
+
+readonly pullers=(ctr one two)
+
+# pulls_anew PULLER: an image that nobody here has pulled yet, so that every object of it has to come from somewhere.
+pulls_anew() {
+    next_image=$((next_image + 1))
+    image=$origin/image/$next_image:1
+    case $1 in
+    ctr)
+        on_node env SSL_CERT_FILE="$work/origin.pem" ctr --address "$work/one/containerd.sock" images pull \
+            --hosts-dir /etc/containerd/certs.d --snapshotter native "$image"
+        ;;
+    one | two) cri "$1" pull "$image" ;;
+    esac
+}
+
+# accesses: how many requests for that image the cache has served.
+accesses() {
+    grep --count "cachalot::access.*image/$next_image/" "$work/cachalot.log" || true
+}
+
+pulls_through_the_cache() {
+    pulls_anew "$1" || return
+    printf '%s requests to the cache\n' "$(accesses)"
+    (($(accesses) >= 4))
+}
+
+pulls_directly() {
+    pulls_anew "$1" || return
+    (($(accesses) == 0))
+}
+
+# everybody WHEN HOW: all clients pull so.
+everybody() {
+    local puller
+    for puller in "${pullers[@]}"; do
+        case $puller in
+        ctr) check "$1: ctr $2" "$3" ctr ;;
+        one) check "$1: Kubernetes' way with containerd 1.6 $2" "$3" one ;;
+        two) check "$1: Kubernetes' way with containerd 2 $2" "$3" two ;;
+        esac
+    done
+}
+
+node_pulls() {
+    everybody 'before' 'pulls from the registry itself' pulls_directly
+    check 'the agent writes' applies
+    check 'the agent tells that it is in place' agent status --endpoint "http://$cache"
+    everybody 'applied' 'pulls through the cache' pulls_through_the_cache
+    kill -KILL "${pids[cachalot]}"
+    wait "${pids[cachalot]}" 2>/dev/null || true
+    unset 'pids[cachalot]'
+    everybody 'the cache killed' 'pulls from the registry itself' pulls_directly
+    check 'the agent tells that the cache does not answer' refuses 6 'does not answer' agent status --endpoint "http://$cache"
+    start_cache
+    everybody 'the cache back' 'pulls through it' pulls_through_the_cache
+    check 'the agent removes' removes
+    everybody 'removed' 'pulls from the registry itself' pulls_directly
+    check 'nothing of the agent is left' test ! -e "$node/state" -a -z "$(ls -A "$node/containerd/certs.d")"
+    check 'the agent writes for all registries' applies --default --registry docker.io --exclude ghcr.io
+    rm -r "$node/containerd/certs.d/$(directory_of "$origin")"
+    everybody 'for all registries' 'pulls through the cache' pulls_through_the_cache
+    check 'the agent removes the files for all registries' removes
+}
+
+# starts_watching [OPTION…]
+starts_watching() {
+    start agent on_node "$CACHALOT" node-config watch --state-dir "$node/state" --endpoint "http://$cache" \
+        --registry "$origin" --interval 200ms --remove-after 3s "$@"
+}
+
+hosts_are_there() { [[ -e $node/containerd/certs.d/$(directory_of "$origin")/hosts.toml ]]; }
+hosts_are_gone() { ! hosts_are_there; }
+
+node_watches() {
+    starts_watching
+    check 'the watch writes when the cache answers' await agent 10 hosts_are_there
+    everybody 'watched' 'pulls through the cache' pulls_through_the_cache
+    rm -r "$node/containerd/certs.d/$(directory_of "$origin")"
+    check 'the watch writes again what somebody removed' await agent 5 hosts_are_there
+
+    stop cachalot 60 || true
+    local died=${EPOCHREALTIME/./}
+    check 'the watch withdraws its files when the cache is gone' await agent 10 hosts_are_gone
+    local withdrawn=$(((${EPOCHREALTIME/./} - died) / 1000))
+    printf '      withdrawn %d ms after the cache ended, with --remove-after 3s\n' "$withdrawn"
+    check 'the watch has withdrawn them when it was told to' test "$withdrawn" -ge 2500 -a "$withdrawn" -le 5500
+    everybody 'withdrawn' 'pulls from the registry itself' pulls_directly
+    start_cache
+    check 'the watch restores its files when the cache is back' await agent 10 hosts_are_there
+    everybody 'restored' 'pulls through the cache' pulls_through_the_cache
+
+    kill -KILL "${pids[agent]}"
+    wait "${pids[agent]}" 2>/dev/null || true
+    check 'a killed watch leaves its files' hosts_are_there
+    starts_watching
+    check 'the next watch finds them in place' await agent 10 grep --quiet watching "$work/agent.log"
+    check 'the watch ends with 0 when asked to, and leaves its files' stop agent
+    check 'the files are there' hosts_are_there
+    starts_watching --remove-on-exit
+    await agent 10 test "$(grep --count watching "$work/agent.log")" -ge 3
+    check 'a watch that is to remove on exit ends with 0' stop agent
+    check 'nothing of it is left' test ! -e "$node/state" -a -z "$(ls -A "$node/containerd/certs.d")"
+
+    fresh_node 'version = 2'
+    check 'a watch on a node that it must not write to ends with 1 and says why' \
+        refuses 1 'sets no config_path' agent watch --endpoint "http://$cache" --registry "$origin"
+    fresh_node
+}
+
+# Without a way around the cache, an image that only the registry has cannot be pulled when the cache is gone.
+node_without_fallback() {
+    check 'without fallback: the agent writes' applies --no-fallback
+    everybody 'without fallback' 'pulls through the cache' pulls_through_the_cache
+    stop cachalot 60 || true
+    everybody 'without fallback and without the cache' 'pulls nothing' pulls_nothing
+    start_cache
+    removes
+}
+
+pulls_nothing() {
+    ! pulls_anew "$1"
+}
+
+# An address that swallows connections: a listener whose queue is full. The kernel answers no further SYN.
+node_dials_briefly() {
+    local port started
+    port=$(free_port)
+    start hole python3 -c '
+import socket, sys, time
+listener = socket.socket()
+listener.bind(("127.0.0.1", int(sys.argv[1])))
+listener.listen(0)
+full = [socket.socket() for _ in range(4)]
+for each in full:
+    each.setblocking(False)
+    each.connect_ex(listener.getsockname())
+print("full", flush=True)
+time.sleep(300)' "$port"
+    await hole 10 grep --quiet full "$work/hole.log"
+    local directory=$node/containerd/certs.d/$(directory_of "$origin")
+    mkdir -p "$directory"
+    "$CACHALOT" print-config containerd --endpoint "http://127.0.0.1:$port" --registry "$origin" >"$directory/hosts.toml"
+    started=${EPOCHREALTIME/./}
+    check 'a cache that swallows connections: containerd 2 pulls from the registry itself' pulls_directly two
+    printf '      that took %d ms, with dial_timeout = 300ms\n' $(((${EPOCHREALTIME/./} - started) / 1000))
+    check 'a cache that swallows connections: containerd 2 does not wait 30 s' \
+        test $(((${EPOCHREALTIME/./} - started) / 1000)) -lt 15000
+    rm -r "$directory"
+    stop hole || true
+}
