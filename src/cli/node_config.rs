@@ -220,6 +220,7 @@ impl Common {
             certs_dir: self.certs_dir.clone(),
             registries_dir: self.registries_dir.clone(),
             state_dir: self.state_dir.clone(),
+            binary: node::Binary::default(),
         })
     }
 

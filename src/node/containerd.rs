@@ -5,11 +5,15 @@
 //! | names our directory | write | write | write |
 //! | names others only | refuse | refuse | refuse |
 //! | not set, `mirrors` set | refuse | refuse | refuse |
-//! | not set | refuse | write: it looks into [`DEFAULT_PATHS`] | write, with a warning |
+//! | not set | refuse | write, with a warning: it looks into [`DEFAULT_PATHS`] | write, with a warning |
+//!
+//! Of several paths, containerd 2.x may read none: its transfer service takes them for one (seen with 2.2.9 and 2.4.2, from its own default as
+//! well as from a configuration). That is told of, unless the configuration says `use_local_image_pull`.
 //!
 //! Which it is, the version of the file says (3 is 2.x), else the module path in its binary, if that can be seen. A file of version 2
 //! is read by both.
 
+use std::cell::OnceCell;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
@@ -41,6 +45,10 @@ enum Generation {
     Unknown,
 }
 
+/// What containerd's binary tells of itself. It is large, and is read once, and only where that matters.
+#[derive(Debug, Clone, Default)]
+pub struct Binary(OnceCell<Generation>);
+
 /// What the configuration says of hosts.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Hosts {
@@ -48,6 +56,8 @@ struct Hosts {
     paths: Option<Vec<PathBuf>>,
     /// Whether there are mirrors in the configuration itself, beside which containerd looks for no hosts.
     has_mirrors: bool,
+    /// Whether images are pulled as by 1.x.
+    pulls_locally: bool,
     /// The version of the main file.
     version: Option<i64>,
 }
@@ -61,7 +71,7 @@ pub(super) struct Reads {
 }
 
 /// Says whether containerd reads `certs_dir`.
-pub(super) fn check(root: &Root, flavour: Flavour, certs_dir: &Path) -> Result<Reads, Refusal> {
+pub(super) fn check(root: &Root, flavour: Flavour, certs_dir: &Path, binary: &Binary) -> Result<Reads, Refusal> {
     let config = Path::new(flavour.config());
     let has_any = |paths: &[&str]| paths.iter().any(|path| root.exists(path));
     let is_there = root.exists(flavour.config()) || has_any(&SOCKETS) || root.exists(&certs_dir.to_string_lossy());
@@ -71,9 +81,9 @@ pub(super) fn check(root: &Root, flavour: Flavour, certs_dir: &Path) -> Result<R
     let unreadable = |(path, why): (PathBuf, String)| Refusal::Unreadable { path, why };
     let files = read_all(root, config, flavour.drop_ins()).map_err(unreadable)?;
     let hosts = Hosts::of(&files);
-    let generation = match hosts.version {
+    let generation = || match hosts.version {
         Some(3..) => Generation::Two,
-        Some(_) | None => generation_of_binary(root),
+        Some(_) | None => *binary.0.get_or_init(|| generation_of_binary(root)),
     };
     if let Some(reads) = decide(root, &hosts, generation, certs_dir) {
         return Ok(reads);
@@ -88,26 +98,37 @@ pub(super) fn check(root: &Root, flavour: Flavour, certs_dir: &Path) -> Result<R
 }
 
 /// The table above; `None` is to refuse.
-fn decide(root: &Root, hosts: &Hosts, generation: Generation, certs_dir: &Path) -> Option<Reads> {
+fn decide(root: &Root, hosts: &Hosts, generation: impl Fn() -> Generation, certs_dir: &Path) -> Option<Reads> {
     let defaults = || DEFAULT_PATHS.map(PathBuf::from).to_vec();
-    let paths = match (&hosts.paths, generation) {
+    let paths = match (&hosts.paths, hosts.has_mirrors) {
         (Some(paths), _) => paths.clone(),
-        (None, _) if hosts.has_mirrors => return None,
-        (None, Generation::One) => return None,
-        (None, Generation::Two) => defaults(),
-        (None, Generation::Unknown) => {
-            let warning = format!(
-                "containerd's configuration sets no config_path, and its version is not known: 2.x reads {} all the same, 1.x \
+        (None, true) => return None,
+        (None, false) => match generation() {
+            Generation::One => return None,
+            Generation::Two => defaults(),
+            Generation::Unknown => {
+                let warning = format!(
+                    "containerd's configuration sets no config_path, and its version is not known: 2.x reads {} all the same, 1.x \
                  does not until this is added and containerd restarted once:\n{}",
-                certs_dir.display(),
-                snippet::config_path(&certs_dir.to_string_lossy())
-            );
-            return Some(Reads { earlier: Vec::new(), warning: Some(warning) });
-        }
+                    certs_dir.display(),
+                    snippet::config_path(&certs_dir.to_string_lossy())
+                );
+                return Some(Reads { earlier: Vec::new(), warning: Some(warning) });
+            }
+        },
     };
     let resolved = |path: &PathBuf| root.resolve(path).unwrap_or_else(|_| path.clone());
     let ours = paths.iter().position(|path| resolved(path) == certs_dir)?;
-    Some(Reads { earlier: paths.iter().take(ours).map(resolved).collect(), warning: None })
+    let may_be_taken_for_one = paths.len() > 1 && !hosts.pulls_locally && generation() != Generation::One;
+    let warning = may_be_taken_for_one.then(|| {
+        format!(
+            "containerd 2.x looks into several directories ({}), of which some releases read none; to be sure, add this and \
+             restart containerd once:\n{}",
+            paths.iter().map(|path| path.to_string_lossy()).collect::<Vec<_>>().join(":"),
+            snippet::config_path(&certs_dir.to_string_lossy())
+        )
+    });
+    Some(Reads { earlier: paths.iter().take(ours).map(resolved).collect(), warning })
 }
 
 impl Hosts {
@@ -120,8 +141,10 @@ impl Hosts {
                 hosts.version = version;
             }
             for plugin in plugins_of(version) {
-                let registry = file.get("plugins").and_then(|plugins| plugins.get(plugin)?.get("registry"));
-                let Some(registry) = registry.and_then(toml::Value::as_table) else { continue };
+                let Some(plugin) = file.get("plugins").and_then(|plugins| plugins.get(plugin)) else { continue };
+                let pulls_locally = plugin.get("use_local_image_pull").and_then(toml::Value::as_bool);
+                hosts.pulls_locally = pulls_locally.unwrap_or(hosts.pulls_locally);
+                let Some(registry) = plugin.get("registry").and_then(toml::Value::as_table) else { continue };
                 let is_set =
                     |key: &str| registry.get(key).and_then(toml::Value::as_table).is_some_and(|t| !t.is_empty());
                 hosts.has_mirrors |= is_set("mirrors");
@@ -210,7 +233,9 @@ fn contains(mut stream: impl Read, needle: &[u8]) -> io::Result<bool> {
     let mut buffer = Vec::new();
     loop {
         let read = stream.by_ref().take(1 << 20).read_to_end(&mut buffer)?;
-        if buffer.windows(needle.len()).any(|window| window == needle) {
+        let first = needle.first();
+        let mut starts = buffer.iter().enumerate().filter(|(_, byte)| Some(*byte) == first);
+        if starts.any(|(start, _)| buffer.get(start..).is_some_and(|rest| rest.starts_with(needle))) {
             return Ok(true);
         }
         if read == 0 {
@@ -271,18 +296,29 @@ mod tests {
         let ours = Path::new("/etc/containerd/certs.d");
         let decided = |paths: Option<&[&str]>, has_mirrors, generation| {
             let paths = paths.map(|paths| paths.iter().map(PathBuf::from).collect());
-            let reads = decide(&root, &Hosts { paths, has_mirrors, version: None }, generation, ours)?;
+            let reads = decide(&root, &Hosts { paths, has_mirrors, ..Hosts::default() }, || generation, ours)?;
             Some((reads.earlier.len(), reads.warning.is_some()))
         };
         for generation in [One, Two, Unknown] {
             assert_eq!(decided(Some(&["/etc/containerd/certs.d"]), false, generation), Some((0, false)));
-            assert_eq!(decided(Some(&["/a", "/etc/containerd/certs.d", "/b"]), false, generation), Some((1, false)));
+            let several = decided(Some(&["/a", "/etc/containerd/certs.d", "/b"]), false, generation);
+            assert_eq!(several, Some((1, generation != One)));
             assert_eq!(decided(Some(&["/a"]), false, generation), None);
             assert_eq!(decided(None, true, generation), None);
         }
         assert_eq!(decided(None, false, One), None);
-        assert_eq!(decided(None, false, Two), Some((0, false)));
+        assert_eq!(decided(None, false, Two), Some((0, true)));
         assert_eq!(decided(None, false, Unknown), Some((0, true)));
+    }
+
+    #[test]
+    fn a_containerd_that_pulls_as_before_is_not_warned_of() {
+        let directory = tempfile::tempdir().unwrap();
+        let config = "version = 3\n[plugins.\"io.containerd.cri.v1.images\"]\nuse_local_image_pull = true\n";
+        let hosts = Hosts::of(&parsed(&[config]));
+        let reads =
+            decide(&Root::new(directory.path()), &hosts, || Generation::Two, Path::new("/etc/containerd/certs.d"));
+        assert_eq!(reads, Some(Reads { earlier: Vec::new(), warning: None }));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Access, FlockOperation, access, flock};
+use rustix::io::Errno;
 
 use super::plan::{Found, Step};
 use super::root::Root;
@@ -86,9 +87,11 @@ impl Disk {
         };
         match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Some(Lock { _directory: directory })),
-            Err(error) => Err(
-                at("another cachalot node-config is at work, or there are no locks in", &self.state_dir)(error.into()),
-            ),
+            Err(error) => {
+                let is_held = error == Errno::WOULDBLOCK;
+                let doing = if is_held { "another cachalot node-config is at work in" } else { "cannot lock" };
+                Err(at(doing, &self.state_dir)(error.into()))
+            }
         }
     }
 

@@ -44,6 +44,7 @@ mod watch;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+pub use containerd::Binary;
 pub use disk::DiskError;
 pub use flavour::Flavour;
 pub use merge_policy::Merge;
@@ -85,6 +86,7 @@ pub struct Options {
     pub certs_dir: Option<PathBuf>,
     pub registries_dir: PathBuf,
     pub state_dir: PathBuf,
+    pub binary: Binary,
 }
 
 /// Why a run did not end well.
@@ -196,7 +198,7 @@ fn containerd_items(options: &Options, disk: &Disk, warnings: &mut Vec<String>) 
         .into());
     }
     let certs_dir = resolve(root, &options.certs_dir.clone().unwrap_or_else(|| flavour.certs_dir().into()))?;
-    let reads = containerd::check(root, flavour, &certs_dir)?;
+    let reads = containerd::check(root, flavour, &certs_dir, &options.binary)?;
     warnings.extend(reads.warning);
     let mut items = Vec::new();
     for file in targets::hosts_files(&options.wish, &options.excluded) {

@@ -32,8 +32,16 @@ use super::state::{Attributes, Entry, Saved, State, digest};
 /// What is to be in a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Content {
-    /// A `hosts.toml`: the file, and the part that goes into one of somebody else's; none where there is no other way than the cache.
-    Hosts { header: String, server: String, host: String, part: Option<String> },
+    /// A `hosts.toml`.
+    Hosts {
+        header: String,
+        server: String,
+        host: String,
+        /// What goes into a file of somebody else's; none where that would not do what is wanted.
+        part: Option<String>,
+        /// Whether `server` is the registry, whose certificates may lie beside the file.
+        leads_to_registry: bool,
+    },
     /// A file of which only the whole makes sense.
     Whole(String),
 }
@@ -351,10 +359,10 @@ impl Content {
     pub(super) fn whole(&self, certificates: &[String]) -> String {
         match self {
             Self::Whole(text) => text.clone(),
-            Self::Hosts { header, server, host, .. } => {
-                let server = format!("{server}{}", certificate_keys(certificates));
-                let gap = if server.is_empty() || host.is_empty() { "" } else { "\n" };
-                format!("{header}{server}{gap}{host}")
+            Self::Hosts { header, server, host, leads_to_registry, .. } => {
+                let keys = if *leads_to_registry { certificate_keys(certificates) } else { String::new() };
+                let gap = if server.is_empty() && keys.is_empty() { "" } else { "\n" };
+                format!("{header}{server}{keys}{gap}{host}")
             }
         }
     }

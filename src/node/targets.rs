@@ -26,27 +26,35 @@ pub(super) struct HostsFile {
 
 /// Returns the files for containerd. With `_default`, excluded registries need one that leads past the cache.
 pub(super) fn hosts_files(wish: &Wish, excluded: &[UpstreamName]) -> Vec<HostsFile> {
-    let named =
-        wish.registries.iter().map(|registry| hosts_file(Some(registry), &HostsToml::new(Some(registry), wish), wish));
-    let mut files: Vec<HostsFile> = named.collect();
+    let has_fallback = wish.fallback == Fallback::Origin;
+    let file = |registry: Option<&UpstreamName>| {
+        let toml = HostsToml::new(registry, wish);
+        let part = has_fallback
+            .then(|| format!("# {MARK}, release {}: begin\n{}# {MARK}: end\n\n", env!("CARGO_PKG_VERSION"), toml.host));
+        HostsFile { directories: directories_of(registry), content: content(toml, part, has_fallback) }
+    };
+    let direct = |registry| {
+        let content = content(HostsToml::direct(registry), None, true);
+        HostsFile { directories: directories_of(Some(registry)), content }
+    };
+    let mut files: Vec<HostsFile> = wish.registries.iter().map(Some).map(file).collect();
     if wish.with_default {
-        let direct = excluded.iter().map(|registry| hosts_file(Some(registry), &HostsToml::direct(registry), wish));
-        files.extend(direct);
-        files.push(hosts_file(None, &HostsToml::new(None, wish), wish));
+        files.extend(excluded.iter().map(direct));
+        files.push(file(None));
     }
     files
 }
 
-fn hosts_file(registry: Option<&UpstreamName>, toml: &HostsToml, wish: &Wish) -> HostsFile {
-    let directories = match registry {
+fn directories_of(registry: Option<&UpstreamName>) -> Vec<String> {
+    match registry {
         None => vec![DEFAULT_DIRECTORY.to_owned()],
         Some(registry) if registry.as_str().contains(':') => vec![directory_of(registry), registry.to_string()],
         Some(registry) => vec![directory_of(registry)],
-    };
-    let part = (wish.fallback == Fallback::Origin && !toml.host.is_empty())
-        .then(|| format!("# {MARK}, release {}: begin\n{}# {MARK}: end\n\n", env!("CARGO_PKG_VERSION"), toml.host));
-    let content = Content::Hosts { header: header(), server: toml.server.clone(), host: toml.host.clone(), part };
-    HostsFile { directories, content }
+    }
+}
+
+fn content(toml: HostsToml, part: Option<String>, leads_to_registry: bool) -> Content {
+    Content::Hosts { header: header(), server: toml.server, host: toml.host, part, leads_to_registry }
 }
 
 /// Returns the path of a `hosts.toml`.

@@ -121,6 +121,10 @@ pub async fn watch(
             Ok(Some(event)) => {
                 has_applied |= action == Action::Apply;
                 memory.is_withdrawn = action == Action::Withdraw;
+                if action == Action::Apply {
+                    // Time that a slow disk takes is none in which the cache was asked in vain.
+                    memory.answered = Instant::now();
+                }
                 memory.tell_once(&mut tell, &event);
             }
             Ok(None) => {}

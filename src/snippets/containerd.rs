@@ -10,46 +10,50 @@ pub const CERTS_DIR: &str = "/etc/containerd/certs.d";
 pub const DEFAULT_DIRECTORY: &str = "_default";
 
 /// A `hosts.toml` in its two parts: TOML wants keys of the file before its first table.
+///
+/// Quirk(containerd 1.6.20): a file without any table of a host is refused as a whole, and the registry is asked itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostsToml {
     /// What holds for the registry itself.
     pub server: String,
-    /// The table of the cache; empty where the cache is the registry itself.
+    /// The table of the host that is asked first.
     pub host: String,
 }
 
 impl HostsToml {
     /// For one registry, or for `_default`.
     pub fn new(registry: Option<&UpstreamName>, wish: &Wish) -> Self {
-        let endpoint = quoted(&wish.endpoint.to_string());
-        match (wish.fallback, registry) {
+        let endpoint = wish.endpoint.to_string();
+        let server = match (wish.fallback, registry) {
             // The cache in the place of the registry: containerd knows no other way.
-            (Fallback::None, _) => {
-                Self { server: format!("server = {endpoint}\n{}", properties(wish, "")), host: String::new() }
-            }
+            (Fallback::None, _) => format!("{}{}", server_key(&endpoint), properties(wish, "")),
             // Without `server` containerd asks the image's own registry last.
-            (Fallback::Origin, None) => Self { server: String::new(), host: host_table(&endpoint, wish) },
-            (Fallback::Origin, Some(registry)) => Self {
-                server: format!("server = {}\n", quoted(&server_of(registry))),
-                host: host_table(&endpoint, wish),
-            },
-        }
+            (Fallback::Origin, None) => String::new(),
+            (Fallback::Origin, Some(registry)) => server_key(&server_of(registry)),
+        };
+        Self { server, host: host_table(&endpoint, &properties(wish, "  ")) }
     }
 
     /// For a registry that is to be reached directly although `_default` leads to the cache.
     pub fn direct(registry: &UpstreamName) -> Self {
-        Self { server: format!("server = {}\n", quoted(&server_of(registry))), host: String::new() }
+        let server = server_of(registry);
+        let host = host_table(&server, "  capabilities = [\"pull\", \"resolve\", \"push\"]\n");
+        Self { server: server_key(&server), host }
     }
 
     /// Returns the file.
     pub fn text(&self) -> String {
-        let gap = if self.server.is_empty() || self.host.is_empty() { "" } else { "\n" };
+        let gap = if self.server.is_empty() { "" } else { "\n" };
         format!("{}{gap}{}", self.server, self.host)
     }
 }
 
-fn host_table(endpoint: &str, wish: &Wish) -> String {
-    format!("[host.{endpoint}]\n{}", properties(wish, "  "))
+fn server_key(url: &str) -> String {
+    format!("server = {}\n", quoted(url))
+}
+
+fn host_table(url: &str, properties: &str) -> String {
+    format!("[host.{}]\n{properties}", quoted(url))
 }
 
 fn properties(wish: &Wish, indent: &str) -> String {

@@ -68,7 +68,8 @@ fn without_a_fallback_the_cache_takes_the_place_of_the_registry() {
     assert_eq!(hosts["server"].as_str(), Some("https://cache.example"));
     assert_eq!(hosts["ca"].as_str(), Some("/etc/cachalot/ca.pem"));
     assert_eq!(hosts["capabilities"].as_array().unwrap().len(), 1);
-    assert!(!hosts.contains_key("host"));
+    // containerd 1.6 refuses a file without a host.
+    assert!(hosts["host"].as_table().unwrap().keys().eq(["https://cache.example"]));
     wish.ca = None;
     let registry = &toml(Client::Podman, &wish)["registry"][0];
     assert_eq!(registry["prefix"].as_str(), Some("quay.io"));
