@@ -387,3 +387,70 @@ impl From<Merge> for node::Merge {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn code(words: &[&str]) -> u8 {
+        Line::try_parse_from([&["node-config"], words].concat()).map_or(USAGE, |line| run(line.args))
+    }
+
+    #[test]
+    fn exit_codes_tell_wrong_usage_from_a_cache_that_is_not_there_from_a_refusal() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path().to_str().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let rows: &[(&[&str], u8)] = &[
+            (&["apply"], USAGE),
+            (&["apply", "--endpoint", "cache:5000"], USAGE),
+            (&["apply", "--endpoint", "http://cache/v2"], USAGE),
+            (&["apply", "--endpoint", &endpoint, "--registry", "https://quay.io"], USAGE),
+            (&["apply", "--endpoint", &endpoint, "--registry", "quay.io", "--exclude", "quay.io"], USAGE),
+            (&["apply", "--endpoint", &endpoint, "--capabilities", "resolve"], USAGE),
+            (&["apply", "--endpoint", &endpoint, "--no-fallback", "--merge", "prepend"], USAGE),
+            (&["apply", "--endpoint", &endpoint, "--runtime", "containerd,crio", "--default"], USAGE),
+            (&["apply", "--endpoint", &endpoint, "--ca", "/ca.pem"], USAGE),
+            (&["apply", "--endpoint", &endpoint, "--certs-dir", "certs.d"], USAGE),
+            (&["watch", "--endpoint", &endpoint, "--remove-after", "0s"], USAGE),
+            (&["remove", "--host-root", root], OK),
+            (&["status", "--host-root", root], FAILURE),
+            (&["print", "--endpoint", &endpoint, "--output", "cloud-init"], OK),
+        ];
+        for (words, expected) in rows {
+            assert_eq!(code(words), *expected, "{words:?}");
+        }
+        let apply = ["apply", "--endpoint", &endpoint, "--host-root", root];
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut head = [0; 1024];
+            assert!(stream.read(&mut head).unwrap() > 0);
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
+        });
+        assert_eq!(code(&apply), FAILURE, "there is no containerd");
+        server.join().unwrap();
+        assert_eq!(code(&apply), UNREACHABLE);
+    }
+
+    #[test]
+    fn the_document_for_the_first_boot_holds_each_file() {
+        let files = [("/etc/a/hosts.toml".into(), "server = \"https://a\"\n".to_owned())];
+        assert_eq!(
+            cloud_init(&files),
+            "#cloud-config\nwrite_files:\n  - path: \"/etc/a/hosts.toml\"\n    permissions: \"0644\"\n    \
+             content: \"server = \\\"https://a\\\"\\n\"\n"
+        );
+    }
+}

@@ -8,12 +8,15 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Access, FlockOperation, access, flock};
 use rustix::io::Errno;
 
-use super::plan::{Found, Step};
+use super::plan::{Found, Shelf, Step};
 use super::root::Root;
 use super::state::{Attributes, State, digest};
 
 /// What a write is called until it is whole, in the directory of its file. Neither containerd nor CRI-O reads such a name.
 const TEMPORARY: &str = ".cachalot-node.tmp";
+
+/// Of the state and of saved files: they may hold what only its owner may read.
+const PRIVATE: Attributes = Attributes { mode: 0o600, owner: None };
 
 /// Bytes of a file of somebody else's that are kept at the most: configuration is small.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -56,9 +59,13 @@ impl Disk {
         &self.state_dir
     }
 
-    /// Returns the directories for the state that are not there.
-    pub(super) fn state_missing(&self) -> Vec<PathBuf> {
-        self.missing_above(&self.state_file())
+    pub(super) fn shelf(&self) -> Result<Shelf, DiskError> {
+        let leftovers = [self.temporary(&self.state_dir), self.temporary(&self.state_file())];
+        Ok(Shelf {
+            missing: self.missing_above(&self.state_file()),
+            stored: self.stored()?,
+            has_leftover: leftovers.iter().any(|path| path.exists()),
+        })
     }
 
     /// Says where a file is whose place somebody has filled since.
@@ -107,7 +114,7 @@ impl Disk {
     }
 
     /// Returns the digests of all files that lie saved.
-    pub(super) fn stored(&self) -> Result<Vec<String>, DiskError> {
+    fn stored(&self) -> Result<Vec<String>, DiskError> {
         let directory = self.state_dir.join("saved");
         let entries = match fs::read_dir(self.root.here(&directory)) {
             Ok(entries) => entries,
@@ -182,18 +189,16 @@ impl Disk {
         match step {
             Step::Save(bytes) => {
                 let path = self.saved_file(&digest(bytes));
-                // It may hold what only its owner may read.
-                let private = Attributes { mode: 0o600, owner: None };
-                self.make_directory(&self.state_dir, 0o755)?;
+                self.begin_state()?;
                 self.make_directory(&self.state_dir.join("saved"), 0o700)?;
-                self.write(&path, bytes, private)
+                self.write(&path, bytes, PRIVATE)
             }
             Step::Record(state) => {
                 let mut text = serde_json::to_vec_pretty(state)
                     .map_err(|error| at("cannot write", &self.state_file())(io::Error::other(error)))?;
                 text.push(b'\n');
-                self.make_directory(&self.state_dir, 0o755)?;
-                self.write(&self.state_file(), &text, Attributes { mode: 0o600, owner: None })
+                self.begin_state()?;
+                self.write(&self.state_file(), &text, PRIVATE)
             }
             Step::MakeDirectory(path) => self.make_directory(path, 0o755),
             Step::Write { path, bytes, attributes } => self.write(path, bytes, *attributes),
@@ -207,14 +212,32 @@ impl Disk {
             Step::Forget(directories) => {
                 self.sweep(&self.saved_file("any"))?;
                 self.remove_directory(&self.state_dir.join("saved"))?;
-                self.sweep(&self.state_file())?;
                 self.delete(&self.state_file())?;
+                self.sweep(&self.state_file())?;
+                self.sweep(&self.state_dir)?;
                 for directory in directories.iter().rev() {
                     self.remove_directory(directory)?;
                 }
                 Ok(())
             }
         }
+    }
+
+    /// Makes the directory of the state with a state of nothing in it, at once: one that is there without was not made by us.
+    fn begin_state(&self) -> Result<(), DiskError> {
+        let here = self.root.here(&self.state_dir);
+        if here.is_dir() {
+            return Ok(());
+        }
+        let staging = self.state_dir.with_file_name(TEMPORARY);
+        self.sweep(&self.state_dir)?;
+        self.make_directory(&staging, 0o755)?;
+        let missing = self.missing_above(&self.state_file()).into_iter().collect();
+        let nothing = serde_json::to_vec(&State { directories: missing, ..State::default() });
+        let nothing = nothing.map_err(|error| at("cannot write", &self.state_file())(io::Error::other(error)))?;
+        self.write(&staging.join("state.json"), &nothing, PRIVATE)?;
+        fs::rename(self.root.here(&staging), here).map_err(at("cannot make the directory", &self.state_dir))?;
+        self.sync_above(&self.state_dir)
     }
 
     /// Makes a directory and those above it.
@@ -264,7 +287,10 @@ impl Disk {
     }
 
     fn sweep(&self, path: &Path) -> Result<(), DiskError> {
-        remove_if_there(&self.temporary(path)).map_err(at("cannot clean up beside", path)).map(drop)
+        let temporary = self.temporary(path);
+        let is_directory = fs::symlink_metadata(&temporary).is_ok_and(|metadata| metadata.is_dir());
+        let removed = if is_directory { fs::remove_dir_all(&temporary) } else { remove_if_there(&temporary).map(drop) };
+        removed.map_err(at("cannot clean up beside", path))
     }
 
     fn remove_directory(&self, path: &Path) -> Result<(), DiskError> {

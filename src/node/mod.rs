@@ -277,7 +277,7 @@ fn plan_for(disk: &Disk, mut items: Vec<Item>, merge: Merge) -> Result<Plan, Dis
         let saved = state.files.get(&item.path).and_then(|entry| entry.saved.as_ref());
         item.saved = saved.map(|saved| disk.saved(&saved.digest)).transpose()?.flatten();
     }
-    Ok(plan::plan(&state, &items, merge, &disk.state_missing(), &disk.stored()?))
+    Ok(plan::plan(&state, &items, merge, &disk.shelf()?))
 }
 
 fn carry_out(disk: &Disk, items: Vec<Item>, merge: Merge) -> Result<Report, NodeError> {

@@ -123,14 +123,24 @@ struct Put {
     inserted: Option<String>,
 }
 
-/// Plans for all items; `state_missing` are the directories above the state file that are not there, `stored` the digests of the
-/// files that lie saved.
-pub(super) fn plan(state: &State, items: &[Item], merge: Merge, state_missing: &[PathBuf], stored: &[String]) -> Plan {
+/// What is where the state is kept.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Shelf {
+    /// Directories that are not there, outermost first.
+    pub missing: Vec<PathBuf>,
+    /// Digests of the files that lie saved.
+    pub stored: Vec<String>,
+    /// Whether a killed write has left something.
+    pub has_leftover: bool,
+}
+
+/// Plans for all items.
+pub(super) fn plan(state: &State, items: &[Item], merge: Merge, shelf: &Shelf) -> Plan {
     let mut draft = Draft { next: state.clone(), interim: state.clone(), ..Draft::default() };
     for item in items {
         draft.add(item, state.files.get(&item.path), merge);
     }
-    draft.finish(state, state_missing, stored)
+    draft.finish(state, shelf)
 }
 
 #[derive(Default)]
@@ -259,12 +269,12 @@ impl Draft {
         }
     }
 
-    fn finish(mut self, state: &State, state_missing: &[PathBuf], stored: &[String]) -> Plan {
+    fn finish(mut self, state: &State, shelf: &Shelf) -> Plan {
         let mut steps = Vec::new();
-        if !self.next.is_empty() && !state_missing.is_empty() {
+        if !self.next.is_empty() && !shelf.missing.is_empty() {
             // The directories of the state itself are ours, too, and are known before anything lies in them.
-            self.next.directories.extend(state_missing.iter().cloned());
-            self.interim.directories.extend(state_missing.iter().cloned());
+            self.next.directories.extend(shelf.missing.iter().cloned());
+            self.interim.directories.extend(shelf.missing.iter().cloned());
             steps.push(Step::Record(State { directories: self.interim.directories.clone(), ..state.clone() }));
         }
         steps.append(&mut self.saves);
@@ -282,10 +292,10 @@ impl Draft {
             steps.push(Step::Record(self.next.clone()));
         }
         let needed: Vec<&str> = self.next.saved().collect();
-        let unneeded: BTreeSet<&str> = stored.iter().map(String::as_str).chain(state.saved()).collect();
+        let unneeded: BTreeSet<&str> = shelf.stored.iter().map(String::as_str).chain(state.saved()).collect();
         let unneeded = unneeded.into_iter().filter(|digest| !needed.contains(digest));
         steps.extend(unneeded.map(|digest| Step::DropSaved(digest.to_owned())));
-        if self.next.is_empty() && (*state != State::default() || !stored.is_empty()) {
+        if self.next.is_empty() && (*state != State::default() || !shelf.stored.is_empty() || shelf.has_leftover) {
             steps.push(Step::Forget(self.next.directories.clone()));
         }
         Plan { steps, report: self.report }

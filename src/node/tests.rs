@@ -180,7 +180,20 @@ fn a_kill_at_any_step_loses_nothing() {
                 for step in &plan.steps[..done] {
                     disk.run(step).unwrap();
                 }
-                if let Some(Step::Write { path, .. }) = plan.steps.get(done) {
+                let state_file = Path::new(STATE_DIR).join("state.json");
+                let torn = match plan.steps.get(done) {
+                    Some(Step::Write { path, .. }) => Some(path.clone()),
+                    Some(Step::Record(_)) if node.options.root.here(Path::new(STATE_DIR)).exists() => Some(state_file),
+                    // The directory of the state is made beside its place.
+                    Some(Step::Record(_)) => {
+                        let staging = node.here("var/lib/.cachalot-node.tmp");
+                        fs::create_dir(&staging).unwrap();
+                        fs::write(staging.join("state.json"), "half of it").unwrap();
+                        None
+                    }
+                    _ => None,
+                };
+                if let Some(path) = torn {
                     let half = node.options.root.here(&path.with_file_name(".cachalot-node.tmp"));
                     fs::write(half, "half of it").unwrap();
                 }
