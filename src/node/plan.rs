@@ -164,9 +164,8 @@ impl Draft {
             }
             (Ok(_), Some(_)) if item.shadow.is_some() => {
                 let shadow = item.shadow.clone().unwrap_or_default();
-                self.report
-                    .kept
-                    .push(Kept { path: shadow, why: "containerd finds it before ours, and asks no further".into() });
+                let why = "containerd finds it before ours, and asks no further".into();
+                self.report.kept.push(Kept { path: shadow, why });
                 Decision::BackTo(base.ok().flatten())
             }
             (Ok(base), None) => Decision::BackTo(base.clone()),
@@ -240,6 +239,10 @@ impl Draft {
                 self.changes.push(Step::Sweep(path.clone()));
             }
             (Some((bytes, attributes)), _) => {
+                if let Some(interim) = self.interim.files.get_mut(path) {
+                    // What comes back may be newer than what was saved. After a kill it is known by this.
+                    interim.saved = Some(Saved { digest: digest(&bytes), attributes });
+                }
                 self.changes.extend(item.missing.iter().cloned().map(Step::MakeDirectory));
                 self.changes.push(Step::Write { path: path.clone(), bytes, attributes });
                 self.report.changes.push(Change::Restored(path.clone()));

@@ -265,6 +265,28 @@ fn what_they_change_beside_our_part_stays_when_our_part_goes() {
 }
 
 #[test]
+fn a_kill_while_our_part_is_taken_out_of_what_they_changed_loses_nothing() {
+    for done in 0.. {
+        let node = Node::new(Merge::Prepend);
+        node.put(THEIRS, THEIR_TEXT);
+        node.apply();
+        node.put(THEIRS, node.text(THEIRS).replace("mirror.example", "other.example"));
+        let (disk, plan) = node.plan(false);
+        if done > plan.steps.len() {
+            assert!(done > 5, "{:?}", plan.steps);
+            break;
+        }
+        for step in &plan.steps[..done] {
+            disk.run(step).unwrap();
+        }
+        let report = node.remove();
+        assert!(report.kept.is_empty() && report.warnings.is_empty(), "{report:?}");
+        assert_eq!(node.text(THEIRS), THEIR_TEXT.replace("mirror.example", "other.example"));
+        assert!(!node.here("var/lib/cachalot-node").exists(), "killed after {done} steps of {:#?}", plan.steps);
+    }
+}
+
+#[test]
 fn an_original_whose_place_is_taken_stays_put_away() {
     let node = Node::new(Merge::Replace);
     node.put(THEIRS, THEIR_TEXT);

@@ -214,6 +214,11 @@ directory_of() {
 
 node_files() {
     local merge
+    fresh_node 'version = 3'
+    check 'containerd 2.x with its own default paths: it is written, with the warning that some releases read none of several' \
+        applies_with_a_warning 'of which some releases read none'
+    fresh_node
+    check 'every option is a variable as well' variables_are_options
     for merge in keep prepend replace; do
         fresh_node
         put_foreign_files
@@ -229,6 +234,24 @@ node_files() {
         check "$merge: it can be removed again" unchanged removes
     done
     kills
+}
+
+applies_with_a_warning() {
+    applies >"$work/warned" 2>&1 || { cat "$work/warned"; return 1; }
+    cat "$work/warned"
+    grep --quiet "$1" "$work/warned" && hosts_are_there
+}
+
+variables_are_options() {
+    CACHALOT_NODE_ENDPOINT=http://$cache CACHALOT_NODE_REGISTRY=$origin,docker.io CACHALOT_NODE_RUNTIME=containerd,crio \
+        CACHALOT_NODE_CAPABILITIES=pull CACHALOT_NODE_DIAL_TIMEOUT=2s CACHALOT_NODE_NO_FALLBACK=false \
+        CACHALOT_NODE_FLAVOUR=generic CACHALOT_NODE_MERGE=replace CACHALOT_NODE_EXCLUDE=docker.io \
+        CACHALOT_NODE_READY_URL=http://127.0.0.1:$admin_port/readyz agent apply || return
+    cat "$node/containerd/certs.d/$(directory_of "$origin")/hosts.toml"
+    grep --quiet 'capabilities = \["pull"\]' "$node/containerd/certs.d/$(directory_of "$origin")/hosts.toml" || return
+    grep --quiet 'dial_timeout = "2000ms"' "$node/containerd/certs.d/$(directory_of "$origin")/hosts.toml" || return
+    grep --quiet 'digest-only' "$node/containers/registries.conf.d/50-cachalot.conf" || return
+    [[ ! -e $node/containerd/certs.d/docker.io ]] && removes
 }
 
 hosts_are_merged() {
