@@ -1,0 +1,323 @@
+# The dashboard, the recording rules and the alerts: how they are written, and what they show and say when a real Prometheus
+# watches a Cachalot in trouble. Sourced by deploy.
+#
+# Cachalot has ten upstreams, which nginx makes of one registry:
+#
+#   good    the registry                       down     503 while the file down.flag is there
+#   hub     asks for a token and tells of a    dead     nobody listens there
+#           limit; 429 while hub.flag is there rotten   has a blob with a wrong byte
+#   slow    1 MiB/s                            cert     is shown a client certificate; never asked
+#
+# and three that are not asked at all.
+
+readonly dashboard_files=$here/deployment/dashboards grafana=$root/grafana
+readonly dashboard=$grafana/dashboards/overview.json
+# What can fire at any time: it is about the machine that the tests run on.
+readonly of_this_machine='CachalotDiskAlmostFull CachalotDiskFullIn4h CachalotSlowHits'
+prometheus='' began=''
+
+dashboards() {
+    install_missing promtool:prometheus docker-registry:docker-registry nginx:nginx-light skopeo:skopeo openssl:openssl
+    written_rules
+    written_dashboard
+    watched_upstreams
+    watched_cachalot
+    watch
+    idle
+    troubles
+    what_is_seen
+    down
+}
+
+written_rules() {
+    check 'the rules are rules to Prometheus' promtool check rules "$grafana"/rules/*.yaml
+    check 'each alert fires when it should, and else does not' promtool test rules "$grafana"/rules/tests/*.yaml
+    check 'each alert has tests by its name' each_alert_is_tested
+}
+
+each_alert_is_tested() {
+    local name missing=0
+    for name in $(sed -n 's/^ *- alert: //p' "$grafana/rules/alerts.yaml" | sort -u); do
+        grep --quiet --word-regexp "alertname: $name" "$grafana"/rules/tests/*.yaml || { printf '%s\n' "$name"; missing=1; }
+    done
+    return "$missing"
+}
+
+written_dashboard() {
+    "$CACHALOT" metrics --list >"$work/metrics"
+    check 'the dashboard and the rules are well made, and leave no metric out' lint "$dashboard"
+    check 'the dashboard is written as jq writes it' diff <(jq . "$dashboard") "$dashboard"
+    check 'the table of the metrics is up to date' diff <("$CACHALOT" metrics --markdown) "$grafana/METRICS.md"
+    # Each with what the linter says of it.
+    finds 'no description' '(.panels[] | select(.type == "stat")) |= del(.description)'
+    finds 'not the chosen data source' '.panels[1].targets[0].datasource.uid = "mine"'
+    finds 'not selected by' '.panels[1].targets[0].expr = "cachalot_fills_in_flight"'
+    finds 'not \$__rate_interval' '(.panels[] | select(.type == "timeseries").targets[].expr) |= sub("__rate_interval"; "5m")'
+    finds 'id 2 is there twice' '.panels[2].id = 2'
+    finds 'overlap' '.panels[2].gridPos = .panels[1].gridPos'
+    finds 'does not exist' '.panels[1].targets[0].expr |= sub("cachalot_"; "cachalot_no_")'
+    finds 'shown nowhere' 'del(.panels[] | select(.title == "Objects"))'
+}
+
+# lint DASHBOARD
+lint() {
+    python3 "$dashboard_files/lint.py" "$1" "$grafana/rules" "$work/metrics"
+}
+
+# finds WORDS FILTER: the linter says so of the dashboard after jq has changed it.
+finds() {
+    jq "$2" "$dashboard" >"$work/changed.json"
+    check "the linter says \"$1\"" complains "$1" lint "$work/changed.json"
+}
+
+# complains PATTERN COMMAND…
+complains() {
+    local pattern=$1
+    shift
+    if "$@" >"$work/complaint"; then
+        return 1
+    fi
+    grep -e "$pattern" "$work/complaint"
+}
+
+watched_upstreams() {
+    local repository
+    start_docker_registry upstream
+    for repository in image/{1..10} slow/{1..8} rotten; do
+        python3 "$here/images.py" "$work/layouts/$repository" one "$repository" "$([[ $repository == slow/* ]] && echo 4 || echo 2)"
+        skopeo copy --quiet --dest-tls-verify=false "oci:$work/layouts/$repository:1" "docker://$registry/$repository:1"
+    done
+    damage "$work/upstream"/docker/registry/v2/blobs/sha256/*/"$(layer_of rotten)"/data
+    openssl req -x509 -newkey rsa:2048 -nodes -days 7 -subj /CN=client -keyout "$work/client.key" -out "$work/client.pem" 2>/dev/null
+    good=$(free_port) hub=$(free_port) slow=$(free_port) down=$(free_port) dead=$(free_port)
+    mkdir "$work/nginx"
+    nginx_configuration >"$work/nginx/nginx.conf"
+    start nginx nginx -c "$work/nginx/nginx.conf" -e "$work/nginx/error.log"
+    await nginx 20 answers "http://127.0.0.1:$good/v2/"
+}
+
+# layer_of REPOSITORY: the hexadecimal digits of the digest of an image's largest layer.
+layer_of() {
+    (cd "$work/layouts/$1/blobs/sha256" && find . -type f -printf '%s %f\n' | sort -rn | awk 'NR == 1 { print $2 }')
+}
+
+# damage FILE: turns one byte in the middle into another one.
+damage() {
+    local at=$(($(stat --format=%s "$1") / 2)) byte
+    byte=$(dd if="$1" bs=1 skip="$at" count=1 status=none | od -An -tu1)
+    # shellcheck disable=SC2059
+    printf "\\$(printf %o $(((byte + 1) % 256)))" | dd of="$1" bs=1 seek="$at" conv=notrunc status=none
+}
+
+nginx_configuration() {
+    local kind
+    cat <<END
+user root;
+worker_processes 1;
+daemon off;
+pid $work/nginx/pid;
+events {}
+http {
+    access_log off;
+    default_type application/json;
+    proxy_http_version 1.1;
+    proxy_set_header Host \$http_host;
+END
+    for kind in client_body proxy fastcgi uwsgi scgi; do
+        printf '    %s_temp_path %s/nginx/%s;\n' "$kind" "$work" "$kind"
+    done
+    cat <<END
+    server { listen 127.0.0.1:$good; location / { proxy_pass http://$registry; } }
+    server { listen 127.0.0.1:$slow; location / { limit_rate 1m; proxy_pass http://$registry; } }
+    server {
+        listen 127.0.0.1:$down;
+        location / { if (-f $work/down.flag) { return 503; } proxy_pass http://$registry; }
+    }
+    server {
+        listen 127.0.0.1:$hub;
+        location = /token { return 200 '{"token":"pass","expires_in":300}'; }
+        location / {
+            add_header WWW-Authenticate 'Bearer realm="http://127.0.0.1:$hub/token",service="hub"' always;
+            add_header RateLimit-Limit "100;w=21600" always;
+            add_header RateLimit-Remaining "5;w=21600" always;
+            if (\$http_authorization = "") { return 401; }
+            if (-f $work/hub.flag) { return 429; }
+            proxy_pass http://$registry;
+        }
+    }
+}
+END
+}
+
+watched_cachalot() {
+    cache=127.0.0.1:$(free_port) admin=127.0.0.1:$(free_port)
+    {
+        cat <<END
+[server]
+listen = ["$cache"]
+builtin_upstreams = false
+default_upstream = ""
+[admin]
+listen = "$admin"
+[store]
+path = "$work/store"
+capacity = "32MiB"
+manifests = "4MiB"
+memory = "8MiB"
+min_free = "0"
+[metrics]
+repositories = 200
+END
+        upstream_section good "$good" 'prefetch = "layers"'
+        upstream_section hub "$hub"
+        upstream_section slow "$slow" 'tag_ttl = "10m"'
+        upstream_section down "$down"
+        upstream_section dead "$dead"
+        upstream_section rotten "$good" 'prefetch = "off"'
+        upstream_section cert "$good" "client_cert = \"$work/client.pem\"" "client_key = \"$work/client.key\""
+        upstream_section idle-1 "$good"
+        upstream_section idle-2 "$good"
+        upstream_section idle-3 "$good"
+    } >"$work/cachalot.toml"
+    serve_watched
+}
+
+# upstream_section NAME PORT [LINE…]: a tag is asked about each time, unless a line says otherwise.
+upstream_section() {
+    printf '[[upstream]]\nname = "%s.test"\nendpoints = ["http://127.0.0.1:%s"]\n' "$1" "$2"
+    shift 2
+    [[ $* == *tag_ttl* ]] || printf 'tag_ttl = "0s"\n'
+    (($# == 0)) || printf '%s\n' "$@"
+}
+
+serve_watched() {
+    start cachalot "$CACHALOT" serve --config "$work/cachalot.toml"
+    await cachalot 30 answers "http://$cache/v2/"
+}
+
+# Prometheus looks every second. The alerts are those of the file, and wait for nothing.
+watch() {
+    prometheus=127.0.0.1:$(free_port)
+    mkdir "$work/prometheus"
+    cp "$grafana/rules/recording.yaml" "$work/prometheus"
+    sed 's/^\( *for\): .*/\1: 0s/' "$grafana/rules/alerts.yaml" >"$work/prometheus/alerts.yaml"
+    cat >"$work/prometheus/prometheus.yml" <<END
+global: { scrape_interval: 1s, evaluation_interval: 1s }
+rule_files: ["*.yaml"]
+scrape_configs: [{ job_name: cachalot, static_configs: [{ targets: ["$admin"] }] }]
+END
+    start prometheus prometheus --config.file "$work/prometheus/prometheus.yml" --web.listen-address "$prometheus" \
+        --storage.tsdb.path "$work/prometheus/data" --log.level warn
+    await prometheus 30 answers "http://$prometheus/-/ready"
+    began=$(date +%s)
+}
+
+# is_true QUERY: Prometheus finds a series.
+is_true() {
+    curl --silent --get --data-urlencode "query=$1" "http://$prometheus/api/v1/query" |
+        jq --exit-status '.data.result != []'
+}
+
+# firing: the names of the alerts that fire.
+firing() {
+    curl --silent "http://$prometheus/api/v1/alerts" |
+        jq --raw-output '.data.alerts[] | select(.state == "firing").labels.alertname' | sort --unique
+}
+
+# fires NAME…: each of these does.
+fires() {
+    local missing
+    missing=$(comm -13 <(firing) <(printf '%s\n' "$@" | sort))
+    printf 'silent: %s\n' "${missing//$'\n'/ }"
+    [[ -z $missing ]]
+}
+
+# only_fires NAME…: nothing but these does, and what is about this machine.
+only_fires() {
+    local more
+    # shellcheck disable=SC2086
+    more=$(comm -23 <(firing) <(printf '%s\n' "$@" $of_this_machine | sort))
+    printf 'fires: %s\n' "${more//$'\n'/ }"
+    [[ -z $more ]]
+}
+
+idle() {
+    check 'Prometheus gets the metrics' await prometheus 30 is_true 'count_over_time(up{job="cachalot"}[1m]) > 5'
+    check 'while nothing happens, no alert fires but for the certificate that is about to expire' \
+        only_fires CachalotCertificateExpiring
+    check 'that one fires' fires CachalotCertificateExpiring
+    curl --silent "http://$admin/metrics" >"$work/scrape"
+    check 'the metrics are what Prometheus holds to be good ones' promtool check metrics <"$work/scrape"
+    few_series 'while nothing happens'
+}
+
+# few_series WHEN
+few_series() {
+    local count
+    count=$(grep -c '^[^#]' "$work/scrape")
+    check "$1: $count series with ten upstreams, at most 6000" test "$count" -le 6000
+}
+
+# Everything happens that the dashboard has a panel for, with a restart in between.
+troubles() {
+    check 'clients pull' traffic before
+    check 'Cachalot stops when asked to' stop cachalot 30
+    damage "$(find "$work/store" -type f -size +1M | head -n 1)"
+    serve_watched
+    check 'clients pull, while one registry after the other fails' traffic after
+    cp "$work/cachalot.toml" "$work/good.toml"
+    printf '[nothing]\n' >>"$work/cachalot.toml"
+    kill -HUP "${pids[cachalot]}"
+    check 'each trouble is told of' await prometheus 30 fires CachalotDigestMismatch CachalotHighErrorRate CachalotUpstreamErrors \
+        CachalotUpstreamUnavailable CachalotRateLimitLow CachalotRateLimited CachalotServingStale CachalotEvictionChurn \
+        CachalotConfigReloadFailed
+    check 'of other troubles nothing is told' only_fires CachalotDigestMismatch CachalotHighErrorRate CachalotUpstreamErrors \
+        CachalotUpstreamUnavailable CachalotRateLimitLow CachalotRateLimited CachalotServingStale CachalotEvictionChurn \
+        CachalotConfigReloadFailed CachalotCertificateExpiring
+    printf '      firing: %s\n' "$(firing | tr '\n' ' ')"
+    check 'what is told can be read' alerts_are_readable
+    cp "$work/good.toml" "$work/cachalot.toml"
+    kill -HUP "${pids[cachalot]}"
+    check 'a good configuration is told of' await prometheus 30 is_true 'cachalot_config_last_reload_successful == 1'
+}
+
+# traffic PHASE
+traffic() {
+    timeout 90 python3 "$dashboard_files/traffic.py" "$1" "$cache" "$work"
+}
+
+alerts_are_readable() {
+    curl --silent "http://$prometheus/api/v1/alerts" |
+        jq --raw-output '.data.alerts[].annotations | .summary, .description' >"$work/told"
+    cat "$work/told"
+    [[ -s $work/told ]] && ! grep -e '<no value>' -e 'error' -e '{{' -e '  ' "$work/told"
+}
+
+what_is_seen() {
+    curl --silent "http://$admin/metrics" >"$work/scrape"
+    check 'the metrics of a busy Cachalot are good ones, too' promtool check metrics <"$work/scrape"
+    few_series 'busy'
+    check 'every panel has something to show' panels
+    sed 's/^/      /' "$work/panels"
+    check 'each recording rule has a value' each_rule_has_a_value
+}
+
+panels() {
+    python3 "$dashboard_files/panels.py" "$dashboard" "http://$prometheus" "$began" >"$work/panels" || { cat "$work/panels"; return 1; }
+}
+
+each_rule_has_a_value() {
+    local rule
+    for rule in $(sed -n 's/^ *- record: //p' "$grafana/rules/recording.yaml"); do
+        is_true "{__name__=\"$rule\"} >= 0 or {__name__=\"$rule\"} < 0" || { printf '%s\n' "$rule"; return 1; }
+    done
+}
+
+down() {
+    check 'Cachalot stops when asked to, again' stop cachalot 30
+    check 'that no Cachalot is up is told of' await prometheus 30 fires CachalotDown
+    check 'nothing panicked' nothing_panicked
+    stop prometheus || true
+    stop nginx || true
+    stop upstream || true
+}
