@@ -98,7 +98,7 @@ impl App {
         let listeners = bind_all(&settings.server.listen)?;
         let admin_listener = bind(settings.admin.listen)?;
         let names: Vec<_> = settings.upstreams.iter().map(|upstream| upstream.name.clone()).collect();
-        let metrics = Arc::new(Metrics::new(&names)?);
+        let metrics = Arc::new(Metrics::new(&names, settings.metrics.repositories as usize)?);
         let (disk, ledger) = options::open_disk(&settings.store, &metrics)?;
         let store = Arc::new(Memory::over(disk.clone(), settings.store.memory, Arc::clone(&metrics)));
         let (connections, work, background) = (TaskGroup::new(), TaskGroup::new(), TaskGroup::new());
@@ -118,6 +118,7 @@ impl App {
             metrics: Arc::clone(&metrics),
             options: options::limits(&settings.server, settings.log.access, via),
         });
+        options::note_certificates(settings, &metrics);
         metrics.config_applied(SystemTime::now());
         let app = Self {
             addresses: listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect(),

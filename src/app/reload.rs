@@ -69,6 +69,7 @@ impl App {
             self.server.clients.store(Arc::new(options::clients(&settings.clients)));
         }
         *current = settings.clone();
+        options::note_certificates(settings, &self.metrics);
         self.metrics.config_applied(SystemTime::now());
         Ok(needs_restart(&self.started_with, settings))
     }
@@ -145,6 +146,7 @@ fn needs_restart(started_with: &Settings, settings: &Settings) -> Vec<String> {
         ("fills.unattended", old.fills.unattended != new.fills.unattended),
         ("log.format", old.log.format != new.log.format),
         ("log.access", old.log.access != new.log.access),
+        ("metrics.repositories", old.metrics != new.metrics),
     ];
     changed.into_iter().filter(|(_, has_changed)| *has_changed).map(|(key, _)| key.to_owned()).collect()
 }
