@@ -5,6 +5,7 @@
 
 mod options;
 mod reload;
+mod supervisor;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -53,12 +54,15 @@ pub fn run(settings: &Settings, sources: &Sources) -> Result<(), AppError> {
         let mut hangup = signal(SignalKind::hangup()).map_err(AppError::Runtime)?;
         let app = App::start(settings).await?;
         app.announce(settings);
+        app.background.spawn("watchdog", supervisor::watchdog(app.stop_background.clone()));
+        supervisor::ready(&app.status());
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
             () = reload::follow(&app, sources, &logs, &mut hangup) => {}
         }
         let patience = lock(&app.settings).server.drain_timeout;
+        supervisor::stopping(patience + LEDGER_PATIENCE);
         app.drain(patience).await;
         Ok(())
     })
@@ -191,6 +195,12 @@ impl App {
                 () = async { scan.await; tokio::join!(sweep(disk.clone(), server), prune(ledger), scrub(disk, scrub_rate)); } => {}
             }
         });
+    }
+
+    /// Returns one line on what is served where.
+    fn status(&self) -> String {
+        let addresses: Vec<String> = self.addresses.iter().map(ToString::to_string).collect();
+        format!("serving on {}, admin on {}", addresses.join(", "), self.admin_address)
     }
 
     fn announce(&self, settings: &Settings) {

@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 use tokio::signal::unix::Signal;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::{App, AppError, lock, options};
+use super::{App, AppError, lock, options, supervisor};
 use crate::server::Directory;
 use crate::settings::{Problems, Settings, Sources};
 use crate::telemetry::{Logs, sentence};
@@ -114,6 +114,7 @@ impl App {
                 }
                 self.metrics.config_applied(SystemTime::now());
                 self.readiness.config_applied(needs_restart);
+                supervisor::status(&self.status());
             }
             Err(problems) => {
                 for problem in &problems {
@@ -121,6 +122,7 @@ impl App {
                 }
                 self.metrics.config_refused();
                 self.readiness.config_refused(problems);
+                supervisor::status("a new configuration is refused, the one before it holds; the log says why");
             }
         }
     }
