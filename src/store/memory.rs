@@ -99,10 +99,10 @@ impl<S: BlobStore> Memory<S> {
 impl<S: BlobStore> BlobStore for Memory<S> {
     fn peek(&self, digest: &Digest) -> Option<Object> {
         let Some(kept) = self.objects.get(digest) else {
-            self.metrics.storage().memory_lookup(Kind::Other, MemoryLookup::Miss);
+            self.metrics.storage().memory_lookup(MemoryLookup::Miss);
             return self.below.peek(digest);
         };
-        self.metrics.storage().memory_lookup(Kind::Other, MemoryLookup::Hit);
+        self.metrics.storage().memory_lookup(MemoryLookup::Hit);
         self.below.touch(digest);
         Some(kept.object())
     }

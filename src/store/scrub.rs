@@ -276,7 +276,7 @@ mod tests {
     const WEEK: u64 = 7 * 24 * 60 * 60;
 
     fn disk(root: &Path) -> (Disk, Arc<Metrics>) {
-        let metrics = Arc::new(Metrics::new(&[]).unwrap());
+        let metrics = Arc::new(Metrics::new(&[], 0).unwrap());
         let options = Options {
             root: root.to_owned(),
             capacity_bytes: 100 * MIB,

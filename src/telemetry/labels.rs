@@ -41,13 +41,15 @@ labels! {
     /// A tier of the store.
     Tier { Disk = "disk", Memory = "memory" }
 
-    /// Which part of the data plane served a request.
+    /// Which part of the program served a request.
     Handler {
         Manifests = "manifests",
         Blobs = "blobs",
         Referrers = "referrers",
         Tags = "tags",
         Ping = "ping",
+        Admin = "admin",
+        Health = "health",
         Other = "other",
     }
 
@@ -73,6 +75,12 @@ labels! {
 
     /// How a fill ended.
     FillEnd { Ok = "ok", Error = "error", Aborted = "aborted", DigestMismatch = "digest_mismatch" }
+
+    /// How fetching ahead for one image ended.
+    Prefetched { Ok = "ok", Error = "error" }
+
+    /// What a certificate is shown for.
+    CertificateUse { UpstreamClient = "upstream_client" }
 
     /// Who gave bytes that do not match their digest.
     MismatchSource { Upstream = "upstream", Disk = "disk", Memory = "memory" }
