@@ -14,6 +14,9 @@ readonly dashboard_files=$here/deployment/dashboards grafana=$root/grafana
 readonly dashboard=$grafana/dashboards/overview.json
 # What can fire at any time: it is about the machine that the tests run on.
 readonly of_this_machine='CachalotDiskAlmostFull CachalotDiskFullIn4h CachalotSlowHits'
+# What fires when the traffic is over.
+readonly trouble_alerts=(CachalotDigestMismatch CachalotHighErrorRate CachalotUpstreamErrors CachalotUpstreamUnavailable
+    CachalotRateLimitLow CachalotRateLimited CachalotServingStale CachalotEvictionChurn CachalotConfigReloadFailed)
 prometheus='' began=''
 
 dashboards() {
@@ -33,31 +36,60 @@ written_rules() {
     check 'the rules are rules to Prometheus' promtool check rules "$grafana"/rules/*.yaml
     check 'each alert fires when it should, and else does not' promtool test rules "$grafana"/rules/tests/*.yaml
     check 'each alert has tests by its name' each_alert_is_tested
+    check 'each alert has a heading in the README that tells what to do' each_alert_has_a_runbook
 }
 
+# Both ways: saying something, and silent.
 each_alert_is_tested() {
-    local name missing=0
-    for name in $(sed -n 's/^ *- alert: //p' "$grafana/rules/alerts.yaml" | sort -u); do
-        grep --quiet --word-regexp "alertname: $name" "$grafana"/rules/tests/*.yaml || { printf '%s\n' "$name"; missing=1; }
-    done
+    local name tests missing=0
+    while read -r name; do
+        tests=$(grep --no-filename -A 2 "alertname: $name\$" "$grafana"/rules/tests/*.yaml)
+        [[ $tests == *'exp_alerts: []'* && $tests == *$'exp_alerts:\n'* ]] || { printf '%s\n' "$name"; missing=1; }
+    done < <(named alert alerts)
     return "$missing"
+}
+
+each_alert_has_a_runbook() {
+    local missing
+    missing=$(comm -23 <(named alert alerts) <(sed -n 's/^### //p' "$root/README.md" | sort))
+    printf 'without one: %s\n' "${missing//$'\n'/ }"
+    [[ -z $missing ]]
+}
+
+# named KIND FILE: the names of the alerts, or of the records, in a file of rules.
+named() {
+    sed -n "s/^ *- $1: //p" "$grafana/rules/$2.yaml" | sort --unique
 }
 
 written_dashboard() {
     "$CACHALOT" metrics --list >"$work/metrics"
     check 'the dashboard and the rules are well made, and leave no metric out' lint "$dashboard"
     check 'the dashboard is written as jq writes it' diff <(jq . "$dashboard") "$dashboard"
+    check 'Grafana knows all that is in the dashboard' grafana_knows "$dashboard"
+    jq '.panels[1].fieldConfig.defaults.unt = "s"' "$dashboard" >"$work/changed.json"
+    check 'and that it would not know a wrong word' complains unt grafana_knows "$work/changed.json"
     check 'the table of the metrics is up to date' \
         diff <("$CACHALOT" metrics --list --markdown) <(grep '^|' "$grafana/METRICS.md")
     # Each with what the linter says of it.
     finds 'no description' '(.panels[] | select(.type == "stat")) |= del(.description)'
     finds 'not the chosen data source' '.panels[1].targets[0].datasource.uid = "mine"'
     finds 'not selected by' '.panels[1].targets[0].expr = "cachalot_fills_in_flight"'
-    finds 'not \$__rate_interval' '(.panels[] | select(.type == "timeseries").targets[].expr) |= sub("__rate_interval"; "5m")'
+    finds 'not .__rate_interval' '(.panels[] | select(.type == "timeseries").targets[].expr) |= sub("__rate_interval"; "5m")'
     finds 'is there twice' '.panels[2].id = .panels[1].id'
     finds 'overlap' '.panels[2].gridPos = .panels[1].gridPos'
     finds 'does not exist' '.panels[1].targets[0].expr |= sub("cachalot_"; "cachalot_no_")'
     finds 'shown nowhere' 'del(.panels[] | select(.title == "Objects"))'
+}
+
+# grafana_knows DASHBOARD: by the types that Grafana publishes for Python.
+grafana_knows() {
+    local environment=$tools/grafana-foundation-sdk-10.1.0
+    if [[ ! -x $environment/bin/python ]]; then
+        python3 -m venv "$environment.new"
+        "$environment.new/bin/python" -m pip install --quiet 'grafana-foundation-sdk==1769699998!10.1.0' || return
+        mv "$environment.new" "$environment"
+    fi
+    "$environment/bin/python" "$dashboard_files/known.py" "$1"
 }
 
 # lint DASHBOARD
@@ -84,17 +116,32 @@ complains() {
 watched_upstreams() {
     local repository
     start_docker_registry upstream
-    for repository in image/{1..10} slow/{1..8} rotten; do
-        python3 "$here/images.py" "$work/layouts/$repository" one "$repository" "$([[ $repository == slow/* ]] && echo 4 || echo 2)"
-        skopeo copy --quiet --dest-tls-verify=false "oci:$work/layouts/$repository:1" "docker://$registry/$repository:1"
+    for repository in image/{1..10} rotten; do
+        push_image "$repository" 2
+    done
+    for repository in slow/{1..6}; do
+        push_image "$repository" 4
     done
     damage "$work/upstream"/docker/registry/v2/blobs/sha256/*/"$(layer_of rotten)"/data
-    openssl req -x509 -newkey rsa:2048 -nodes -days 7 -subj /CN=client -keyout "$work/client.key" -out "$work/client.pem" 2>/dev/null
+    openssl genrsa -out "$work/client.key" 2048 2>/dev/null
+    certify 7
     good=$(free_port) hub=$(free_port) slow=$(free_port) down=$(free_port) dead=$(free_port)
     mkdir "$work/nginx"
     nginx_configuration >"$work/nginx/nginx.conf"
     start nginx nginx -c "$work/nginx/nginx.conf" -e "$work/nginx/error.log"
     await nginx 20 answers "http://127.0.0.1:$good/v2/"
+}
+
+# certify DAYS: makes the client certificate anew, for this long.
+certify() {
+    openssl req -x509 -key "$work/client.key" -days "$1" -subj /CN=client -out "$work/client.pem.new"
+    mv "$work/client.pem.new" "$work/client.pem"
+}
+
+# push_image REPOSITORY BIG_LAYER_MIB: past Cachalot.
+push_image() {
+    python3 "$here/images.py" "$work/layouts/$1" one "$1" "$2"
+    skopeo copy --quiet --dest-tls-verify=false "oci:$work/layouts/$1:1" "docker://$registry/$1:1"
 }
 
 # layer_of REPOSITORY: the hexadecimal digits of the digest of an image's largest layer.
@@ -235,6 +282,11 @@ fires() {
     [[ -z $missing ]]
 }
 
+# is_silent NAME
+is_silent() {
+    ! fires "$1"
+}
+
 # only_fires NAME…: nothing but these does, and what is about this machine.
 only_fires() {
     local more
@@ -270,17 +322,15 @@ troubles() {
     cp "$work/cachalot.toml" "$work/good.toml"
     printf '[nothing]\n' >>"$work/cachalot.toml"
     kill -HUP "${pids[cachalot]}"
-    check 'each trouble is told of' await prometheus 30 fires CachalotDigestMismatch CachalotHighErrorRate CachalotUpstreamErrors \
-        CachalotUpstreamUnavailable CachalotRateLimitLow CachalotRateLimited CachalotServingStale CachalotEvictionChurn \
-        CachalotConfigReloadFailed
-    check 'of other troubles nothing is told' only_fires CachalotDigestMismatch CachalotHighErrorRate CachalotUpstreamErrors \
-        CachalotUpstreamUnavailable CachalotRateLimitLow CachalotRateLimited CachalotServingStale CachalotEvictionChurn \
-        CachalotConfigReloadFailed CachalotCertificateExpiring
+    check 'each trouble is told of' await prometheus 30 fires "${trouble_alerts[@]}"
+    check 'of other troubles nothing is told' only_fires "${trouble_alerts[@]}" CachalotCertificateExpiring
     printf '      firing: %s\n' "$(firing | tr '\n' ' ')"
     check 'what is told can be read' alerts_are_readable
     cp "$work/good.toml" "$work/cachalot.toml"
     kill -HUP "${pids[cachalot]}"
-    check 'a good configuration is told of' await prometheus 30 is_true 'cachalot_config_last_reload_successful == 1'
+    check 'that the configuration is good again is seen' await prometheus 30 is_true 'cachalot_config_last_reload_successful == 1'
+    certify 90
+    check 'a renewed certificate ends its alert without a restart' await prometheus 30 is_silent CachalotCertificateExpiring
 }
 
 # traffic PHASE
@@ -300,19 +350,19 @@ what_is_seen() {
     check 'the metrics of a busy Cachalot are well made, too' promtool check metrics <"$work/scrape"
     few_series 'busy'
     check 'every panel has something to show' panels
-    sed 's/^/      /' "$work/panels"
+    tail -n 2 "$work/panels" | sed 's/^/      /'
     check 'each recording rule has a value' each_rule_has_a_value
 }
 
 panels() {
-    python3 "$dashboard_files/panels.py" "$dashboard" "http://$prometheus" "$began" >"$work/panels" || { cat "$work/panels"; return 1; }
+    python3 "$dashboard_files/panels.py" "$dashboard" "http://$prometheus" "$began" | tee "$work/panels"
 }
 
 each_rule_has_a_value() {
     local rule
-    for rule in $(sed -n 's/^ *- record: //p' "$grafana/rules/recording.yaml"); do
+    while read -r rule; do
         is_true "{__name__=\"$rule\"} >= 0 or {__name__=\"$rule\"} < 0" || { printf '%s\n' "$rule"; return 1; }
-    done
+    done < <(named record recording)
 }
 
 down() {

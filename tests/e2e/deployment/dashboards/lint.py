@@ -5,9 +5,10 @@
 
 METRICS is what `cachalot metrics --list` prints. Each fault is a line; the exit code is 1 when there is one.
 
-A panel has a title, a description, a unit, targets and the data source that was chosen; every series is selected by the variables;
-what counts over time does so over `$__rate_interval`, or over the whole range where a panel shows one number; identifiers are unique
-and panels do not overlap. Every metric that is named exists, and every one that exists is shown or is in a rule.
+A panel has a title, a description, a unit, targets and the data source that was chosen; every series is selected by the
+variables; what counts over time does so over `$__rate_interval`, or over the whole range where a panel shows one number;
+identifiers are unique and panels do not overlap. Every metric that is named exists, and every one that exists is shown or is in
+a rule.
 """
 
 import json
@@ -60,7 +61,8 @@ def of_dashboard(dashboard: dict) -> list:
         faults.append("there is no variable for the data source")
     for name, everything in VARIABLES.items():
         variable = variables.get(name, {})
-        expected = {"type": "query", "multi": True, "includeAll": True, "allValue": everything, "refresh": 2, "datasource": SOURCE}
+        expected = {"type": "query", "multi": True, "includeAll": True, "allValue": everything, "refresh": 2}
+        expected["datasource"] = SOURCE
         faults += [f"variable {name}: {key} is not {value}" for key, value in expected.items() if variable.get(key) != value]
     for annotation in dashboard["annotations"]["list"]:
         if annotation.get("datasource") != SOURCE:
@@ -76,7 +78,8 @@ def of_layout(dashboard: dict) -> list:
     identifiers = [panel["id"] for panel in everything]
     faults += [f"id {one} is there twice" for one in sorted({one for one in identifiers if identifiers.count(one) > 1})]
     for together in [dashboard["panels"], *(row["panels"] for row in rows)]:
-        faults += [f"{a['title']} and {b['title']} overlap" for a, b in combinations(together, 2) if overlap(a["gridPos"], b["gridPos"])]
+        faults += [f"{a['title']} and {b['title']} overlap" for a, b in combinations(together, 2)
+                   if overlap(a["gridPos"], b["gridPos"])]
     faults += [f"{panel['title']} is not within 24 columns" for panel in everything
                if panel["gridPos"]["x"] < 0 or panel["gridPos"]["x"] + panel["gridPos"]["w"] > 24]
     faults += [f"row {row['title']}: hides nothing" for row in rows if row["collapsed"] != bool(row["panels"])]
@@ -109,8 +112,8 @@ def of_expression(name: str, expression: str, is_one_number: bool) -> list:
     for metric, selector in SELECTOR.findall(expression):
         faults += [f"{name}: {metric} is not selected by {one}" for one in SELECTED if one not in selector]
     window = "$__range" if is_one_number else "$__rate_interval"
-    faults += [f"{name}: {function} over {over}, not {window}" for function, over in COUNTED.findall(expression) if over != window]
-    return faults
+    counted = COUNTED.findall(expression)
+    return faults + [f"{name}: {function} over {over}, not {window}" for function, over in counted if over != window]
 
 
 def of_rules(text: str) -> list:

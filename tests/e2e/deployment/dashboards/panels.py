@@ -3,9 +3,9 @@
 
     panels.py DASHBOARD PROMETHEUS BEGAN
 
-PROMETHEUS is a URL, and BEGAN the second at which it began to look. Each query must have a finite value, for everything and for one
-upstream that was asked; each panel must have another value than 0, unless it is one of QUIET. So must the annotations, and the
-variables must have choices.
+PROMETHEUS is a URL, and BEGAN the second at which it began to look. Each query must have a finite value, for everything and for
+one upstream that was asked; each panel must have another value than 0, unless it is one of QUIET. The annotations must show a
+second reload and a second start, and the variables must have choices.
 """
 
 import json

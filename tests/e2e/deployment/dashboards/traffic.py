@@ -3,7 +3,7 @@
 
     traffic.py before|after CACHE DIRECTORY
 
-`before` makes everything known that must be known before it fails. In `after`, one upstream answers 503 and another one 429, while
+`before` makes everything known that must be known before it fails. In `after`, one upstream answers 503 and another one 429, once
 their files DIRECTORY/*.flag are there.
 """
 
