@@ -3,12 +3,14 @@
 #
 # Cachalot has ten upstreams, which nginx makes of one registry:
 #
-#   good    the registry                       down     503 while the file down.flag is there
-#   hub     asks for a token and tells of a    dead     nobody listens there
-#           limit; 429 while hub.flag is there rotten   has a blob with a wrong byte
-#   slow    1 MiB/s                            cert     is shown a client certificate; never asked
-#
-# and three that are not asked at all.
+#   good     the registry
+#   hub      asks for a token and tells of a limit; 429 once the file hub.flag is there
+#   slow     1 MiB/s
+#   down     503 once the file down.flag is there
+#   dead     nobody listens there
+#   rotten   has a blob with a wrong byte
+#   cert     would be shown a client certificate, but is not asked
+#   idle-*   three that are not asked
 
 readonly dashboard_files=$here/deployment/dashboards grafana=$root/grafana
 readonly dashboard=$grafana/dashboards/overview.json
@@ -67,7 +69,7 @@ written_dashboard() {
     check 'the dashboard is written as jq writes it' diff <(jq . "$dashboard") "$dashboard"
     check 'Grafana knows all that is in the dashboard' grafana_knows "$dashboard"
     jq '.panels[1].fieldConfig.defaults.unt = "s"' "$dashboard" >"$work/changed.json"
-    check 'and that it would not know a wrong word' complains unt grafana_knows "$work/changed.json"
+    check 'a misspelt word in the dashboard is found' complains unt grafana_knows "$work/changed.json"
     check 'the table of the metrics is up to date' \
         diff <("$CACHALOT" metrics --list --markdown) <(grep '^|' "$grafana/METRICS.md")
     # Each with what the linter says of it.
@@ -85,7 +87,8 @@ written_dashboard() {
 grafana_knows() {
     local environment=$tools/grafana-foundation-sdk-10.1.0
     if [[ ! -x $environment/bin/python ]]; then
-        python3 -m venv "$environment.new"
+        python3 -c 'import ensurepip' || install_missing ensurepip:python3-venv
+        python3 -m venv "$environment.new" || return
         "$environment.new/bin/python" -m pip install --quiet 'grafana-foundation-sdk==1769699998!10.1.0' || return
         mv "$environment.new" "$environment"
     fi
