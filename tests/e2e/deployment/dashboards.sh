@@ -19,19 +19,21 @@ readonly of_this_machine='CachalotDiskAlmostFull CachalotDiskFullIn4h CachalotSl
 # What fires when the traffic is over.
 readonly trouble_alerts=(CachalotDigestMismatch CachalotHighErrorRate CachalotUpstreamErrors CachalotUpstreamUnavailable
     CachalotRateLimitLow CachalotRateLimited CachalotServingStale CachalotEvictionChurn CachalotConfigReloadFailed)
-prometheus='' began=''
 
 dashboards() {
+    local cache admin prometheus began good hub slow down dead
+    local watched=$work/watched
+    mkdir "$watched"
     install_missing promtool:prometheus docker-registry:docker-registry nginx:nginx-light skopeo:skopeo openssl:openssl
     written_rules
     written_dashboard
     watched_upstreams
     watched_cachalot
-    watch
-    idle
-    troubles
-    what_is_seen
-    down
+    start_prometheus
+    watched_at_rest
+    watched_in_trouble
+    watched_dashboard
+    watched_gone
 }
 
 written_rules() {
@@ -47,40 +49,40 @@ each_alert_is_tested() {
     while read -r name; do
         tests=$(grep --no-filename -A 2 "alertname: $name\$" "$grafana"/rules/tests/*.yaml)
         [[ $tests == *'exp_alerts: []'* && $tests == *$'exp_alerts:\n'* ]] || { printf '%s\n' "$name"; missing=1; }
-    done < <(named alert alerts)
+    done < <(rules_named alert alerts)
     return "$missing"
 }
 
 each_alert_has_a_runbook() {
     local missing
-    missing=$(comm -23 <(named alert alerts) <(sed -n 's/^### //p' "$root/README.md" | sort))
+    missing=$(comm -23 <(rules_named alert alerts) <(sed -n 's/^### //p' "$root/README.md" | sort))
     printf 'without one: %s\n' "${missing//$'\n'/ }"
     [[ -z $missing ]]
 }
 
-# named KIND FILE: the names of the alerts, or of the records, in a file of rules.
-named() {
+# rules_named KIND FILE: the names of the alerts, or of the records, in a file of rules.
+rules_named() {
     sed -n "s/^ *- $1: //p" "$grafana/rules/$2.yaml" | sort --unique
 }
 
 written_dashboard() {
-    "$CACHALOT" metrics --list >"$work/metrics"
-    check 'the dashboard and the rules are well made, and leave no metric out' lint "$dashboard"
+    "$CACHALOT" metrics --list >"$watched/metrics"
+    check 'the dashboard and the rules are well made, and leave no metric out' lint_dashboard "$dashboard"
     check 'the dashboard is written as jq writes it' diff <(jq . "$dashboard") "$dashboard"
     check 'Grafana knows all that is in the dashboard' grafana_knows "$dashboard"
-    jq '.panels[1].fieldConfig.defaults.unt = "s"' "$dashboard" >"$work/changed.json"
-    check 'a misspelt word in the dashboard is found' complains unt grafana_knows "$work/changed.json"
+    jq '.panels[1].fieldConfig.defaults.unt = "s"' "$dashboard" >"$watched/changed.json"
+    check 'a misspelt word in the dashboard is found' complains unt grafana_knows "$watched/changed.json"
     check 'the table of the metrics is up to date' \
         diff <("$CACHALOT" metrics --list --markdown) <(grep '^|' "$grafana/METRICS.md")
     # Each with what the linter says of it.
-    finds 'no description' '(.panels[] | select(.type == "stat")) |= del(.description)'
-    finds 'not the chosen data source' '.panels[1].targets[0].datasource.uid = "mine"'
-    finds 'not selected by' '.panels[1].targets[0].expr = "cachalot_fills_in_flight"'
-    finds 'not .__rate_interval' '(.panels[] | select(.type == "timeseries").targets[].expr) |= sub("__rate_interval"; "5m")'
-    finds 'is there twice' '.panels[2].id = .panels[1].id'
-    finds 'overlap' '.panels[2].gridPos = .panels[1].gridPos'
-    finds 'does not exist' '.panels[1].targets[0].expr |= sub("cachalot_"; "cachalot_no_")'
-    finds 'shown nowhere' 'del(.panels[] | select(.title == "Objects"))'
+    linter_finds 'no description' '(.panels[] | select(.type == "stat")) |= del(.description)'
+    linter_finds 'not the chosen data source' '.panels[1].targets[0].datasource.uid = "mine"'
+    linter_finds 'not selected by' '.panels[1].targets[0].expr = "cachalot_fills_in_flight"'
+    linter_finds 'not .__rate_interval' '(.panels[10].targets[].expr) |= sub("__rate_interval"; "5m")'
+    linter_finds 'is there twice' '.panels[2].id = .panels[1].id'
+    linter_finds 'overlap' '.panels[2].gridPos = .panels[1].gridPos'
+    linter_finds 'does not exist' '.panels[1].targets[0].expr |= sub("cachalot_"; "cachalot_no_")'
+    linter_finds 'shown nowhere' 'del(.panels[] | select(.title == "Objects"))'
 }
 
 # grafana_knows DASHBOARD: by the types that Grafana publishes for Python.
@@ -95,65 +97,65 @@ grafana_knows() {
     "$environment/bin/python" "$dashboard_files/known.py" "$1"
 }
 
-# lint DASHBOARD
-lint() {
-    python3 "$dashboard_files/lint.py" "$1" "$grafana/rules" "$work/metrics"
+# lint_dashboard DASHBOARD
+lint_dashboard() {
+    python3 "$dashboard_files/lint.py" "$1" "$grafana/rules" "$watched/metrics"
 }
 
-# finds WORDS FILTER: the linter says so of the dashboard after jq has changed it.
-finds() {
-    jq "$2" "$dashboard" >"$work/changed.json"
-    check "the linter says \"$1\"" complains "$1" lint "$work/changed.json"
+# linter_finds WORDS FILTER: the linter says so of the dashboard after jq has changed it.
+linter_finds() {
+    jq "$2" "$dashboard" >"$watched/changed.json"
+    check "the linter says \"$1\"" complains "$1" lint_dashboard "$watched/changed.json"
 }
 
 # complains PATTERN COMMAND…
 complains() {
     local pattern=$1
     shift
-    if "$@" >"$work/complaint"; then
+    if "$@" >"$watched/complaint"; then
         return 1
     fi
-    grep -e "$pattern" "$work/complaint"
+    grep -e "$pattern" "$watched/complaint"
 }
 
 watched_upstreams() {
     local repository
-    start_docker_registry upstream
+    start_docker_registry watched-registry
     for repository in image/{1..10} rotten; do
         push_image "$repository" 2
     done
     for repository in slow/{1..6}; do
         push_image "$repository" 4
     done
-    damage "$work/upstream"/docker/registry/v2/blobs/sha256/*/"$(layer_of rotten)"/data
-    openssl genrsa -out "$work/client.key" 2048 2>/dev/null
+    damage_file "$work/watched-registry"/docker/registry/v2/blobs/sha256/*/"$(layer_of rotten)"/data
+    openssl genrsa -out "$watched/client.key" 2048 2>/dev/null
     certify 7
     good=$(free_port) hub=$(free_port) slow=$(free_port) down=$(free_port) dead=$(free_port)
-    mkdir "$work/nginx"
-    nginx_configuration >"$work/nginx/nginx.conf"
-    start nginx nginx -c "$work/nginx/nginx.conf" -e "$work/nginx/error.log"
+    mkdir "$watched/nginx"
+    nginx_configuration >"$watched/nginx/nginx.conf"
+    start nginx nginx -c "$watched/nginx/nginx.conf" -e "$watched/nginx/error.log"
     await nginx 20 answers "http://127.0.0.1:$good/v2/"
 }
 
 # certify DAYS: makes the client certificate anew, for this long.
 certify() {
-    openssl req -x509 -key "$work/client.key" -days "$1" -subj /CN=client -out "$work/client.pem.new"
-    mv "$work/client.pem.new" "$work/client.pem"
+    openssl req -x509 -key "$watched/client.key" -days "$1" -subj /CN=client -out "$watched/client.pem.new"
+    mv "$watched/client.pem.new" "$watched/client.pem"
 }
 
 # push_image REPOSITORY BIG_LAYER_MIB: past Cachalot.
 push_image() {
-    python3 "$here/images.py" "$work/layouts/$1" one "$1" "$2"
-    skopeo copy --quiet --dest-tls-verify=false "oci:$work/layouts/$1:1" "docker://$registry/$1:1"
+    python3 "$here/images.py" "$watched/layouts/$1" one "$1" "$2"
+    skopeo copy --quiet --dest-tls-verify=false "oci:$watched/layouts/$1:1" "docker://$registry/$1:1"
 }
 
 # layer_of REPOSITORY: the hexadecimal digits of the digest of an image's largest layer.
 layer_of() {
-    (cd "$work/layouts/$1/blobs/sha256" && find . -type f -printf '%s %f\n' | sort -rn | awk 'NR == 1 { print $2 }')
+    (cd "$watched/layouts/$1/blobs/sha256" && find . -type f -printf '%s %f\n' | sort -rn | awk 'NR == 1 { print $2 }')
 }
 
-# damage FILE: turns one byte in the middle into another one.
-damage() {
+# damage_file FILE: turns one byte in the middle into another one.
+damage_file() {
     local at=$(($(stat --format=%s "$1") / 2)) byte
     byte=$(dd if="$1" bs=1 skip="$at" count=1 status=none | od -An -tu1)
     # shellcheck disable=SC2059
@@ -166,7 +168,7 @@ nginx_configuration() {
 user root;
 worker_processes 1;
 daemon off;
-pid $work/nginx/pid;
+pid $watched/nginx/pid;
 events {}
 http {
     access_log off;
@@ -175,14 +177,14 @@ http {
     proxy_set_header Host \$http_host;
 END
     for kind in client_body proxy fastcgi uwsgi scgi; do
-        printf '    %s_temp_path %s/nginx/%s;\n' "$kind" "$work" "$kind"
+        printf '    %s_temp_path %s/nginx/%s;\n' "$kind" "$watched" "$kind"
     done
     cat <<END
     server { listen 127.0.0.1:$good; location / { proxy_pass http://$registry; } }
     server { listen 127.0.0.1:$slow; location / { limit_rate 1m; proxy_pass http://$registry; } }
     server {
         listen 127.0.0.1:$down;
-        location / { if (-f $work/down.flag) { return 503; } proxy_pass http://$registry; }
+        location / { if (-f $watched/down.flag) { return 503; } proxy_pass http://$registry; }
     }
     server {
         listen 127.0.0.1:$hub;
@@ -192,7 +194,7 @@ END
             add_header RateLimit-Limit "100;w=21600" always;
             add_header RateLimit-Remaining "5;w=21600" always;
             if (\$http_authorization = "") { return 401; }
-            if (-f $work/hub.flag) { return 429; }
+            if (-f $watched/hub.flag) { return 429; }
             proxy_pass http://$registry;
         }
     }
@@ -211,7 +213,7 @@ default_upstream = ""
 [admin]
 listen = "$admin"
 [store]
-path = "$work/store"
+path = "$watched/store"
 capacity = "32MiB"
 manifests = "4MiB"
 memory = "8MiB"
@@ -227,11 +229,11 @@ END
         upstream_section down "$down"
         upstream_section dead "$dead"
         upstream_section rotten "$good" 'prefetch = "off"'
-        upstream_section cert "$good" "client_cert = \"$work/client.pem\"" "client_key = \"$work/client.key\""
+        upstream_section cert "$good" "client_cert = \"$watched/client.pem\"" "client_key = \"$watched/client.key\""
         upstream_section idle-1 "$good"
         upstream_section idle-2 "$good"
         upstream_section idle-3 "$good"
-    } >"$work/cachalot.toml"
+    } >"$watched/cachalot.toml"
     serve_watched
 }
 
@@ -244,23 +246,23 @@ upstream_section() {
 }
 
 serve_watched() {
-    start cachalot "$CACHALOT" serve --config "$work/cachalot.toml"
+    start cachalot "$CACHALOT" serve --config "$watched/cachalot.toml"
     await cachalot 30 answers "http://$cache/v2/"
 }
 
 # Prometheus looks every second. The alerts are those of the file, and wait for nothing.
-watch() {
+start_prometheus() {
     prometheus=127.0.0.1:$(free_port)
-    mkdir "$work/prometheus"
-    cp "$grafana/rules/recording.yaml" "$work/prometheus"
-    sed 's/^\( *for\): .*/\1: 0s/' "$grafana/rules/alerts.yaml" >"$work/prometheus/alerts.yaml"
-    cat >"$work/prometheus/prometheus.yml" <<END
+    mkdir "$watched/prometheus"
+    cp "$grafana/rules/recording.yaml" "$watched/prometheus"
+    sed 's/^\( *for\): .*/\1: 0s/' "$grafana/rules/alerts.yaml" >"$watched/prometheus/alerts.yaml"
+    cat >"$watched/prometheus/prometheus.yml" <<END
 global: { scrape_interval: 1s, evaluation_interval: 1s }
 rule_files: ["*.yaml"]
 scrape_configs: [{ job_name: cachalot, static_configs: [{ targets: ["$admin"] }] }]
 END
-    start prometheus prometheus --config.file "$work/prometheus/prometheus.yml" --web.listen-address "$prometheus" \
-        --storage.tsdb.path "$work/prometheus/data" --log.level warn
+    start prometheus prometheus --config.file "$watched/prometheus/prometheus.yml" --web.listen-address "$prometheus" \
+        --storage.tsdb.path "$watched/prometheus/data" --log.level warn
     await prometheus 30 answers "http://$prometheus/-/ready"
     began=$(date +%s)
 }
@@ -299,80 +301,80 @@ only_fires() {
     [[ -z $more ]]
 }
 
-idle() {
+watched_at_rest() {
     check 'Prometheus gets the metrics' await prometheus 30 is_true 'count_over_time(up{job="cachalot"}[1m]) > 5'
     check 'a certificate is about to expire, and that is told' await prometheus 20 fires CachalotCertificateExpiring
     check 'while nothing happens, nothing else is told' only_fires CachalotCertificateExpiring
-    curl --silent "http://$admin/metrics" >"$work/scrape"
-    check 'the metrics are well made, to Prometheus' promtool check metrics <"$work/scrape"
+    curl --silent "http://$admin/metrics" >"$watched/scrape"
+    check 'the metrics are well made, to Prometheus' promtool check metrics <"$watched/scrape"
     few_series 'while nothing happens'
 }
 
 # few_series WHEN
 few_series() {
     local count
-    count=$(grep -c '^[^#]' "$work/scrape")
+    count=$(grep -c '^[^#]' "$watched/scrape")
     check "$1: $count series with ten upstreams, at most 6000" test "$count" -le 6000
 }
 
 # Everything happens that the dashboard has a panel for, with a restart in between.
-troubles() {
-    check 'clients pull' traffic before
+watched_in_trouble() {
+    check 'clients pull' clients_pull before
     check 'Cachalot stops when asked to' stop cachalot 30
-    damage "$(find "$work/store" -type f -size +1M | head -n 1)"
+    damage_file "$(find "$watched/store" -type f -size +1M | head -n 1)"
     serve_watched
-    check 'clients pull, while one registry after the other fails' traffic after
-    cp "$work/cachalot.toml" "$work/good.toml"
-    printf '[nothing]\n' >>"$work/cachalot.toml"
+    check 'clients pull, while one registry after the other fails' clients_pull after
+    cp "$watched/cachalot.toml" "$watched/good.toml"
+    printf '[nothing]\n' >>"$watched/cachalot.toml"
     kill -HUP "${pids[cachalot]}"
     check 'each trouble is told of' await prometheus 30 fires "${trouble_alerts[@]}"
     check 'of other troubles nothing is told' only_fires "${trouble_alerts[@]}" CachalotCertificateExpiring
     printf '      firing: %s\n' "$(firing | tr '\n' ' ')"
     check 'what is told can be read' alerts_are_readable
-    cp "$work/good.toml" "$work/cachalot.toml"
+    cp "$watched/good.toml" "$watched/cachalot.toml"
     kill -HUP "${pids[cachalot]}"
     check 'that the configuration is good again is seen' await prometheus 30 is_true 'cachalot_config_last_reload_successful == 1'
     certify 90
     check 'a renewed certificate ends its alert without a restart' await prometheus 30 is_silent CachalotCertificateExpiring
 }
 
-# traffic PHASE
-traffic() {
-    timeout 90 python3 "$dashboard_files/traffic.py" "$1" "$cache" "$work"
+# clients_pull PHASE
+clients_pull() {
+    timeout 90 python3 "$dashboard_files/traffic.py" "$1" "$cache" "$watched"
 }
 
 alerts_are_readable() {
     curl --silent "http://$prometheus/api/v1/alerts" |
-        jq --raw-output '.data.alerts[].annotations | .summary, .description' >"$work/told"
-    cat "$work/told"
-    [[ -s $work/told ]] && ! grep -e '<no value>' -e '<error' -e '{{' -e '  ' "$work/told"
+        jq --raw-output '.data.alerts[].annotations | .summary, .description' >"$watched/told"
+    cat "$watched/told"
+    [[ -s $watched/told ]] && ! grep -e '<no value>' -e '<error' -e '{{' -e '  ' "$watched/told"
 }
 
-what_is_seen() {
-    curl --silent "http://$admin/metrics" >"$work/scrape"
-    check 'the metrics of a busy Cachalot are well made, too' promtool check metrics <"$work/scrape"
+watched_dashboard() {
+    curl --silent "http://$admin/metrics" >"$watched/scrape"
+    check 'the metrics of a busy Cachalot are well made, too' promtool check metrics <"$watched/scrape"
     few_series 'busy'
-    check 'every panel has something to show' panels
-    tail -n 2 "$work/panels" | sed 's/^/      /'
+    check 'every panel has something to show' panels_show
+    tail -n 2 "$watched/panels" | sed 's/^/      /'
     check 'each recording rule has a value' each_rule_has_a_value
 }
 
-panels() {
-    python3 "$dashboard_files/panels.py" "$dashboard" "http://$prometheus" "$began" | tee "$work/panels"
+panels_show() {
+    python3 "$dashboard_files/panels.py" "$dashboard" "http://$prometheus" "$began" | tee "$watched/panels"
 }
 
 each_rule_has_a_value() {
     local rule
     while read -r rule; do
         is_true "{__name__=\"$rule\"} >= 0 or {__name__=\"$rule\"} < 0" || { printf '%s\n' "$rule"; return 1; }
-    done < <(named record recording)
+    done < <(rules_named record recording)
 }
 
-down() {
+watched_gone() {
     check 'Cachalot stops when asked to, again' stop cachalot 30
     check 'that no Cachalot is up is told of' await prometheus 30 fires CachalotDown
     check 'nothing panicked' nothing_panicked
     stop prometheus || true
     stop nginx || true
-    stop upstream || true
+    stop watched-registry || true
 }
