@@ -40,7 +40,6 @@ written_rules() {
     check 'the rules are rules to Prometheus' promtool check rules "$grafana"/rules/*.yaml
     check 'each alert fires when it should, and else does not' promtool test rules "$grafana"/rules/tests/*.yaml
     check 'each alert has tests by its name' each_alert_is_tested
-    check 'each alert has a heading in the README that tells what to do' each_alert_has_a_runbook
 }
 
 # Both ways: saying something, and silent.
@@ -51,13 +50,6 @@ each_alert_is_tested() {
         [[ $tests == *'exp_alerts: []'* && $tests == *$'exp_alerts:\n'* ]] || { printf '%s\n' "$name"; missing=1; }
     done < <(rules_named alert alerts)
     return "$missing"
-}
-
-each_alert_has_a_runbook() {
-    local missing
-    missing=$(comm -23 <(rules_named alert alerts) <(sed -n 's/^### //p' "$root/README.md" | sort))
-    printf 'without one: %s\n' "${missing//$'\n'/ }"
-    [[ -z $missing ]]
 }
 
 # rules_named KIND FILE: the names of the alerts, or of the records, in a file of rules.
