@@ -1,4 +1,4 @@
-//! What a supervisor such as systemd is told: that we serve, that we live, that we stop (sd_notify(3)).
+//! What a supervisor such as systemd is told: that we serve, that we live, that we stop (`sd_notify(3)`).
 //!
 //! Without a supervisor, which is one that sets `NOTIFY_SOCKET`, nothing is told to anybody.
 

@@ -36,7 +36,7 @@ labels! {
     }
 
     /// Who wanted bytes from an upstream.
-    Trigger { Client = "client", Prefetch = "prefetch", Repair = "repair" }
+    Trigger { Client = "client", Prefetch = "prefetch" }
 
     /// A tier of the store.
     Tier { Disk = "disk", Memory = "memory" }
@@ -54,7 +54,7 @@ labels! {
     }
 
     /// Why a request was sent away unanswered.
-    Shed { Overload = "overload", Quota = "quota", Draining = "draining" }
+    Shed { Overload = "overload", Quota = "quota" }
 
     /// Why a stale answer was given.
     StaleReason {
@@ -83,13 +83,12 @@ labels! {
     CertificateUse { UpstreamClient = "upstream_client" }
 
     /// Who gave bytes that do not match their digest.
-    MismatchSource { Upstream = "upstream", Disk = "disk", Memory = "memory" }
+    MismatchSource { Upstream = "upstream", Disk = "disk" }
 
     /// Why an object was removed.
     EvictReason {
         Capacity = "capacity",
         MinFree = "min_free",
-        Manual = "manual",
         Corrupt = "corrupt",
         Unreadable = "unreadable",
     }

@@ -1,4 +1,4 @@
-//! The process under a supervisor that speaks sd_notify(3): what it is told, and when.
+//! The process under a supervisor that speaks `sd_notify(3)`: what it is told, and when.
 
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;

@@ -58,7 +58,7 @@ impl FillTask {
                 self.report(why)
             }
         };
-        self.metrics.fill_ended(Kind::Blob, self.trigger, end, began.elapsed());
+        self.metrics.fill_ended(self.trigger, end, began.elapsed());
     }
 
     pub(super) fn fill(&self) -> &Arc<Fill> {

@@ -242,7 +242,7 @@ mod tests {
         let upstream = metrics.upstream(&"docker.io".parse().unwrap());
         upstream.requested(Kind::Blob, Outcome::Coalesced);
         upstream.served(Kind::Blob, Outcome::Coalesced, 7);
-        upstream.fill_ended(Kind::Blob, Trigger::Client, FillEnd::DigestMismatch, std::time::Duration::from_secs(1));
+        upstream.fill_ended(Trigger::Client, FillEnd::DigestMismatch, std::time::Duration::from_secs(1));
         upstream.upstream_failed("timeout");
         upstream.upstream_answered(Kind::Blob, 206, std::time::Duration::from_secs(1));
         let text = metrics.encode().unwrap();

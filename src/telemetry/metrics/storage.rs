@@ -141,11 +141,12 @@ impl StorageMetrics {
         for tier in Tier::ALL {
             self.used(*tier, 0);
             self.capacity(*tier, 0);
-            self.victim_idle(*tier, Duration::ZERO);
-            for reason in EvictReason::ALL {
-                self.evictions.with_label_values(&[tier.as_str(), reason.as_str()]);
-                self.evicted_bytes.with_label_values(&[tier.as_str(), reason.as_str()]);
-            }
+        }
+        self.victim_idle(Tier::Disk, Duration::ZERO);
+        let reasons = EvictReason::ALL.iter().map(|reason| (Tier::Disk, *reason));
+        for (tier, reason) in reasons.chain([(Tier::Memory, EvictReason::Capacity)]) {
+            self.evictions.with_label_values(&[tier.as_str(), reason.as_str()]);
+            self.evicted_bytes.with_label_values(&[tier.as_str(), reason.as_str()]);
         }
         for operation in StoreOperation::ALL {
             self.operations.with_label_values(&[operation.as_str()]);

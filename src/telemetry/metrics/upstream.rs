@@ -43,7 +43,7 @@ pub struct UpstreamMetrics {
     fills: IntCounterVec,
     fills_in_flight: IntGauge,
     fill_followers: IntGauge,
-    fill_duration: Vec<Histogram>,
+    fill_duration: Histogram,
     fill_queue_wait: Histogram,
     prefetched: Grid<IntCounter>,
     mismatches: Grid<IntCounter>,
@@ -108,7 +108,7 @@ impl Shared {
             stale: make.counters("stale_served_total", "Stale answers by reason.", &["upstream", "reason"])?,
             revalidations: make.counters(
                 "revalidations_total",
-                "Questions about known tags.",
+                "Questions to upstreams about tags, first ones included: changed is a tag that was not known, or has moved.",
                 &["upstream", "result"],
             )?,
             fills: make.counters("fills_total", "Ended fills.", &["upstream", "kind", "trigger", "result"])?,
@@ -205,7 +205,7 @@ impl UpstreamMetrics {
             fills: shared.fills.clone(),
             fills_in_flight: shared.fills_in_flight.with_label_values(&[label]),
             fill_followers: shared.fill_followers.with_label_values(&[label]),
-            fill_duration: kinds.iter().map(|kind| shared.fill_duration.with_label_values(&[*kind])).collect(),
+            fill_duration: shared.fill_duration.with_label_values(&[Kind::Blob.as_str()]),
             fill_queue_wait: shared.fill_queue_wait.clone(),
             prefetched: Grid::new(&[""], words!(Prefetched), |_, result| {
                 shared.prefetched.with_label_values(&[result])
@@ -272,11 +272,10 @@ impl UpstreamMetrics {
         self.mismatches.add(kind as usize, source as usize, 1);
     }
 
-    pub fn fill_ended(&self, kind: Kind, trigger: Trigger, end: FillEnd, elapsed: Duration) {
-        self.fills.with_label_values(&[&self.label, kind.as_str(), trigger.as_str(), end.as_str()]).inc();
-        if let Some(duration) = self.fill_duration.get(kind as usize) {
-            duration.observe(elapsed.as_secs_f64());
-        }
+    /// Counts the end of a blob's fill; manifests are small questions, not fills.
+    pub fn fill_ended(&self, trigger: Trigger, end: FillEnd, elapsed: Duration) {
+        self.fills.with_label_values(&[&self.label, Kind::Blob.as_str(), trigger.as_str(), end.as_str()]).inc();
+        self.fill_duration.observe(elapsed.as_secs_f64());
     }
 
     /// Notes how long a fill has waited for its place, whether or not it got one.
