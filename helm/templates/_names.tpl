@@ -72,30 +72,7 @@ annotations:
 {{- end -}}
 {{- end -}}
 
-{{/* What every container of ours is denied, the node agent's included. */}}
-{{- define "cachalot.tightContainer" -}}
-allowPrivilegeEscalation: false
-readOnlyRootFilesystem: true
-privileged: false
-capabilities:
-  drop: [ALL]
-{{- end -}}
-
 {{/* The address of the listeners, with its port. Arguments: root, port. */}}
 {{- define "cachalot.listen" -}}
 {{- printf "%s:%d" .root.Values.listenAddress (int .port) -}}
-{{- end -}}
-
-{{/* Security contexts of the pods and containers beside the cache: `helm test`, and what waits for the clean-up of nodes. */}}
-{{- define "cachalot.ownPodSecurity" -}}
-runAsNonRoot: true
-runAsUser: 65532
-runAsGroup: 65532
-fsGroup: 65532
-seccompProfile: {type: RuntimeDefault}
-{{- end -}}
-
-{{- define "cachalot.ownContainerSecurity" -}}
-{{- merge (include "cachalot.tightContainer" . | fromYaml) (dict "runAsNonRoot" true "runAsUser" 65532 "runAsGroup" 65532
-    "seccompProfile" (dict "type" "RuntimeDefault")) | toYaml -}}
 {{- end -}}

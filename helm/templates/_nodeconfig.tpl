@@ -80,9 +80,9 @@ http://{{ .Values.service.clusterIP }}:{{ .Values.service.port }}
 {{- end }}
 {{- end -}}
 
-{{/* Root, as the directories are root's, with no capability and nothing else to write to. */}}
+{{/* The agent is root, as the directories are root's; it has no capability and nothing else to write to. */}}
 {{- define "cachalot.nodeContainerSecurity" -}}
-{{- mergeOverwrite (include "cachalot.tightContainer" . | fromYaml) (dict "runAsUser" 0 "runAsGroup" 0 "runAsNonRoot" false)
+{{- mergeOverwrite (deepCopy .Values.containerSecurityContext) (dict "runAsUser" 0 "runAsGroup" 0 "runAsNonRoot" false)
     (deepCopy .Values.nodeConfig.containerSecurityContext) | toYaml -}}
 {{- end -}}
 
@@ -95,7 +95,7 @@ imagePullSecrets:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 securityContext:
-  seccompProfile: {type: RuntimeDefault}
+  {{- toYaml .Values.podSecurityContext | nindent 2 }}
 {{- with .Values.nodeConfig.priorityClassName }}
 priorityClassName: {{ . }}
 {{- end }}

@@ -38,7 +38,9 @@ spec:
   {{- else if .Values.dnsPolicy }}
   dnsPolicy: {{ .Values.dnsPolicy }}
   {{- end }}
-  {{- include "cachalot.scheduling" . | nindent 2 }}
+  {{- with include "cachalot.scheduling" . | trim }}
+  {{- . | nindent 2 }}
+  {{- end }}
   {{- with .Values.initContainers }}
   initContainers:
     {{- toYaml . | nindent 4 }}
@@ -50,7 +52,9 @@ spec:
     {{- end }}
   volumes:
     {{- include "cachalot.configVolume" . | nindent 4 }}
-    {{- include "cachalot.storeVolume" . | nindent 4 }}
+    {{- with include "cachalot.storeVolume" . }}
+    {{- . | nindent 4 }}
+    {{- end }}
     {{- with .Values.extraVolumes }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
@@ -72,7 +76,9 @@ spec:
   env:
     - name: CACHALOT_SERVER__DRAIN_TIMEOUT
       value: {{ include "cachalot.drainSeconds" . }}s
-    {{- include "cachalot.proxyEnv" . | nindent 4 }}
+    {{- with include "cachalot.proxyEnv" . | trim }}
+    {{- . | nindent 4 }}
+    {{- end }}
     {{- with .Values.extraEnv }}
     {{- toYaml . | nindent 4 }}
     {{- end }}

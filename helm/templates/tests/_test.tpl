@@ -9,7 +9,7 @@ imagePullSecrets:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 securityContext:
-  {{- include "cachalot.ownPodSecurity" . | nindent 2 }}
+  {{- toYaml .Values.podSecurityContext | nindent 2 }}
 {{- with .Values.nodeSelector }}
 nodeSelector:
   {{- toYaml . | nindent 2 }}
@@ -27,5 +27,5 @@ resources:
   requests: {cpu: 10m, memory: 32Mi}
   limits: {memory: 128Mi}
 securityContext:
-  {{- include "cachalot.ownContainerSecurity" . | nindent 2 }}
+  {{- toYaml .Values.containerSecurityContext | nindent 2 }}
 {{- end -}}
