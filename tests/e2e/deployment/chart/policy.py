@@ -14,6 +14,9 @@ agents = ("node-config", "node-cleanup")
 # What these may mount of the node.
 agent_paths = {
     "/etc/containerd/certs.d",
+    "/etc/containerd/hosts",
+    "/etc/crio/registries.conf.d",
+    "/var/lib/images",
     "/etc/containers/registries.conf.d",
     "/var/lib/cachalot-node",
     "/var/snap/microk8s/current/args/certs.d",

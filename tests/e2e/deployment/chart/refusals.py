@@ -13,9 +13,10 @@ import helm
 
 def main(binary):
     rows = yaml.safe_load((helm.here / "refusals.yaml").read_text(encoding="utf-8"))
+    rows = [row for row in rows if row.get("only", binary) == binary]
     problems = []
     for row in rows:
-        arguments = [argument for value in row["set"] for argument in ("--set-json" if "=[" in value or "={" in value else "--set", value)]
+        arguments = [f"--set{'-json' if '=[' in value or '={' in value else ''}={value}" for value in row["set"]]
         version = row.get("version", helm.versions[-1])
         code, _, err = helm.template(binary, *arguments, version=version)
         expected = row.get("says") or row["schema"]
