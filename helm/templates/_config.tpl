@@ -53,7 +53,7 @@
 
 {{- define "cachalot.toml" -}}
 # Rendered by Helm. Upstreams, freshness, limits of clients and the log level change without a restart.
-{{- range $section := list "server" "clients" "store" "freshness" "fills" "log" }}
+{{- range $section := list "server" "clients" "store" "freshness" "fills" "metrics" "log" }}
 {{- $values := get $.Values.config $section }}
 {{- if eq $section "store" }}
 {{- $values = include "cachalot.store" $ | fromYaml }}
@@ -80,7 +80,7 @@
 {{- define "cachalot.restartChecksum" -}}
 {{- $config := .Values.config -}}
 {{- list $config.existingConfigMap (omit $config.server "default_upstream" "builtin_upstreams") (include "cachalot.store" .)
-    $config.fills (omit $config.log "level") | toJson | sha256sum -}}
+    $config.fills $config.metrics (omit $config.log "level") | toJson | sha256sum -}}
 {{- end -}}
 
 {{/* The volume of the configuration: the file, and below upstreams/ what existing Secrets and ConfigMaps hold. */}}

@@ -40,43 +40,47 @@ http://{{ .Values.service.clusterIP }}:{{ .Values.service.port }}
 {{- .Values.nodeConfig.paths.certsD | default $default -}}
 {{- end -}}
 
-{{/* Where the files are. The same for the agent and for the clean-up. */}}
-{{- define "cachalot.nodeDirectories" -}}
-- --host-root=/host
-- --state-dir={{ .Values.nodeConfig.paths.state }}
-{{- if has "containerd" .Values.nodeConfig.runtimes }}
-- --certs-dir={{ include "cachalot.certsDirectory" . }}
-{{- end }}
-{{- if has "crio" .Values.nodeConfig.runtimes }}
-- --registries-dir={{ .Values.nodeConfig.paths.registriesConfD }}
-{{- end }}
-{{- end -}}
-
-{{/* The directories of the node that are written to, and no others. */}}
+{{/* What the agent sees of the node, as a list in YAML: what it writes to, and, read-only, what tells it whether the runtime will
+     read that. */}}
 {{- define "cachalot.nodePaths" -}}
-{{- $paths := dict "state" .Values.nodeConfig.paths.state -}}
+{{- $paths := list (dict "name" "state" "path" .Values.nodeConfig.paths.state "type" "DirectoryOrCreate") -}}
 {{- if has "containerd" .Values.nodeConfig.runtimes -}}
-{{- $_ := set $paths "certs" (include "cachalot.certsDirectory" .) -}}
+{{- $homes := dict "k0s" "/etc/k0s" "microk8s" "/var/snap/microk8s/current/args" -}}
+{{- $home := get $homes .Values.nodeConfig.flavour | default "/etc/containerd" -}}
+{{- $paths = append $paths (dict "name" "containerd" "path" $home "type" "DirectoryOrCreate" "readOnly" true) -}}
+{{- $paths = append $paths (dict "name" "certs" "path" (include "cachalot.certsDirectory" .) "type" "DirectoryOrCreate") -}}
 {{- end -}}
 {{- if has "crio" .Values.nodeConfig.runtimes -}}
-{{- $_ := set $paths "registries" .Values.nodeConfig.paths.registriesConfD -}}
+{{- $paths = append $paths (dict "name" "containers" "path" "/etc/containers" "type" "DirectoryOrCreate" "readOnly" true) -}}
+{{- $paths = append $paths (dict "name" "registries" "path" .Values.nodeConfig.paths.registriesConfD "type" "DirectoryOrCreate") -}}
+{{- end -}}
+{{- if eq .Values.nodeConfig.flavour "auto" -}}
+{{- $paths = append $paths (dict "name" "os-release" "path" "/etc/os-release" "type" "File" "readOnly" true) -}}
 {{- end -}}
 {{- toYaml $paths -}}
 {{- end -}}
 
+{{/* Mounts and volumes of these paths; who removes needs those only that are written to. Arguments: root, writableOnly. */}}
 {{- define "cachalot.nodeMounts" -}}
-{{- range $name, $path := include "cachalot.nodePaths" . | fromYaml }}
-- name: {{ $name }}
-  mountPath: /host{{ $path }}
+{{- $writableOnly := .writableOnly -}}
+{{- range include "cachalot.nodePaths" .root | fromYamlArray }}
+{{- if not (and .readOnly $writableOnly) }}
+- name: {{ .name }}
+  mountPath: /host{{ .path }}
+  {{- if .readOnly }}
+  readOnly: true
+  {{- end }}
+{{- end }}
 {{- end }}
 {{- end -}}
 
 {{- define "cachalot.nodeVolumes" -}}
-{{- range $name, $path := include "cachalot.nodePaths" . | fromYaml }}
-- name: {{ $name }}
-  hostPath:
-    path: {{ $path }}
-    type: DirectoryOrCreate
+{{- $writableOnly := .writableOnly -}}
+{{- range include "cachalot.nodePaths" .root | fromYamlArray }}
+{{- if not (and .readOnly $writableOnly) }}
+- name: {{ .name }}
+  hostPath: {path: {{ .path }}, type: {{ .type }}}
+{{- end }}
 {{- end }}
 {{- end -}}
 

@@ -30,8 +30,8 @@ def main(binary):
 
 
 def leaf_paths(values, above=()):
-    """Returns the paths of what has no keys of its own by default; security contexts and resources count as one value each."""
-    whole = ("podSecurityContext", "containerSecurityContext", "resources")
+    """Returns the paths of what has no keys of its own by default; maps that Kubernetes defines count as one value each."""
+    whole = ("podSecurityContext", "containerSecurityContext", "resources", "nodeSelector")
     for key, value in values.items():
         path = (*above, key)
         if isinstance(value, dict) and value and key not in whole:

@@ -11,16 +11,17 @@ import helm
 
 # The node agent and its clean-up write to the node as root; everything else that is restricted holds for them, too.
 agents = ("node-config", "node-cleanup")
-# What these may mount of the node.
-agent_paths = {
+# What these may write to on the node, by the value files; and what they may read.
+agent_writes = {
     "/etc/containerd/certs.d",
     "/etc/containerd/hosts",
-    "/etc/crio/registries.conf.d",
-    "/var/lib/images",
     "/etc/containers/registries.conf.d",
+    "/etc/crio/registries.conf.d",
     "/var/lib/cachalot-node",
+    "/var/lib/images",
     "/var/snap/microk8s/current/args/certs.d",
 }
+agent_reads = {"/etc/containerd", "/etc/containers", "/etc/os-release", "/var/snap/microk8s/current/args"}
 restricted_volumes = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
 image = re.compile(r"^[^/:@]+(:\d+)?(/[^:@]+)+(:(?!latest$)[\w.-]+|@sha256:[0-9a-f]{64})$")
 
@@ -77,8 +78,7 @@ def about_pod(document):
     for volume in spec.get("volumes", []):
         kind = next(key for key in volume if key != "name")
         if kind not in restricted_volumes:
-            is_agents = kind == "hostPath" and volume["hostPath"]["path"] in agent_paths
-            is_agents = is_agents and helm.component(document) in agents
+            is_agents = helm.component(document) in agents and kind == "hostPath" and is_fit_for_agent(volume, spec)
             found.append(("agent" if is_agents else kind, f"{name}: volume {volume['name']} is a {kind}"))
     for container in containers(spec):
         own = container.get("securityContext", {})
@@ -99,6 +99,12 @@ def about_pod(document):
         if spec.get("hostNetwork") and container.get("ports"):
             found.append(("hostPort", f"{where}: ports in the node's network"))
     return found
+
+
+def is_fit_for_agent(volume, spec):
+    mounts = [m for c in containers(spec) for m in c.get("volumeMounts", []) if m["name"] == volume["name"]]
+    path = volume["hostPath"]["path"]
+    return path in agent_writes or (path in agent_reads and all(mount.get("readOnly") for mount in mounts))
 
 
 def about_containers(document, asks_for_token):
