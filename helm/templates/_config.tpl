@@ -40,7 +40,7 @@
 {{- $capacity := printf "%dMiB" (div (mul (include "cachalot.sizeMiB" .Values.persistence.size | int64) 9) 10) -}}
 {{- $store = merge $store (dict "capacity" $capacity "min_free" "20%") -}}
 {{- else -}}
-{{- $store = merge $store (dict "capacity" "90%" "min_free" "1GiB") -}}
+{{- $store = merge $store (dict "capacity" "90%" "min_free" "5%") -}}
 {{- end -}}
 {{- toYaml $store -}}
 {{- end -}}

@@ -17,7 +17,7 @@ gke
 {{/* An address of the cache for people to read. */}}
 {{- define "cachalot.shownEndpoint" -}}
 {{- if .Values.service.clusterIP -}}
-http://{{ .Values.service.clusterIP }}:{{ .Values.service.port }}
+http://{{ include "cachalot.urlHost" .Values.service.clusterIP }}:{{ .Values.service.port }}
 {{- else if .Values.service.nodePort -}}
 http://NODE-IP:{{ .Values.service.nodePort }}
 {{- else -}}
@@ -65,7 +65,7 @@ registryHosts:
 {{/* Why the agent is of no use on these nodes, and the snippet; nothing where it is. */}}
 {{- define "cachalot.flavourAdvice" -}}
 {{- with include "cachalot.flavourSnippet" . -}}
-nodes of the kind {{ include "cachalot.flavour" $ }} keep their registries' configuration themselves and would replace the agent's: set
-nodeConfig.enabled=false, and configure the nodes. {{ . }}
+nodes of the kind {{ include "cachalot.flavour" $ }} keep their registries' configuration themselves and would replace the agent's:
+set nodeConfig.enabled=false, and configure the nodes. {{ . }}
 {{- end -}}
 {{- end -}}

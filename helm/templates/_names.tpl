@@ -76,3 +76,8 @@ annotations:
 {{- define "cachalot.listen" -}}
 {{- printf "%s:%d" .root.Values.listenAddress (int .port) -}}
 {{- end -}}
+
+{{/* An address as it stands in a URL: IPv6 in brackets. */}}
+{{- define "cachalot.urlHost" -}}
+{{- ternary (printf "[%s]" .) . (contains ":" .) -}}
+{{- end -}}

@@ -10,10 +10,10 @@
 {{- if eq $mode "nodeIP" -}}
 http://$(NODE_IP):{{ .Values.service.nodePort }}
 {{- else if eq $mode "hostPort" -}}
-http://{{ .Values.hostPort.hostIP | default "$(NODE_IP)" }}:
+http://{{ include "cachalot.urlHost" (.Values.hostPort.hostIP | default "$(NODE_IP)") }}:
 {{- ternary .Values.ports.registry .Values.hostPort.port .Values.hostNetwork -}}
 {{- else if eq $mode "clusterIP" -}}
-http://{{ .Values.service.clusterIP }}:{{ .Values.service.port }}
+http://{{ include "cachalot.urlHost" .Values.service.clusterIP }}:{{ .Values.service.port }}
 {{- else -}}
 {{- .Values.nodeConfig.endpointURL -}}
 {{- end -}}
@@ -36,23 +36,25 @@ http://{{ .Values.service.clusterIP }}:{{ .Values.service.port }}
 {{- end -}}
 
 {{- define "cachalot.certsDirectory" -}}
-{{- $default := ternary "/var/snap/microk8s/current/args/certs.d" "/etc/containerd/certs.d" (eq .Values.nodeConfig.flavour "microk8s") -}}
-{{- .Values.nodeConfig.paths.certsD | default $default -}}
+{{- $defaults := dict "microk8s" "/var/snap/microk8s/current/args/certs.d" -}}
+{{- .Values.nodeConfig.paths.certsD | default (get $defaults .Values.nodeConfig.flavour | default "/etc/containerd/certs.d") -}}
 {{- end -}}
 
 {{/* What the agent sees of the node, as a list in YAML: what it writes to, and, read-only, what tells it whether the runtime will
      read that. */}}
 {{- define "cachalot.nodePaths" -}}
-{{- $paths := list (dict "name" "state" "path" .Values.nodeConfig.paths.state "type" "DirectoryOrCreate") -}}
+{{- $written := dict "type" "DirectoryOrCreate" -}}
+{{- $read := dict "type" "DirectoryOrCreate" "readOnly" true -}}
+{{- $paths := list (merge (dict "name" "state" "path" .Values.nodeConfig.paths.state) $written) -}}
 {{- if has "containerd" .Values.nodeConfig.runtimes -}}
 {{- $homes := dict "k0s" "/etc/k0s" "microk8s" "/var/snap/microk8s/current/args" -}}
 {{- $home := get $homes .Values.nodeConfig.flavour | default "/etc/containerd" -}}
-{{- $paths = append $paths (dict "name" "containerd" "path" $home "type" "DirectoryOrCreate" "readOnly" true) -}}
-{{- $paths = append $paths (dict "name" "certs" "path" (include "cachalot.certsDirectory" .) "type" "DirectoryOrCreate") -}}
+{{- $paths = append $paths (merge (dict "name" "containerd" "path" $home) $read) -}}
+{{- $paths = append $paths (merge (dict "name" "certs" "path" (include "cachalot.certsDirectory" .)) $written) -}}
 {{- end -}}
 {{- if has "crio" .Values.nodeConfig.runtimes -}}
-{{- $paths = append $paths (dict "name" "containers" "path" "/etc/containers" "type" "DirectoryOrCreate" "readOnly" true) -}}
-{{- $paths = append $paths (dict "name" "registries" "path" .Values.nodeConfig.paths.registriesConfD "type" "DirectoryOrCreate") -}}
+{{- $paths = append $paths (merge (dict "name" "containers" "path" "/etc/containers") $read) -}}
+{{- $paths = append $paths (merge (dict "name" "registries" "path" .Values.nodeConfig.paths.registriesConfD) $written) -}}
 {{- end -}}
 {{- if eq .Values.nodeConfig.flavour "auto" -}}
 {{- $paths = append $paths (dict "name" "os-release" "path" "/etc/os-release" "type" "File" "readOnly" true) -}}
@@ -111,4 +113,15 @@ nodeSelector:
 tolerations:
   {{- toYaml . | nindent 2 }}
 {{- end }}
+{{- end -}}
+
+{{/* Metadata of an object of the hook, named after its component. Arguments: root, component, weight. */}}
+{{- define "cachalot.cleanupMetadata" -}}
+{{- $annotations := dict
+    "helm.sh/hook" "post-delete"
+    "helm.sh/hook-weight" .weight
+    "helm.sh/hook-delete-policy" "before-hook-creation,hook-succeeded,hook-failed" -}}
+{{- include "cachalot.metadata" (dict "root" .root "component" .component "annotations" $annotations
+    "name" (printf "%s-%s" (include "cachalot.fullname" .root) .component)
+    "namespace" (include "cachalot.nodeNamespace" .root)) -}}
 {{- end -}}

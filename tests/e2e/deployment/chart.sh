@@ -5,6 +5,8 @@
 
 chart() {
     local helm file files=("$here"/deployment/chart/values/*.yaml)
+    local copies=$work/charts
+    mkdir -p "$copies/helm3" "$copies/helm4"
     chart_tools
     check 'what the chart carries of grafana/ is what is there' chart_copies_are_equal
     check 'the README of the chart says what its values say' chart_readme_is_up_to_date
@@ -19,12 +21,13 @@ chart() {
         done
         check "$helm: objects that no API server takes are found" chart_finds_broken_objects "$helm"
         check "$helm: values that cannot work are refused with what to set" chart_python refusals.py "$helm"
-        check "$helm: no upgrade changes what cannot be changed" chart_python upgrade.py "$helm" "$(mktemp -d -p "$work")"
+        check "$helm: no upgrade changes what cannot be changed" chart_python upgrade.py "$helm" "$copies/$helm"
         check "$helm: alerts are those of grafana/, but for what the values say" chart_python rules.py "$helm"
-        check "$helm: the notes say what holds, in snippets that can be read" chart_python notes.py "$helm" "$(mktemp -d -p "$work")"
+        check "$helm: the notes say what holds, in snippets that can be read" chart_python notes.py "$helm" "$copies/$helm"
         check "$helm: what it renders is what was read and found good" chart_python golden.py "$helm"
         check "$helm: the chart knows what the product knows" chart_python product.py "$helm"
         check "$helm: the package renders as the directory does" chart_package_is_whole "$helm"
+        check "$helm: the chart can be a part of another chart" chart_is_a_part "$helm"
     done
     check 'every value does something' chart_python effects.py helm4
     chart_serves
@@ -37,12 +40,14 @@ chart_tools() {
     install_tool helm3 helm.sh/helm/v3@v3.22.0 cmd/helm
     install_tool helm4 helm.sh/helm/v4@v4.3.1 cmd/helm
     install_tool helm-docs github.com/norwoodj/helm-docs@v1.14.2 cmd/helm-docs
-    python=$tools/kubernetes-validate-1.37.0/bin/python
-    if [[ ! -e ${python%/bin/python}/complete ]]; then
-        python3 -m venv --clear "${python%/bin/python}" || { install_missing '':python3-venv; python3 -m venv --clear "${python%/bin/python}"; }
-        "${python%/bin/python}/bin/pip" install --quiet kubernetes-validate==1.37.0
-        touch "${python%/bin/python}/complete"
+    local environment=$tools/kubernetes-validate-1.37.0
+    if [[ ! -e $environment/complete ]]; then
+        python3 -c 'import ensurepip' 2>/dev/null || install_missing ensurepip:python3-venv
+        python3 -m venv --clear "$environment"
+        "$environment/bin/pip" install --quiet --disable-pip-version-check kubernetes-validate==1.37.0
+        touch "$environment/complete"
     fi
+    python=$environment/bin/python
     MODELS=$tools/kubernetes-models-1
     if [[ ! -e $MODELS/complete ]]; then
         mkdir -p "$MODELS"
@@ -65,12 +70,16 @@ chart_python() {
 }
 
 chart_copies_are_equal() {
-    local directory kind
-    for directory in dashboards:json rules:yaml; do
-        kind=${directory#*:} directory=${directory%:*}
-        diff <(cd "$root/grafana/$directory" && sha256sum -- *."$kind") <(cd "$root/helm/files/$directory" && sha256sum -- *."$kind") ||
-            return
+    local kind
+    for kind in dashboards rules; do
+        diff <(chart_sums "$root/grafana/$kind") <(chart_sums "$root/helm/files/$kind") || return
     done
+    [[ -n $(chart_sums "$root/helm/files/rules") && -n $(chart_sums "$root/helm/files/dashboards") ]]
+}
+
+# chart_sums DIRECTORY: the files in it, not those of directories below, each with its digest.
+chart_sums() {
+    (cd "$1" && find . -maxdepth 1 -type f -exec sha256sum {} + | sort)
 }
 
 chart_readme_is_up_to_date() {
@@ -84,10 +93,9 @@ chart_readme_is_up_to_date() {
 }
 
 chart_lints() {
-    local file options=()
+    local file
     for file in "$here"/deployment/chart/values/*.yaml; do
-        options=(--strict --kube-version 1.37.0 --values "$file")
-        "$1" lint "${options[@]}" "$root/helm" || return
+        "$1" lint --strict --kube-version 1.37.0 --values "$file" "$root/helm" || return
     done
 }
 
@@ -95,7 +103,7 @@ chart_finds_broken_objects() {
     local name
     ! chart_python schemas.py "$1" "$here/deployment/chart/broken.yaml" >"$work/broken" || return
     cat "$work/broken"
-    for name in 'Service field-that' 'Unknown unknown-kind' "'pathh' does not exist" 'PodMonitor custom-wrong-type'; do
+    for name in 'Service field-that' 'Unknown unknown-kind' "\"pathh\"' does not exist" 'PodMonitor custom-wrong-type'; do
         grep --quiet --fixed-strings "$name" "$work/broken" || return
     done
 }
@@ -105,6 +113,16 @@ chart_package_is_whole() {
     rm -rf "$work/package"
     "$1" package "$root/helm" --destination "$work/package" || return
     cmp <("${rendered[@]}" "$root/helm") <("${rendered[@]}" "$work"/package/*.tgz)
+}
+
+chart_is_a_part() {
+    local whole=$work/whole-$1
+    mkdir -p "$whole/charts"
+    cp -r "$root/helm" "$whole/charts/cachalot"
+    printf 'apiVersion: v2\nname: whole\nversion: 1.0.0\n' >"$whole/Chart.yaml"
+    printf 'global: {region: north}\ncachalot: {workload: {replicas: 7}}\n' >"$whole/values.yaml"
+    "$1" template whole "$whole" --kube-version 1.37.0 >"$whole/rendered" || return
+    grep --quiet 'replicas: 7' "$whole/rendered"
 }
 
 # The command line of the pod runs here, and answers where the probes and `helm test` ask.
@@ -124,6 +142,10 @@ chart_serves() {
     mapfile -t tests < <(chart_python command.py helm3 "$values" test healthcheck \
         "images-cachalot-headless.registries.svc:5001=>127.0.0.1:$admin_port")
     check 'what helm test asks the pods is answered' "$CACHALOT" "${tests[@]}"
+    mkdir -p "$work/pod/node/certs.d"
+    mapfile -t tests < <(chart_python command.py helm3 "$values" test node-config "=/node=>=$work/pod/node" \
+        "images-cachalot.registries.svc:5000=>127.0.0.1:$registry_port")
+    check 'what helm test asks the Service is answered' "$CACHALOT" "${tests[@]}"
     mapfile -t tests < <(chart_python command.py helm3 "$values" test check-config "/etc/cachalot=>$work/pod")
     check 'what helm test checks of the configuration is right' "$CACHALOT" "${tests[@]}"
     chart_registry=127.0.0.1:$registry_port
@@ -132,6 +154,7 @@ chart_serves() {
 # The command line of the agent configures a node that is a directory here; that of the clean-up takes it back.
 chart_configures_a_node() {
     local arguments node=$work/node values=$here/deployment/chart/values/nodes-containerd.yaml
+    local hosts=$node/etc/containerd/certs.d/docker.io/hosts.toml
     mkdir -p "$node/etc/containerd/certs.d/quay.io" "$node/var/lib/cachalot-node"
     printf 'version = 3\n' >"$node/etc/containerd/config.toml"
     printf 'ID=debian\n' >"$node/etc/os-release"
@@ -140,9 +163,9 @@ chart_configures_a_node() {
     mapfile -t arguments < <(chart_python command.py helm3 "$values" node-config node-config "=/host=>=$node" \
         "http://\$(NODE_IP):30500=>http://$chart_registry")
     start agent "$CACHALOT" "${arguments[@]}"
-    check 'the command line of the agent configures a node' await agent 30 test -e "$node/etc/containerd/certs.d/docker.io/hosts.toml"
-    check 'the node is led to the cache' grep --quiet --fixed-strings "$chart_registry" "$node/etc/containerd/certs.d/docker.io/hosts.toml"
-    check 'the agent ends when asked to, and leaves the node configured' chart_agent_ends "$node"
+    check 'the command line of the agent configures a node' await agent 30 test -e "$hosts"
+    check 'the node is led to the cache' grep --quiet --fixed-strings "$chart_registry" "$hosts"
+    check 'the agent ends when asked to, and leaves the node configured' chart_agent_ends "$hosts"
     mapfile -t arguments < <(chart_python command.py helm3 "$values" node-cleanup remove "=/host=>=$node")
     check 'the command line of the clean-up runs' "$CACHALOT" "${arguments[@]}"
     check 'nothing of the agent is left on the node' diff --recursive "$work/node-before/etc" "$node/etc"
@@ -150,5 +173,5 @@ chart_configures_a_node() {
 }
 
 chart_agent_ends() {
-    stop agent && test -e "$1/etc/containerd/certs.d/docker.io/hosts.toml"
+    stop agent && test -e "$1"
 }

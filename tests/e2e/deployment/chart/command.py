@@ -1,6 +1,7 @@
 """Prints the command line of a container, one argument a line, as it is to run on this machine.
 
-command.py HELM FILE COMPONENT CONTAINER [FROM=>TO…]: with the values of FILE; each FROM in the arguments becomes TO, and must be there.
+command.py HELM FILE COMPONENT CONTAINER [FROM=>TO…]: with the values of FILE. Each FROM in
+the arguments becomes TO, and must be there.
 """
 
 import sys

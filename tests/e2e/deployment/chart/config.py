@@ -18,8 +18,7 @@ import helm
 
 def main(binary, file):
     documents = helm.render_file(binary, file)
-    workload = next(d for d in documents if d["kind"] in ("StatefulSet", "DaemonSet", "Deployment") and helm.component(d) == "cache")
-    spec = helm.pod_of(workload)[1]
+    spec = next(helm.pod_of(d)[1] for d in documents if helm.pod_of(d) and helm.component(d) == "cache")
     with tempfile.TemporaryDirectory(prefix="cachalot-config.") as directory:
         directory = pathlib.Path(directory)
         if not mount(spec, documents, directory):

@@ -23,15 +23,15 @@ def main(binary, directory):
     notes = copy / "templates" / "NOTES.txt"
     define = f'{{{{- define "cachalot.notes" }}}}{notes.read_text(encoding="utf-8")}{{{{ end }}}}'
     (copy / "templates" / "_notes.tpl").write_text(define, encoding="utf-8")
-    (copy / "templates" / "notes.yaml").write_text(
-        "kind: ConfigMap\nmetadata: {name: notes}\ndata:\n  notes: {{ include \"cachalot.notes\" . | toJson }}\n", encoding="utf-8"
-    )
+    shown = 'kind: ConfigMap\nmetadata: {name: notes}\ndata: {notes: {{ include "cachalot.notes" . | toJson }}}\n'
+    (copy / "templates" / "notes.yaml").write_text(shown, encoding="utf-8")
     notes.unlink()
     rows = yaml.safe_load((helm.here / "notes.yaml").read_text(encoding="utf-8"))
     problems = []
     for row in rows:
         values = f"--values={helm.here / 'values' / row['values']}.yaml"
-        documents = helm.render(binary, values, *row.get("options", []), version=row.get("version", helm.versions[-1]), directory=copy)
+        version = row.get("version", helm.versions[-1])
+        documents = helm.render(binary, values, *row.get("options", []), version=version, directory=copy)
         text = helm.find(documents, "ConfigMap", "notes")["data"]["notes"]
         flat = " ".join(text.split())
         problems += [f"{row['values']}: does not say {says!r}" for says in row.get("says", []) if says not in flat]

@@ -1,6 +1,7 @@
 """Do the rendered objects keep the house rules: restricted pods, probes, resources, labels, references that lead somewhere?
 
-policy.py HELM FILE: with the values of FILE. A comment `# beyond restricted: …` in it names what its pods may have nevertheless.
+policy.py HELM FILE: with the values of FILE, for every version of Kubernetes. A comment `# beyond restricted: …` in it
+names what its pods may have nevertheless.
 """
 
 import pathlib
@@ -30,19 +31,19 @@ def main(binary, file):
     text = pathlib.Path(file).read_text(encoding="utf-8")
     beyond = set(" ".join(re.findall(r"^# beyond restricted: (.*)$", text, re.MULTILINE)).split())
     asks_for_token = "automount: true" in text
-    documents = helm.render_file(binary, file)
-    problems, counts = [], {"pods": 0, "restricted": 0}
-    for document in documents:
-        problems += about_object(document)
-        if helm.pod_of(document):
-            violations = about_pod(document)
-            counts["pods"] += 1
-            counts["restricted"] += not violations
-            allowed = {"agent"} if helm.component(document) in agents else beyond
-            problems += [text for exemption, text in violations if exemption not in allowed]
-            problems += about_containers(document, asks_for_token)
-    problems += about_references(documents)
-    print(f"{counts['restricted']} of {counts['pods']} pods are restricted")
+    problems, restricted = [], []
+    for version in helm.versions:
+        documents = helm.render_file(binary, file, version)
+        for document in documents:
+            problems += about_object(document)
+            if helm.pod_of(document):
+                violations = about_pod(document)
+                restricted.append(not violations)
+                allowed = {"agent"} if helm.component(document) in agents else beyond
+                problems += [text for exemption, text in violations if exemption not in allowed]
+                problems += about_containers(document, asks_for_token)
+        problems += about_references(documents)
+    print(f"{sum(restricted)} of {len(restricted)} pods are restricted")
     print("\n".join(problems))
     return 1 if problems else 0
 

@@ -1,7 +1,7 @@
 """Does the chart know what the product knows: the keys of its configuration, the built-in registries, its version?
 
-product.py HELM: CACHALOT names the binary. The keys are those of the tables in the product's README, which its own tests hold to the
-code.
+product.py HELM: CACHALOT names the binary. The keys are those of the tables in the product's README, which its own tests
+hold to the code.
 """
 
 import json

@@ -22,7 +22,8 @@ def main(binary):
     for group in without:
         group["rules"] = [rule for rule in group["rules"] if rule.get("alert") != disabled]
     without = [group for group in without if group["rules"]]
-    problems += compare(f"without {disabled}", without, rendered(binary, f'--set-json=prometheusRule.disabledAlerts=["{disabled}"]'))
+    found = rendered(binary, f'--set-json=prometheusRule.disabledAlerts=["{disabled}"]')
+    problems += compare(f"without {disabled}", without, found)
 
     elsewhere = copy.deepcopy(written)
     for rule in rules(elsewhere):

@@ -1,7 +1,7 @@
 """Are the rendered objects what the API servers of several Kubernetes versions, and the operators' types, admit?
 
-schemas.py HELM FILE: with the values of FILE, for every version. Objects of other API groups are handed to models.mjs, which knows
-their types; kinds that neither knows are a failure.
+schemas.py HELM FILE: with the values of FILE, for every version. Objects of other API groups are handed to models.mjs, which
+knows their types; kinds that neither knows are a failure.
 """
 
 import json

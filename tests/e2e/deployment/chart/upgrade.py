@@ -15,7 +15,8 @@ changes = [
     [],
     ["--set=workload.replicas=3", "--set=image.tag=9.9.9", "--set=podLabels.a=b", "--set=commonLabels.a=b"],
     ["--set=commonAnnotations.a=b", "--set=persistence.retentionPolicy.whenDeleted=Delete", "--set=service.type=NodePort"],
-    ["--set=config.log.format=text", "--set=workload.revisionHistoryLimit=1", "--set=ports.registry=5555", "--set=service.port=80"],
+    ["--set=config.log.format=text", "--set=workload.revisionHistoryLimit=1"],
+    ["--set=ports.registry=5555", "--set=service.port=80"],
     ["--set=service.nodePort=30500", "--set=service.type=NodePort", "--set=nodeConfig.enabled=true"],
 ]
 shapes = {
