@@ -19,8 +19,8 @@ http://{{ include "cachalot.urlHost" .Values.service.clusterIP }}:{{ .Values.ser
 {{- end -}}
 {{- end -}}
 
-{{/* The registries to mirror, separated by commas: those that the cache knows. With a configuration file of one's own these are
-     the built-in ones: then nodeConfig.registries says more. */}}
+{{/* The registries to mirror, separated by commas: those that the cache knows, but the one of its own image. With a configuration
+     file of one's own these are the built-in ones: then nodeConfig.registries says more. */}}
 {{- define "cachalot.nodeRegistries" -}}
 {{- $names := .Values.nodeConfig.registries -}}
 {{- if not $names -}}
@@ -31,6 +31,9 @@ http://{{ include "cachalot.urlHost" .Values.service.clusterIP }}:{{ .Values.ser
 {{- range .Values.config.upstreams -}}
 {{- $names = append $names .name -}}
 {{- end -}}
+{{- end -}}
+{{- if .Values.nodeConfig.excludeOwnImage -}}
+{{- $names = without $names .Values.image.registry -}}
 {{- end -}}
 {{- uniq $names | join "," -}}
 {{- end -}}

@@ -65,7 +65,8 @@ def about_registries(binary):
         command = [os.environ["CACHALOT"], "check-config", empty.name, "--print"]
         printed = subprocess.run(command, env={}, capture_output=True, text=True, timeout=30, check=True).stdout
     builtin = {upstream["name"] for upstream in tomllib.loads(printed)["upstream"]}
-    documents = helm.render_file(binary, helm.here / "values" / "nodes-containerd.yaml")
+    values = helm.here / "values" / "nodes-containerd.yaml"
+    documents = helm.render(binary, f"--values={values}", "--set=nodeConfig.excludeOwnImage=false")
     agent = next(d for d in documents if d["kind"] == "DaemonSet" and helm.component(d) == "node-config")
     arguments = helm.pod_of(agent)[1]["containers"][0]["args"]
     mirrored = set(next(a for a in arguments if a.startswith("--registry=")).removeprefix("--registry=").split(","))
