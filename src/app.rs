@@ -5,6 +5,7 @@
 
 mod options;
 mod reload;
+mod supervisor;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -53,12 +54,15 @@ pub fn run(settings: &Settings, sources: &Sources) -> Result<(), AppError> {
         let mut hangup = signal(SignalKind::hangup()).map_err(AppError::Runtime)?;
         let app = App::start(settings).await?;
         app.announce(settings);
+        app.background.spawn("watchdog", supervisor::watchdog(app.stop_background.clone()));
+        supervisor::ready(&app.status());
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
             () = reload::follow(&app, sources, &logs, &mut hangup) => {}
         }
         let patience = lock(&app.settings).server.drain_timeout;
+        supervisor::stopping(patience + LEDGER_PATIENCE);
         app.drain(patience).await;
         Ok(())
     })
@@ -98,7 +102,7 @@ impl App {
         let listeners = bind_all(&settings.server.listen)?;
         let admin_listener = bind(settings.admin.listen)?;
         let names: Vec<_> = settings.upstreams.iter().map(|upstream| upstream.name.clone()).collect();
-        let metrics = Arc::new(Metrics::new(&names)?);
+        let metrics = Arc::new(Metrics::new(&names, settings.metrics.repositories as usize)?);
         let (disk, ledger) = options::open_disk(&settings.store, &metrics)?;
         let store = Arc::new(Memory::over(disk.clone(), settings.store.memory, Arc::clone(&metrics)));
         let (connections, work, background) = (TaskGroup::new(), TaskGroup::new(), TaskGroup::new());
@@ -118,6 +122,7 @@ impl App {
             metrics: Arc::clone(&metrics),
             options: options::limits(&settings.server, settings.log.access, via),
         });
+        options::note_certificates(settings, &metrics);
         metrics.config_applied(SystemTime::now());
         let app = Self {
             addresses: listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect(),
@@ -190,6 +195,12 @@ impl App {
                 () = async { scan.await; tokio::join!(sweep(disk.clone(), server), prune(ledger), scrub(disk, scrub_rate)); } => {}
             }
         });
+    }
+
+    /// Returns one line on what is served where.
+    fn status(&self) -> String {
+        let addresses: Vec<String> = self.addresses.iter().map(ToString::to_string).collect();
+        format!("serving on {}, admin on {}", addresses.join(", "), self.admin_address)
     }
 
     fn announce(&self, settings: &Settings) {

@@ -12,7 +12,7 @@ use std::convert::Infallible;
 use std::fmt;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_TYPE};
@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 pub use health::{Readiness, State};
 
 use crate::tasks::TaskGroup;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Handler, Metrics};
 
 /// How long a request head may take here, and how long a connection may idle.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -72,7 +72,7 @@ pub async fn serve(listener: TcpListener, admin: Arc<Admin>, tasks: TaskGroup, s
 async fn connection(stream: TcpStream, admin: Arc<Admin>, stop: CancellationToken) {
     let service = service_fn(move |request: Request<Incoming>| {
         let admin = Arc::clone(&admin);
-        async move { Ok::<_, Infallible>(answer(&admin, request.method(), request.uri().path())) }
+        async move { Ok::<_, Infallible>(accounted(&admin, request.method(), request.uri().path())) }
     });
     let mut connection = pin!(
         http1::Builder::new()
@@ -90,6 +90,17 @@ async fn connection(stream: TcpStream, admin: Arc<Admin>, stop: CancellationToke
     if let Err(error) = ended {
         tracing::debug!(%error, "an admin connection ended early");
     }
+}
+
+/// Answers, and counts the exchange.
+fn accounted(admin: &Admin, method: &Method, path: &str) -> Response<Full<Bytes>> {
+    let (began, http) = (Instant::now(), admin.metrics.http());
+    let handler = if matches!(path, "/livez" | "/readyz") { Handler::Health } else { Handler::Admin };
+    let in_flight = http.began(handler);
+    let response = answer(admin, method, path);
+    drop(in_flight);
+    http.finished(handler, method, response.status().as_u16(), began.elapsed());
+    response
 }
 
 fn answer(admin: &Admin, method: &Method, path: &str) -> Response<Full<Bytes>> {
@@ -137,7 +148,7 @@ mod tests {
     use super::*;
 
     fn admin() -> Admin {
-        Admin { metrics: Arc::new(Metrics::new(&[]).unwrap()), readiness: Arc::default(), refresh: Box::new(|| {}) }
+        Admin { metrics: Arc::new(Metrics::new(&[], 0).unwrap()), readiness: Arc::default(), refresh: Box::new(|| {}) }
     }
 
     #[test]
@@ -149,6 +160,20 @@ mod tests {
         assert_eq!((status("/livez"), status("/readyz")), (200, 200));
         admin.readiness.set(State::Draining);
         assert_eq!((status("/livez"), status("/readyz")), (200, 503));
+    }
+
+    #[test]
+    fn probes_and_scrapes_are_counted_apart() {
+        let admin = admin();
+        accounted(&admin, &Method::GET, "/readyz");
+        accounted(&admin, &Method::GET, "/metrics");
+        let text = admin.metrics.encode().unwrap();
+        for series in [
+            r#"cachalot_http_requests_total{code="503",handler="health",method="get"} 1"#,
+            r#"cachalot_http_requests_total{code="200",handler="admin",method="get"} 1"#,
+        ] {
+            assert!(text.contains(series), "{series} is missing in\n{text}");
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::server::{self, ClientOptions, Clients, Directory};
 use crate::settings::{self, LogFormat, Proxy, Quantity, Settings};
 use crate::store::{Disk, Ledger, prepare};
 use crate::tasks::TaskGroup;
-use crate::telemetry::{Format, Kind, Metrics, UpstreamMetrics};
+use crate::telemetry::{CertificateUse, Format, Kind, Metrics, UpstreamMetrics};
 use crate::upstream::{self, Client, Observer, Origin, RequestKind, UpstreamError};
 use crate::wire::Quota;
 
@@ -41,6 +41,13 @@ pub(super) fn open_disk(settings: &settings::Store, metrics: &Arc<Metrics>) -> R
         min_free_bytes: bytes(settings.min_free),
     };
     Disk::open(options, Arc::clone(metrics)).map_err(failed)
+}
+
+/// Tells the metrics when certificates expire.
+pub(super) fn note_certificates(settings: &Settings, metrics: &Metrics) {
+    let ours = settings.upstreams.iter().filter_map(|upstream| upstream.client_certificate.as_ref());
+    let expiry = ours.filter_map(|certificate| certificate.identity.expires_at()).min();
+    metrics.certificate_expires(CertificateUse::UpstreamClient, expiry);
 }
 
 /// Makes the directory that `settings` describe. An upstream that is the same as `before` goes on as it is, with its connections, tokens

@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 use tokio::signal::unix::Signal;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::{App, AppError, lock, options};
+use super::{App, AppError, lock, options, supervisor};
 use crate::server::Directory;
 use crate::settings::{Problems, Settings, Sources};
 use crate::telemetry::{Logs, sentence};
@@ -69,6 +69,7 @@ impl App {
             self.server.clients.store(Arc::new(options::clients(&settings.clients)));
         }
         *current = settings.clone();
+        options::note_certificates(settings, &self.metrics);
         self.metrics.config_applied(SystemTime::now());
         Ok(needs_restart(&self.started_with, settings))
     }
@@ -113,6 +114,7 @@ impl App {
                 }
                 self.metrics.config_applied(SystemTime::now());
                 self.readiness.config_applied(needs_restart);
+                supervisor::status(&self.status());
             }
             Err(problems) => {
                 for problem in &problems {
@@ -120,6 +122,7 @@ impl App {
                 }
                 self.metrics.config_refused();
                 self.readiness.config_refused(problems);
+                supervisor::status("a new configuration is refused, the one before it holds; the log says why");
             }
         }
     }
@@ -145,6 +148,7 @@ fn needs_restart(started_with: &Settings, settings: &Settings) -> Vec<String> {
         ("fills.unattended", old.fills.unattended != new.fills.unattended),
         ("log.format", old.log.format != new.log.format),
         ("log.access", old.log.access != new.log.access),
+        ("metrics.repositories", old.metrics != new.metrics),
     ];
     changed.into_iter().filter(|(_, has_changed)| *has_changed).map(|(key, _)| key.to_owned()).collect()
 }

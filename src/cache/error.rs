@@ -79,6 +79,8 @@ impl CacheError {
     pub fn outcome(&self) -> Outcome {
         match self {
             Self::Negative { .. } => Outcome::Negative,
+            // The upstream's answer is that there is no such thing.
+            Self::Upstream { source: UpstreamError::NotFound { .. }, .. } => Outcome::Miss,
             Self::Upstream { .. }
             | Self::DigestMismatch(_)
             | Self::InvalidManifest { .. }

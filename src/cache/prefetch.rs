@@ -13,7 +13,7 @@ use moka::sync::Cache as Memo;
 use super::fill::{Fill, FillKey, Joined};
 use super::{Cache, ManifestAnswer, Place, Upstream};
 use crate::oci::{Descriptor, Digest, Manifest, ManifestKind, RepositoryName};
-use crate::telemetry::Trigger;
+use crate::telemetry::{Prefetched, Trigger};
 
 /// What is fetched ahead of the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,19 +58,33 @@ impl Cache {
             // It was read before it was kept.
             let Ok(manifest) = Manifest::read(&bytes, Some(&media_type)) else { return };
             let blobs = stream::iter(wanted(prefetch, &manifest.kind));
-            blobs.for_each_concurrent(AT_ONCE, |digest| cache.prefetch_blob(&upstream, &repository, digest)).await;
+            let fetched: Vec<Option<Prefetched>> = blobs
+                .map(|digest| cache.prefetch_blob(&upstream, &repository, digest))
+                .buffer_unordered(AT_ONCE)
+                .collect()
+                .await;
+            let mut fetched = fetched.into_iter().flatten();
+            if let Some(first) = fetched.next() {
+                let is_ok = std::iter::once(first).chain(fetched).all(|end| end == Prefetched::Ok);
+                upstream.metrics().prefetched(if is_ok { Prefetched::Ok } else { Prefetched::Error });
+            }
         });
     }
 
-    /// Fills one blob, unless it is stored or on its way, and grants it to the repository: the upstream has said yes.
-    async fn prefetch_blob(&self, upstream: &Arc<Upstream>, repository: &RepositoryName, digest: Digest) {
+    /// Fills one blob and grants it to the repository: the upstream has said yes. `None` when it is stored or on its way.
+    async fn prefetch_blob(
+        &self,
+        upstream: &Arc<Upstream>,
+        repository: &RepositoryName,
+        digest: Digest,
+    ) -> Option<Prefetched> {
         if self.stored_blob(&digest).await.is_some() {
-            return;
+            return None;
         }
         let key = FillKey { upstream: upstream.origin.name().clone(), digest };
         let edition = self.edition(upstream, repository);
         let make = || Fill::new(key.clone(), repository.clone(), edition, self.0.buffers.clone());
-        let Joined::Lead(interest, lead) = self.0.inflight.join(&key, make) else { return };
+        let Joined::Lead(interest, lead) = self.0.inflight.join(&key, make) else { return None };
         let fill = Arc::clone(interest.fill());
         self.start_fill(lead, upstream, Trigger::Prefetch, 0);
         // A fill that fails has told why; nobody waits for this one.
@@ -79,6 +93,7 @@ impl Cache {
             drop(interest);
             fill.ended().await;
         }
+        Some(if fill.is_verified() { Prefetched::Ok } else { Prefetched::Error })
     }
 }
 

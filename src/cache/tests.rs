@@ -484,7 +484,7 @@ impl Bench {
     }
 
     fn over(directory: tempfile::TempDir, origin: Arc<ScriptedOrigin>, fault: DiskFault, offline: bool) -> Self {
-        let metrics = Arc::new(Metrics::new(std::slice::from_ref(&origin.name)).unwrap());
+        let metrics = Arc::new(Metrics::new(std::slice::from_ref(&origin.name), 0).unwrap());
         let options = Options {
             root: directory.path().to_owned(),
             capacity_bytes: 1024 * MIB,
@@ -770,7 +770,7 @@ async fn an_absent_blob_is_an_error_and_leaves_nothing_behind() {
 #[test]
 fn a_corrupt_object_is_dropped_and_its_grants_with_it() {
     let directory = tempfile::tempdir().unwrap();
-    let metrics = Arc::new(Metrics::new(&[]).unwrap());
+    let metrics = Arc::new(Metrics::new(&[], 0).unwrap());
     let options = Options {
         root: directory.path().to_owned(),
         capacity_bytes: MIB,

@@ -23,6 +23,8 @@ pub(super) fn toml(settings: &Settings) -> String {
     file.key("level", text(&settings.log.level));
     file.key("format", text(log_format(settings.log.format)));
     file.key("access", settings.log.access);
+    file.section("[metrics]");
+    file.key("repositories", settings.metrics.repositories);
     for one in &settings.upstreams {
         upstream(&mut file, one);
     }

@@ -1,10 +1,10 @@
 //! `cachalot healthcheck`: asks a running server whether it is ready, for container health checks without a shell.
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
-use super::{FAILURE, UNREACHABLE, say, tell};
+use super::{FAILURE, OK, UNREACHABLE, say, tell};
 
 /// How long the server may take to connect, and to answer: a probe that hangs is a failed one.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -14,38 +14,59 @@ const ANSWER_BYTES_MAX: u64 = 16 * 1024;
 
 /// Ask a running server whether it is ready.
 ///
-/// Exits with 0 when it is, with 1 when it is starting or draining, and with 6 when nobody answers there as it would.
+/// Exits with 0 when it is, with 1 when it is starting or draining, and with 6 when nobody answers there as it would. Of a name, every
+/// address is asked, and all must be ready.
 #[derive(Debug, clap::Args)]
-#[command(before_help = "Example:
-  cachalot healthcheck --admin 127.0.0.1:5001")]
+#[command(before_help = "Examples:
+  cachalot healthcheck
+  cachalot healthcheck --admin cachalot-headless.cachalot.svc:5001")]
 pub(super) struct Args {
-    /// The admin address of the server
-    #[arg(long, value_name = "ADDR", env = "CACHALOT_ADMIN__LISTEN", default_value = "127.0.0.1:5001")]
-    admin: SocketAddr,
+    /// The admin address of the server: address or name, and port
+    #[arg(long, value_name = "HOST:PORT", env = "CACHALOT_ADMIN__LISTEN", default_value = "127.0.0.1:5001")]
+    admin: String,
 }
 
 pub(super) fn run(args: &Args) -> u8 {
-    match ask(args.admin) {
+    let addresses: Vec<SocketAddr> = match args.admin.to_socket_addrs() {
+        Ok(addresses) => addresses.collect(),
+        Err(error) => {
+            say(format_args!(
+                "cachalot: {} is no address: {error}; write HOST:PORT, such as 127.0.0.1:5001",
+                args.admin
+            ));
+            return UNREACHABLE;
+        }
+    };
+    let codes: Vec<u8> = addresses.into_iter().map(check).collect();
+    match codes.into_iter().max() {
+        Some(OK) => tell("ready"),
+        Some(worst) => worst,
+        None => {
+            say(format_args!("cachalot: {} has no address", args.admin));
+            UNREACHABLE
+        }
+    }
+}
+
+/// Returns the exit code for one address; all but 0 are told of.
+fn check(admin: SocketAddr) -> u8 {
+    match ask(admin) {
         Ok(answer) => match answer.split(' ').nth(1) {
-            Some("200") => tell("ready"),
+            Some("200") => OK,
             Some("503") => {
-                say(format_args!("cachalot: {} says that it is not ready: {}", args.admin, last_line(&answer)));
+                say(format_args!("cachalot: {admin} says that it is not ready: {}", last_line(&answer)));
                 FAILURE
             }
             _ => {
                 say(format_args!(
-                    "cachalot: {} is no admin address of cachalot; it says: {}",
-                    args.admin,
+                    "cachalot: {admin} is no admin address of cachalot; it says: {}",
                     answer.lines().next().unwrap_or("nothing")
                 ));
                 UNREACHABLE
             }
         },
         Err(error) => {
-            say(format_args!(
-                "cachalot: {} does not answer: {error}; is it running, with this admin address?",
-                args.admin
-            ));
+            say(format_args!("cachalot: {admin} does not answer: {error}; is it running, with this admin address?"));
             UNREACHABLE
         }
     }
@@ -76,9 +97,9 @@ mod tests {
     #[test]
     fn the_exit_code_tells_ready_from_not_ready_from_nobody_there() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let admin = listener.local_addr().unwrap();
+        let admin = listener.local_addr().unwrap().to_string();
         let answers = [
-            ("HTTP/1.1 200 OK\r\n\r\n{}", super::super::OK),
+            ("HTTP/1.1 200 OK\r\n\r\n{}", OK),
             ("HTTP/1.1 503 Service Unavailable\r\n\r\n{\"state\":\"draining\"}", FAILURE),
             ("HTTP/1.1 404 Not Found\r\n\r\n", UNREACHABLE),
             ("SSH-2.0-OpenSSH_9.2\r\n", UNREACHABLE),
@@ -93,9 +114,11 @@ mod tests {
             }
         });
         for (answer, code) in answers {
-            assert_eq!(run(&Args { admin }), code, "{answer:?}");
+            assert_eq!(run(&Args { admin: admin.clone() }), code, "{answer:?}");
         }
         server.join().unwrap();
         assert_eq!(run(&Args { admin }), UNREACHABLE);
+        assert_eq!(run(&Args { admin: "no-such-name.invalid:5001".to_owned() }), UNREACHABLE);
+        assert_eq!(run(&Args { admin: "127.0.0.1".to_owned() }), UNREACHABLE);
     }
 }

@@ -3,8 +3,10 @@
 //! Data goes to stdout, talk to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 6 server unreachable.
 
 mod check_config;
+mod describe;
 mod effective;
 mod healthcheck;
+mod metrics;
 mod node_config;
 mod print_config;
 mod serve;
@@ -51,6 +53,9 @@ enum Command {
     Healthcheck(healthcheck::Args),
     PrintConfig(Box<print_config::Args>),
     NodeConfig(Box<node_config::Args>),
+    Metrics(metrics::Args),
+    Man(describe::ManArgs),
+    Completion(describe::CompletionArgs),
     Version(version::Args),
 }
 
@@ -70,13 +75,21 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Healthcheck(args) => healthcheck::run(&args),
         Command::PrintConfig(args) => print_config::run(&args),
         Command::NodeConfig(args) => node_config::run(*args),
+        Command::Metrics(args) => metrics::run(&args),
+        Command::Man(args) => describe::man(&args),
+        Command::Completion(args) => describe::completion(&args),
         Command::Version(args) => version::run(&args),
     })
 }
 
 /// Writes a line of data to stdout.
 fn tell(line: impl fmt::Display) -> u8 {
-    match writeln!(std::io::stdout().lock(), "{line}") {
+    write(format!("{line}\n").as_bytes())
+}
+
+/// Writes data to stdout as it stands.
+fn write(data: &[u8]) -> u8 {
+    match std::io::stdout().lock().write_all(data) {
         Ok(()) => OK,
         // The reader has what it wanted: `cachalot version | head -0`.
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => OK,

@@ -4,6 +4,7 @@ use clap::ValueEnum;
 use serde_json::json;
 
 use super::tell;
+use crate::telemetry::build;
 
 /// Print the version.
 #[derive(Debug, clap::Args)]
@@ -23,10 +24,9 @@ enum Output {
 }
 
 pub(super) fn run(args: &Args) -> u8 {
-    let (version, target) =
-        (env!("CARGO_PKG_VERSION"), format_args!("{}-{}", std::env::consts::ARCH, std::env::consts::OS).to_string());
+    let (version, revision, target) = (build::VERSION, build::REVISION, build::target());
     match args.output {
-        Output::Text => tell(format_args!("cachalot {version} ({target})")),
-        Output::Json => tell(json!({ "version": version, "target": target })),
+        Output::Text => tell(format_args!("cachalot {version} ({target}, revision {revision})")),
+        Output::Json => tell(json!({ "version": version, "revision": revision, "target": target })),
     }
 }

@@ -164,8 +164,10 @@ impl Exchange {
 impl Drop for Exchange {
     fn drop(&mut self) {
         if let Some((kind, outcome)) = self.answer {
-            if let Some(upstream) = &self.upstream {
+            if let Some((upstream, question)) = self.upstream.as_ref().zip(self.question.as_ref()) {
                 upstream.served(kind, outcome, self.sent_bytes);
+                let Question { upstream, repository, .. } = question;
+                self.metrics.repository_served(upstream, repository, outcome, self.sent_bytes);
             }
             if self.ending == Ending::Left {
                 self.metrics.http().disconnected(kind);

@@ -8,6 +8,7 @@ use super::respond::{Asked, Problem};
 use super::{Directory, Server};
 use crate::cache::{CacheError, Upstream};
 use crate::oci::{Endpoint, Question};
+use crate::telemetry::Shed;
 
 /// A request and the question that it asks.
 #[derive(Debug)]
@@ -23,6 +24,9 @@ pub(super) struct Routed<'a> {
 impl Routed<'_> {
     /// Returns the problem that a failed question is.
     pub(super) fn failure(&self, error: &CacheError, asked: Asked) -> Problem {
+        if matches!(error, CacheError::Overloaded { .. }) {
+            self.server.metrics.http().shed(Shed::Overload);
+        }
         Problem::of_failure(error, asked, self.upstream.tells_429())
     }
 

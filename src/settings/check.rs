@@ -27,6 +27,7 @@ pub(super) fn check(layers: Layers, sources: &Sources) -> Result<Settings, Vec<P
     let freshness = freshness(reader.section("freshness"));
     let fills = upstreams::fills(&mut reader.section("fills"), "max", FILLS);
     let log = log(reader.section("log"));
+    let metrics = metrics(reader.section("metrics"));
     check_addresses(&mut reader, &server.listen, admin.listen);
 
     let mut list = upstreams::List::new(freshness.clone());
@@ -54,6 +55,7 @@ pub(super) fn check(layers: Layers, sources: &Sources) -> Result<Settings, Vec<P
                 freshness,
                 fills,
                 log,
+                metrics,
                 upstreams: list.into_upstreams(),
                 table,
             })
@@ -108,6 +110,10 @@ fn server(mut section: Section<'_>) -> (Server, bool) {
             .unwrap_or(WRITE_STALL_TIMEOUT),
     };
     (server, section.switch("builtin_upstreams").unwrap_or(true))
+}
+
+fn metrics(mut section: Section<'_>) -> Metrics {
+    Metrics { repositories: section.number("repositories", &METRICS_REPOSITORIES_BOUNDS).unwrap_or(0) }
 }
 
 fn admin(mut section: Section<'_>) -> Admin {

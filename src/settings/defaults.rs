@@ -103,6 +103,7 @@ pub(super) const DRAIN_TIMEOUT_BOUNDS: RangeInclusive<Duration> = seconds(0, 360
 pub(super) const SERVER_HEADER_TIMEOUT_BOUNDS: RangeInclusive<Duration> = seconds(1, 600);
 pub(super) const SERVER_CONNECTIONS_BOUNDS: RangeInclusive<u32> = 1..=1_000_000;
 pub(super) const WRITE_STALL_TIMEOUT_BOUNDS: RangeInclusive<Duration> = seconds(1, 3600);
+pub(super) const METRICS_REPOSITORIES_BOUNDS: RangeInclusive<u32> = 0..=10_000;
 pub(super) const DISK_BYTES_BOUNDS: RangeInclusive<u64> = MIB..=1024 * TIB;
 pub(super) const CAPACITY_PERCENT_BOUNDS: RangeInclusive<u8> = 1..=100;
 pub(super) const MIN_FREE_BYTES_BOUNDS: RangeInclusive<u64> = 0..=1024 * TIB;

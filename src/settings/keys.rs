@@ -1,7 +1,7 @@
 //! The names that a configuration may hold: sections, their keys, and the upstreams that are there without a file.
 
 /// Every section and its keys.
-pub(super) const SECTIONS: [(&str, &[&str]); 8] = [
+pub(super) const SECTIONS: [(&str, &[&str]); 9] = [
     (
         "server",
         &[
@@ -23,6 +23,7 @@ pub(super) const SECTIONS: [(&str, &[&str]); 8] = [
     ),
     ("fills", &["max", "unfinished", "unattended"]),
     ("log", &["level", "format", "access"]),
+    ("metrics", &["repositories"]),
     (
         "upstream",
         &[

@@ -30,6 +30,7 @@ pub struct Settings {
     pub freshness: Freshness,
     pub fills: Fills,
     pub log: Log,
+    pub metrics: Metrics,
     /// The built-in ones, then those of the file and of flags; perhaps none.
     pub upstreams: Vec<Upstream>,
     /// The upstreams as requests can name them, with `server.default_upstream`.
@@ -167,6 +168,14 @@ pub struct Log {
 pub enum LogFormat {
     Text,
     Json,
+}
+
+/// `[metrics]`: what is counted besides what always is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Metrics {
+    /// Repositories that have series of their own in `repository_requests_total` and `repository_served_bytes_total`, some five each;
+    /// those that are asked for first, and all others together; 0 to 10 000, 0 for none at all. Default: 0.
+    pub repositories: u32,
 }
 
 /// `[[upstream]]`: one registry that is cached.

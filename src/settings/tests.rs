@@ -463,6 +463,8 @@ unattended = 0
 level = "info,cachalot::upstream=debug"
 format = "json"
 access = false
+[metrics]
+repositories = 200
 [[upstream]]
 name = "Registry.Test:5000"
 endpoints = ["https://a.test:5000/prefix", "http://10.0.0.1"]
@@ -538,6 +540,7 @@ fn every_key_is_accepted_and_arrives() {
     assert_eq!(settings.server.default_upstream, Some("docker.io".parse().unwrap()));
     assert_eq!(settings.server.drain_timeout, std::time::Duration::from_secs(90));
     assert_eq!(settings.store.memory, 1_000_000_000);
+    assert_eq!(settings.metrics.repositories, 200);
     assert_eq!(settings.fills, Fills { max: 16, unfinished: 100 << 30, unattended: 0 });
     let [.., upstream, by_config, by_helper] = settings.upstreams.as_slice() else { panic!("three of the file") };
     assert_eq!(upstream.name.as_str(), "registry.test:5000");
@@ -552,6 +555,9 @@ fn every_key_is_accepted_and_arrives() {
     assert_eq!(upstream.token_hosts, ["sso.example.net", "10.0.0.3"]);
     assert_eq!(upstream.token_timeout, std::time::Duration::from_secs(2));
     assert_eq!(upstream.client_certificate.as_ref().map(|client| &client.key), Some(&name("key.pem").into()));
+    // The end of 4095: what rcgen writes when it is not told.
+    let expires_at = upstream.client_certificate.as_ref().and_then(|client| client.identity.expires_at());
+    assert_eq!(expires_at, Some(67_090_118_400));
     assert!(upstream.freshness.offline && !settings.freshness.offline);
     assert_eq!(settings.freshness.immutable_tags.len(), 2);
     assert_eq!(settings.freshness.when_limited, WhenLimited { stale: false, is_429: true });

@@ -5,12 +5,13 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use moka::notification::RemovalCause;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
 use super::{BlobStore, Class, Damage, Object, Partial, StoreError};
 use crate::oci::Digest;
-use crate::telemetry::{Kind, MemoryLookup, Metrics, MismatchSource, Tier};
+use crate::telemetry::{EvictReason, Kind, MemoryLookup, Metrics, MismatchSource, Tier};
 use crate::wire::ContentHeaders;
 
 /// The largest object that the tier holds: a manifest of the largest size that is accepted fits, a layer does not push manifests out.
@@ -51,10 +52,16 @@ impl<S: BlobStore> Memory<S> {
     /// Puts a tier of at most `capacity_bytes` in front of `below`.
     pub fn over(below: S, capacity_bytes: u64, metrics: Arc<Metrics>) -> Self {
         metrics.storage().capacity(Tier::Memory, capacity_bytes);
+        let evicting = Arc::clone(&metrics);
         let objects = Cache::builder()
             .max_capacity(capacity_bytes)
             .weigher(|_, kept: &Kept| {
                 u32::try_from(kept.bytes.len()).unwrap_or(u32::MAX).saturating_add(ENTRY_OVERHEAD_BYTES)
+            })
+            .eviction_listener(move |_, kept: Kept, cause| {
+                if cause == RemovalCause::Size {
+                    evicting.storage().evicted(Tier::Memory, EvictReason::Capacity, kept.bytes.len() as u64);
+                }
             })
             // The default policy may refuse a newcomer: a manifest just fetched would then be asked for again.
             .eviction_policy(EvictionPolicy::lru())
@@ -99,10 +106,10 @@ impl<S: BlobStore> Memory<S> {
 impl<S: BlobStore> BlobStore for Memory<S> {
     fn peek(&self, digest: &Digest) -> Option<Object> {
         let Some(kept) = self.objects.get(digest) else {
-            self.metrics.storage().memory_lookup(Kind::Other, MemoryLookup::Miss);
+            self.metrics.storage().memory_lookup(MemoryLookup::Miss);
             return self.below.peek(digest);
         };
-        self.metrics.storage().memory_lookup(Kind::Other, MemoryLookup::Hit);
+        self.metrics.storage().memory_lookup(MemoryLookup::Hit);
         self.below.touch(digest);
         Some(kept.object())
     }

@@ -177,17 +177,20 @@ async fn hash(disk: &Disk, candidate: &Candidate, pace: &mut Pace) -> io::Result
     let mut reading = blocking(move || Reading::open(layout::open(&path)?, &digest, read_bytes)).await?;
     pace.keep(OPEN_COST_BYTES).await;
     loop {
-        let (then, read) = blocking(move || {
-            let read = reading.step()?;
-            Ok::<_, io::Error>((reading, read))
+        let (then, step) = blocking(move || {
+            let step = reading.step()?;
+            Ok::<_, io::Error>((reading, step))
         })
         .await?;
         reading = then;
-        if read == 0 {
+        if step.read_bytes == 0 {
             return Ok(reading.hasher.finish());
         }
-        disk.metrics().storage().scrubbed_bytes(read);
-        pace.keep(read).await;
+        disk.metrics().storage().scrubbed_bytes(step.read_bytes);
+        if let Some(elapsed) = step.disk_time {
+            disk.metrics().storage().operated(StoreOperation::Read, elapsed);
+        }
+        pace.keep(step.read_bytes).await;
     }
 }
 
@@ -200,6 +203,15 @@ struct Reading {
     offset: u64,
 }
 
+/// What one read brought.
+#[derive(Debug)]
+struct Step {
+    /// 0 at the end.
+    read_bytes: u64,
+    /// How long the disk took; `None` for what was in the page cache.
+    disk_time: Option<Duration>,
+}
+
 impl Reading {
     fn open(file: File, digest: &Digest, read_bytes: u64) -> io::Result<Self> {
         // No reading ahead: what it brings could not be told from what was in the page cache before. Only a hint.
@@ -209,20 +221,24 @@ impl Reading {
         Ok(Self { file, hasher: Hasher::new(digest.algorithm()), buffer, offset: 0 })
     }
 
-    /// Reads and hashes the next bytes, and returns how many: 0 at the end. Blocks.
-    fn step(&mut self) -> io::Result<u64> {
-        let (read, was_cached) = match self.file.read_now(self.offset, &mut self.buffer)? {
-            Some(read @ 1..) => (read, true),
-            Some(0) | None => (ReadAt::read_at(&self.file, self.offset, &mut self.buffer)?, false),
+    /// Reads and hashes the next bytes. Blocks.
+    fn step(&mut self) -> io::Result<Step> {
+        let cached = self.file.read_now(self.offset, &mut self.buffer)?.filter(|read| *read > 0);
+        let (read, disk_time) = if let Some(read) = cached {
+            (read, None)
+        } else {
+            let began = Instant::now();
+            let read = ReadAt::read_at(&self.file, self.offset, &mut self.buffer)?;
+            (read, Some(began.elapsed()))
         };
         self.hasher.update(self.buffer.get(..read).unwrap_or_default());
         let (offset, read) = (self.offset, read as u64);
         self.offset += read;
-        if !was_cached {
+        if disk_time.is_some() {
             // Nobody was reading this part. Only a hint.
             let _hinted = NonZeroU64::new(read).map(|len| fadvise(&self.file, offset, Some(len), Advice::DontNeed));
         }
-        Ok(read)
+        Ok(Step { read_bytes: read, disk_time })
     }
 }
 
@@ -276,7 +292,7 @@ mod tests {
     const WEEK: u64 = 7 * 24 * 60 * 60;
 
     fn disk(root: &Path) -> (Disk, Arc<Metrics>) {
-        let metrics = Arc::new(Metrics::new(&[]).unwrap());
+        let metrics = Arc::new(Metrics::new(&[], 0).unwrap());
         let options = Options {
             root: root.to_owned(),
             capacity_bytes: 100 * MIB,

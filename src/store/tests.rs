@@ -17,12 +17,12 @@ fn options(root: &Path) -> Options {
 }
 
 fn disk(options: Options) -> (Disk, Arc<Ledger>) {
-    Disk::open(options, Arc::new(Metrics::new(&[]).unwrap())).unwrap()
+    Disk::open(options, Arc::new(Metrics::new(&[], 0).unwrap())).unwrap()
 }
 
 /// Runs a check against every store there is, each over an empty directory.
 fn each(check: impl Fn(&dyn BlobStore, &Path)) {
-    let metrics = Arc::new(Metrics::new(&[]).unwrap());
+    let metrics = Arc::new(Metrics::new(&[], 0).unwrap());
     let directory = tempfile::tempdir().unwrap();
     check(&disk(options(directory.path())).0, directory.path());
     let directory = tempfile::tempdir().unwrap();
@@ -184,7 +184,7 @@ fn a_small_object_that_rotted_is_dropped_when_it_is_read() {
     let (below, _) = disk(options(directory.path()));
     let digest = put(&below, 1, KIB);
     std::fs::write(below.layout().object(Class::Layer, &digest), b"rotten").unwrap();
-    let store = Memory::over(below, 64 * KIB, Arc::new(Metrics::new(&[]).unwrap()));
+    let store = Memory::over(below, 64 * KIB, Arc::new(Metrics::new(&[], 0).unwrap()));
     assert!(!holds(&store, &digest));
     assert!(put(&store, 1, KIB) == digest && holds(&store, &digest));
 }

@@ -36,23 +36,25 @@ labels! {
     }
 
     /// Who wanted bytes from an upstream.
-    Trigger { Client = "client", Prefetch = "prefetch", Repair = "repair" }
+    Trigger { Client = "client", Prefetch = "prefetch" }
 
     /// A tier of the store.
     Tier { Disk = "disk", Memory = "memory" }
 
-    /// Which part of the data plane served a request.
+    /// Which part of the program served a request.
     Handler {
         Manifests = "manifests",
         Blobs = "blobs",
         Referrers = "referrers",
         Tags = "tags",
         Ping = "ping",
+        Admin = "admin",
+        Health = "health",
         Other = "other",
     }
 
     /// Why a request was sent away unanswered.
-    Shed { Overload = "overload", Quota = "quota", Draining = "draining" }
+    Shed { Overload = "overload", Quota = "quota" }
 
     /// Why a stale answer was given.
     StaleReason {
@@ -74,14 +76,19 @@ labels! {
     /// How a fill ended.
     FillEnd { Ok = "ok", Error = "error", Aborted = "aborted", DigestMismatch = "digest_mismatch" }
 
+    /// How fetching ahead for one image ended.
+    Prefetched { Ok = "ok", Error = "error" }
+
+    /// What a certificate is shown for.
+    CertificateUse { UpstreamClient = "upstream_client" }
+
     /// Who gave bytes that do not match their digest.
-    MismatchSource { Upstream = "upstream", Disk = "disk", Memory = "memory" }
+    MismatchSource { Upstream = "upstream", Disk = "disk" }
 
     /// Why an object was removed.
     EvictReason {
         Capacity = "capacity",
         MinFree = "min_free",
-        Manual = "manual",
         Corrupt = "corrupt",
         Unreadable = "unreadable",
     }

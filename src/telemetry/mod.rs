@@ -1,5 +1,6 @@
 //! What the program tells about itself: metrics, logs, and the type for what it must never tell.
 
+pub mod build;
 mod labels;
 mod logs;
 mod metrics;
@@ -7,10 +8,10 @@ mod secret;
 mod sentence;
 
 pub use labels::{
-    EvictReason, FillEnd, Handler, Kind, MemoryLookup, MismatchSource, Revalidation, Scrubbed, Shed, StaleReason,
-    StoreErrorReason, StoreOperation, Tier, Trigger,
+    CertificateUse, EvictReason, FillEnd, Handler, Kind, MemoryLookup, MismatchSource, Prefetched, Revalidation,
+    Scrubbed, Shed, StaleReason, StoreErrorReason, StoreOperation, Tier, Trigger,
 };
 pub use logs::{Format, LogError, Logs, init};
-pub use metrics::{HttpMetrics, InFlight, Metrics, StorageMetrics, UpstreamMetrics};
+pub use metrics::{Family, HttpMetrics, InFlight, Metrics, StorageMetrics, UpstreamMetrics};
 pub use secret::Secret;
 pub use sentence::sentence;

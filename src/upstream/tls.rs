@@ -120,6 +120,15 @@ impl ClientIdentity {
         })?;
         Ok(Self(Arc::new(key)))
     }
+
+    /// Returns when the first certificate of the chain expires, in seconds since the epoch.
+    pub fn expires_at(&self) -> Option<i64> {
+        let expiry = |der: &CertificateDer<'_>| {
+            let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
+            Some(certificate.validity().not_after.timestamp())
+        };
+        self.0.cert.iter().filter_map(expiry).min()
+    }
 }
 
 impl PartialEq for ClientIdentity {

@@ -99,3 +99,15 @@ conclude() {
     printf '%d passed, %d failed\n' "$passed" "$failed"
     ((failed == 0))
 }
+
+# install_python PACKAGE==VERSION…: installs commands of Python packages, each set in an environment of its own.
+install_python() {
+    local bin=$tools/python-$(tr ' /' '__' <<<"$*")
+    if [[ ! -e $bin/installed ]]; then
+        printf 'installing %s\n' "$*"
+        python3 -c 'import ensurepip' 2>/dev/null || install_missing ensurepip:python3-venv
+        rm -rf "$bin"
+        python3 -m venv "$bin" && "$bin/bin/pip" install --quiet --disable-pip-version-check "$@" && touch "$bin/installed"
+    fi
+    PATH=$bin/bin:$PATH
+}

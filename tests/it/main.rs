@@ -20,5 +20,6 @@ mod referrers;
 mod registry;
 mod requests;
 mod rot;
+mod supervised;
 mod tags;
 mod upstream;

@@ -84,3 +84,72 @@ fn its_example_is_accepted() {
     let example = example.replace("/etc/cachalot/registry.example", &password.display().to_string());
     load(&format!("[server]{example}"));
 }
+
+/// Returns the anchor that a heading has on a page of Markdown.
+fn anchor(heading: &str) -> String {
+    let kept = heading.chars().filter(|letter| letter.is_alphanumeric() || " -_".contains(*letter));
+    kept.map(|letter| if letter == ' ' { '-' } else { letter.to_ascii_lowercase() }).collect()
+}
+
+fn anchors() -> Vec<String> {
+    let headings = README.lines().filter(|line| line.starts_with("##"));
+    headings.map(|line| anchor(line.trim_start_matches('#').trim())).collect()
+}
+
+#[test]
+fn every_alert_has_a_runbook_and_every_runbook_an_alert() {
+    let alerts = include_str!("../../grafana/rules/alerts.yaml");
+    let mut named: Vec<&str> = alerts.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
+    named.dedup();
+    assert!(named.len() > 10, "the alerts were not found");
+    let (_, runbooks) = README.split_once("## Runbooks").unwrap();
+    let (runbooks, _) = runbooks.split_once("\n## ").unwrap();
+    let mut written: Vec<&str> = runbooks.lines().filter_map(|line| line.strip_prefix("### ")).collect();
+    for url in alerts.lines().filter_map(|line| line.trim().strip_prefix("runbook_url: ")) {
+        let (_, anchor) = url.trim_matches('"').split_once('#').unwrap_or_else(|| panic!("{url} has no anchor"));
+        assert!(anchors().iter().any(|known| known == anchor), "{url} leads nowhere");
+    }
+    named.sort_unstable();
+    named.dedup();
+    written.sort_unstable();
+    assert_eq!(named, written);
+}
+
+#[test]
+fn its_links_to_itself_lead_somewhere() {
+    let anchors = anchors();
+    let links: Vec<&str> = README.split("](#").skip(1).filter_map(|rest| rest.split(')').next()).collect();
+    assert!(links.len() > 20, "the links were not found");
+    for link in links {
+        assert!(anchors.iter().any(|anchor| anchor == link), "#{link} leads nowhere");
+    }
+}
+
+/// Returns the text of all sources, with what is put in at run time left out of the texts.
+fn sources(directory: &std::path::Path) -> String {
+    let mut text = String::new();
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            text.push_str(&sources(&path));
+        } else {
+            text.push_str(&std::fs::read_to_string(&path).unwrap());
+        }
+    }
+    text
+}
+
+#[test]
+fn the_errors_that_it_explains_are_errors_that_are_told() {
+    let (_, table) = README.split_once("| it says | it means |").unwrap();
+    let (table, _) = table.split_once("\n\n").unwrap();
+    let sources = sources(&std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src"));
+    let cells: Vec<&str> = table.lines().filter_map(|line| line.strip_prefix("| `")?.split(" | ").next()).collect();
+    assert!(cells.len() > 15, "the table was not found");
+    for cell in cells {
+        // Between the texts stands what differs each time.
+        for said in cell.split('`').step_by(2).filter(|said| !said.is_empty()) {
+            assert!(sources.contains(said), "{said:?} is told nowhere");
+        }
+    }
+}

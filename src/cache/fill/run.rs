@@ -58,7 +58,7 @@ impl FillTask {
                 self.report(why)
             }
         };
-        self.metrics.fill_ended(Kind::Blob, self.trigger, end, began.elapsed());
+        self.metrics.fill_ended(self.trigger, end, began.elapsed());
     }
 
     pub(super) fn fill(&self) -> &Arc<Fill> {
@@ -66,7 +66,10 @@ impl FillTask {
     }
 
     async fn fill_up(&self) -> Result<(), Arc<FillError>> {
-        let _place = bounds::enter(&self.bounds).await.ok_or(FillError::Overloaded)?;
+        let asked = Instant::now();
+        let place = bounds::enter(&self.bounds).await;
+        self.metrics.fill_waited(asked.elapsed());
+        let _place = place.ok_or(FillError::Overloaded)?;
         let (object, left) = self.look().await;
         if let Some(object) = object {
             self.adopt(object);

@@ -267,7 +267,7 @@ mod tests {
     async fn a_pause_that_ends_between_the_look_and_the_wait_is_not_waited_for_for_ever() {
         let directory = tempfile::tempdir().unwrap();
         let origin = Arc::new(ScriptedOrigin::new(vec![7; 100].into()));
-        let metrics = Arc::new(Metrics::new(std::slice::from_ref(origin.name())).unwrap());
+        let metrics = Arc::new(Metrics::new(std::slice::from_ref(origin.name()), 0).unwrap());
         let options = Options {
             root: directory.path().to_owned(),
             capacity_bytes: 1024,

@@ -5,6 +5,7 @@
 
 mod families;
 mod http;
+mod repositories;
 mod storage;
 mod upstream;
 
@@ -12,15 +13,21 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
-use prometheus::{IntGauge, Registry, TextEncoder};
+use prometheus::core::Collector;
+use prometheus::process_collector::ProcessCollector;
+use prometheus::proto::MetricType;
+use prometheus::{IntGauge, IntGaugeVec, Registry, TextEncoder};
 
+pub use families::Family;
 pub use http::{HttpMetrics, InFlight};
 pub use storage::StorageMetrics;
 pub use upstream::UpstreamMetrics;
 
-use super::labels::{Kind, MismatchSource};
-use crate::oci::UpstreamName;
+use super::labels::{CertificateUse, Kind, MismatchSource};
+use crate::oci::{RepositoryName, UpstreamName};
+use crate::wire::Outcome;
 use families::Families;
+use repositories::Repositories;
 
 /// The label of what comes from an upstream that is not known any more.
 const OTHER: &str = "_other";
@@ -35,36 +42,50 @@ pub struct Metrics {
     // A plain mutex: held for a look-up, when an upstream is made.
     upstreams: Mutex<HashMap<UpstreamName, Arc<UpstreamMetrics>>>,
     other: UpstreamMetrics,
+    repositories: Repositories,
+    certificate_expiry: IntGaugeVec,
+    catalogue: Vec<Family>,
     reload_ok: IntGauge,
     reloaded_at: IntGauge,
 }
 
 impl Metrics {
-    /// Makes all families, with the series of `upstreams` at 0.
+    /// Makes all families, with the series of `upstreams` at 0, and room for those of so many repositories.
     ///
     /// # Errors
     /// Only when two families have the same name, which is a bug.
-    pub fn new(upstreams: &[UpstreamName]) -> Result<Self, prometheus::Error> {
+    pub fn new(upstreams: &[UpstreamName], repositories_max: usize) -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
         let families = Families::new(&registry);
         families.build_info()?;
-        #[cfg(target_os = "linux")]
-        registry.register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+        let process = ProcessCollector::for_self();
+        let mut catalogue = of_process(&process);
+        registry.register(Box::new(process))?;
         let of_upstreams = upstream::Shared::new(&families)?;
-        let metrics = Self {
+        let mut metrics = Self {
             http: HttpMetrics::new(&families)?,
             storage: StorageMetrics::new(&families)?,
             other: UpstreamMetrics::new(&of_upstreams, OTHER),
             of_upstreams,
             upstreams: Mutex::default(),
+            repositories: Repositories::new(&families, repositories_max)?,
+            certificate_expiry: families.gauges(
+                "tls_certificate_expiry_timestamp_seconds",
+                "When the first of our certificates expires; no series where there is none.",
+                &["use"],
+            )?,
+            catalogue: Vec::new(),
             reload_ok: families.gauge(
                 "config_last_reload_successful",
                 "1 when the configuration was good when it was last read, else 0.",
             )?,
             reloaded_at: families
                 .gauge("config_last_reload_success_timestamp_seconds", "When the configuration that holds was read.")?,
-            registry,
+            registry: registry.clone(),
         };
+        let mut made = families.into_catalogue();
+        made.append(&mut catalogue);
+        metrics.catalogue = made;
         for name in upstreams {
             metrics.upstream(name);
         }
@@ -88,6 +109,31 @@ impl Metrics {
         TextEncoder::new().encode_to_string(&self.registry.gather())
     }
 
+    /// Returns every family, also those without series at the moment: ours by name, then the process's.
+    pub fn catalogue(&self) -> &[Family] {
+        &self.catalogue
+    }
+
+    /// Counts an answered question about a repository, if that was asked for.
+    pub fn repository_served(
+        &self,
+        upstream: &UpstreamName,
+        repository: &RepositoryName,
+        outcome: Outcome,
+        bytes: u64,
+    ) {
+        self.repositories.served(upstream, repository, outcome, bytes);
+    }
+
+    /// Notes when the first certificate for that use expires, in seconds since the epoch; `None` when there is none.
+    pub fn certificate_expires(&self, for_use: CertificateUse, at: Option<i64>) {
+        match at {
+            Some(at) => self.certificate_expiry.with_label_values(&[for_use.as_str()]).set(at),
+            // There may have been none.
+            None => drop(self.certificate_expiry.remove_label_values(&[for_use.as_str()])),
+        }
+    }
+
     pub fn http(&self) -> &HttpMetrics {
         &self.http
     }
@@ -109,6 +155,17 @@ impl Metrics {
     }
 }
 
+/// Returns the families of the process, whose collector makes them itself.
+fn of_process(collector: &ProcessCollector) -> Vec<Family> {
+    let described = |family: prometheus::proto::MetricFamily| Family {
+        name: family.name().to_owned(),
+        kind: if family.get_field_type() == MetricType::COUNTER { "counter" } else { "gauge" },
+        labels: Vec::new(),
+        help: family.help().to_owned(),
+    };
+    collector.collect().into_iter().map(described).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -116,7 +173,7 @@ mod tests {
     use crate::wire::Outcome;
 
     fn metrics() -> Metrics {
-        Metrics::new(&["docker.io".parse().unwrap()]).unwrap()
+        Metrics::new(&["docker.io".parse().unwrap()], 0).unwrap()
     }
 
     #[test]
@@ -132,6 +189,10 @@ mod tests {
             r#"cachalot_http_time_to_first_byte_seconds_count{kind="blob",result="hit"} 0"#,
             r#"cachalot_upstream_requests_total{code="200",kind="manifest_tag",upstream="docker.io"} 0"#,
             r#"cachalot_upstream_request_duration_seconds_count{kind="blob",upstream="_other"} 0"#,
+            r#"cachalot_storage_objects{kind="blob",tier="disk"} 0"#,
+            "cachalot_fill_queue_wait_seconds_count 0",
+            r#"cachalot_prefetch_images_total{result="error"} 0"#,
+            r#"cachalot_http_requests_in_flight{handler="health"} 0"#,
             r#"cachalot_upstream_retries_total{reason="stale_connection",upstream="docker.io"} 0"#,
         ] {
             assert!(text.lines().any(|line| line == series), "{series} is missing in\n{text}");
@@ -141,9 +202,28 @@ mod tests {
     #[test]
     fn ten_upstreams_stay_within_the_budget_of_series() {
         let names: Vec<UpstreamName> = (0..10).map(|number| format!("u{number}.test").parse().unwrap()).collect();
-        let text = Metrics::new(&names).unwrap().encode().unwrap();
+        let text = Metrics::new(&names, 0).unwrap().encode().unwrap();
         let series = text.lines().filter(|line| !line.starts_with('#')).count();
         assert!(series <= 6_000, "{series} series");
+    }
+
+    #[test]
+    fn the_catalogue_has_every_family_with_its_type_and_its_labels() {
+        let metrics = metrics();
+        metrics.certificate_expires(CertificateUse::UpstreamClient, Some(1));
+        let text = metrics.encode().unwrap();
+        let catalogue = metrics.catalogue();
+        let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+        for (name, kind) in types.filter_map(|line| line.split_once(' ')) {
+            let family = catalogue.iter().find(|family| family.name == name).unwrap_or_else(|| panic!("{name}"));
+            assert_eq!(family.kind, kind, "{name}");
+            assert!(!family.help.is_empty() && text.contains(&format!("# HELP {name} {}", family.help)), "{name}");
+        }
+        let of = |name: &str| catalogue.iter().find(|family| family.name == name).unwrap();
+        assert_eq!(of("cachalot_fills_total").labels, ["upstream", "kind", "trigger", "result"]);
+        // These have no series until something is known.
+        assert_eq!(of("cachalot_upstream_capable").labels, ["upstream", "capability"]);
+        assert_eq!(of("cachalot_repository_requests_total").kind, "counter");
     }
 
     #[test]
@@ -162,7 +242,7 @@ mod tests {
         let upstream = metrics.upstream(&"docker.io".parse().unwrap());
         upstream.requested(Kind::Blob, Outcome::Coalesced);
         upstream.served(Kind::Blob, Outcome::Coalesced, 7);
-        upstream.fill_ended(Kind::Blob, Trigger::Client, FillEnd::DigestMismatch, std::time::Duration::from_secs(1));
+        upstream.fill_ended(Trigger::Client, FillEnd::DigestMismatch, std::time::Duration::from_secs(1));
         upstream.upstream_failed("timeout");
         upstream.upstream_answered(Kind::Blob, 206, std::time::Duration::from_secs(1));
         let text = metrics.encode().unwrap();

@@ -31,11 +31,11 @@ pub struct StorageMetrics {
 
 impl StorageMetrics {
     pub(super) fn new(families: &Families<'_>) -> prometheus::Result<Self> {
-        let lookups = families.counters("memory_lookups_total", "Looks into the memory tier.", &["kind", "result"])?;
+        let lookups = families.counters("memory_lookups_total", "Looks into the memory tier.", &["result"])?;
         let metrics = Self {
             used: families.gauges("storage_used_bytes", "Bytes of stored objects.", &["tier"])?,
-            capacity: families.gauges("storage_capacity_bytes", "The configured limit.", &["tier"])?,
-            objects: families.gauges("storage_objects", "Stored objects.", &["tier", "kind"])?,
+            capacity: families.gauges("storage_capacity_bytes", "Bytes that the tier may fill, as configured.", &["tier"])?,
+            objects: families.gauges("storage_objects", "Stored objects: blob is layers, manifest_digest manifests and image configs, other all that is in memory.", &["tier", "kind"])?,
             filesystem_available: families
                 .gauge("storage_filesystem_available_bytes", "Bytes free on the store's file system.")?,
             filesystem_size: families.gauge("storage_filesystem_size_bytes", "The size of the store's file system.")?,
@@ -50,10 +50,10 @@ impl StorageMetrics {
                 "Failed disk operations; clients got their bytes all the same.",
                 &["operation", "reason"],
             )?,
-            evictions: families.counters("evictions_total", "Objects removed.", &["tier", "reason"])?,
+            evictions: families.counters("evictions_total", "Objects removed from the store, by why.", &["tier", "reason"])?,
             evicted_bytes: families.counters(
                 "evicted_bytes_total",
-                "Bytes of removed objects.",
+                "Bytes of the objects removed from the store.",
                 &["tier", "reason"],
             )?,
             victim_idle: families.gauges(
@@ -61,15 +61,16 @@ impl StorageMetrics {
                 "How long the last victim had not been used: small means that the cache is too small.",
                 &["tier"],
             )?,
-            memory_lookups: Grid::new(words!(Kind), words!(MemoryLookup), |kind, result| {
-                lookups.with_label_values(&[kind, result])
-            }),
+            memory_lookups: Grid::new(&[""], words!(MemoryLookup), |_, result| lookups.with_label_values(&[result])),
             scrubbed: families.counters(
                 "scrub_objects_total",
                 "Stored objects that were read again in the background to verify them.",
                 &["result"],
             )?,
-            scrubbed_bytes: families.counter("scrub_bytes_total", "Bytes read for that.")?,
+            scrubbed_bytes: families.counter(
+                "scrub_bytes_total",
+                "Bytes that were read again in the background to verify stored objects.",
+            )?,
             scrub_completed: families.gauge(
                 "scrub_last_completion_timestamp_seconds",
                 "When every stored object was last known to have been verified lately; 0 before the first time.",
@@ -113,8 +114,8 @@ impl StorageMetrics {
         self.victim_idle.with_label_values(&[tier.as_str()]).set(gauge(idle.as_secs()));
     }
 
-    pub fn memory_lookup(&self, kind: Kind, result: MemoryLookup) {
-        self.memory_lookups.add(kind as usize, result as usize, 1);
+    pub fn memory_lookup(&self, result: MemoryLookup) {
+        self.memory_lookups.add(0, result as usize, 1);
     }
 
     pub fn scrubbed(&self, result: Scrubbed) {
@@ -134,15 +135,18 @@ impl StorageMetrics {
         for result in Scrubbed::ALL {
             self.scrubbed.with_label_values(&[result.as_str()]);
         }
-
+        self.objects(Tier::Disk, Kind::Blob, 0);
+        self.objects(Tier::Disk, Kind::ManifestDigest, 0);
+        self.objects(Tier::Memory, Kind::Other, 0);
         for tier in Tier::ALL {
             self.used(*tier, 0);
             self.capacity(*tier, 0);
-            self.victim_idle(*tier, Duration::ZERO);
-            for reason in EvictReason::ALL {
-                self.evictions.with_label_values(&[tier.as_str(), reason.as_str()]);
-                self.evicted_bytes.with_label_values(&[tier.as_str(), reason.as_str()]);
-            }
+        }
+        self.victim_idle(Tier::Disk, Duration::ZERO);
+        let reasons = EvictReason::ALL.iter().map(|reason| (Tier::Disk, *reason));
+        for (tier, reason) in reasons.chain([(Tier::Memory, EvictReason::Capacity)]) {
+            self.evictions.with_label_values(&[tier.as_str(), reason.as_str()]);
+            self.evicted_bytes.with_label_values(&[tier.as_str(), reason.as_str()]);
         }
         for operation in StoreOperation::ALL {
             self.operations.with_label_values(&[operation.as_str()]);

@@ -6,7 +6,7 @@ use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, I
 
 use super::families::{Families, Grid, words};
 use super::http::code;
-use crate::telemetry::labels::{FillEnd, Kind, MismatchSource, Revalidation, StaleReason, Trigger};
+use crate::telemetry::labels::{FillEnd, Kind, MismatchSource, Prefetched, Revalidation, StaleReason, Trigger};
 use crate::wire::{Outcome, Quota};
 
 /// Seconds, to the response head.
@@ -14,6 +14,9 @@ const UPSTREAM_BUCKETS: &[f64] = &[0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10
 
 /// Seconds, for a whole fill.
 const FILL_BUCKETS: &[f64] = &[0.05, 0.2, 1.0, 5.0, 20.0, 60.0, 300.0, 1200.0, 3600.0];
+
+/// Seconds, for a place; a fill waits for five at the most.
+const QUEUE_BUCKETS: &[f64] = &[0.001, 0.01, 0.1, 0.5, 1.0, 2.5, 5.0];
 
 /// The reasons of failed and repeated upstream requests: the words that the upstream's errors have.
 const ERROR_REASONS: [&str; 10] =
@@ -40,7 +43,9 @@ pub struct UpstreamMetrics {
     fills: IntCounterVec,
     fills_in_flight: IntGauge,
     fill_followers: IntGauge,
-    fill_duration: Vec<Histogram>,
+    fill_duration: Histogram,
+    fill_queue_wait: Histogram,
+    prefetched: Grid<IntCounter>,
     mismatches: Grid<IntCounter>,
     answers: IntCounterVec,
     answer_duration: HistogramVec,
@@ -72,6 +77,8 @@ pub(super) struct Shared {
     fills_in_flight: IntGaugeVec,
     fill_followers: IntGaugeVec,
     fill_duration: HistogramVec,
+    fill_queue_wait: Histogram,
+    prefetched: IntCounterVec,
     mismatches: IntCounterVec,
     answers: IntCounterVec,
     answer_duration: HistogramVec,
@@ -101,13 +108,23 @@ impl Shared {
             stale: make.counters("stale_served_total", "Stale answers by reason.", &["upstream", "reason"])?,
             revalidations: make.counters(
                 "revalidations_total",
-                "Questions about known tags.",
+                "Questions to upstreams about tags, first ones included: changed is a tag that was not known, or has moved.",
                 &["upstream", "result"],
             )?,
             fills: make.counters("fills_total", "Ended fills.", &["upstream", "kind", "trigger", "result"])?,
             fills_in_flight: make.gauges("fills_in_flight", "Fills under way.", &["upstream"])?,
             fill_followers: make.gauges("fill_followers", "Bodies that follow a fill now.", &["upstream"])?,
             fill_duration: make.histograms("fill_duration_seconds", "How long fills take.", &["kind"], FILL_BUCKETS)?,
+            fill_queue_wait: make.histogram(
+                "fill_queue_wait_seconds",
+                "How long fills wait for a place among those that may run at once.",
+                QUEUE_BUCKETS,
+            )?,
+            prefetched: make.counters(
+                "prefetch_images_total",
+                "Images whose config or layers were fetched ahead of the client, where not all of it was there.",
+                &["result"],
+            )?,
             mismatches: make.counters(
                 "digest_mismatches_total",
                 "Bytes that did not match their digest; none became complete. Must be 0.",
@@ -145,15 +162,24 @@ impl Shared {
                 "1 for what the upstream was seen to do, 0 for what it was seen not to; no series while that is not known.",
                 &["upstream", "capability"],
             )?,
-            quota: QuotaGauges {
-                limit: make.gauges("upstream_rate_limit_quota", "Requests that the upstream allows.", &["upstream"])?,
-                remaining: make.gauges("upstream_rate_limit_remaining", "Requests that are left.", &["upstream"])?,
-                window: make.gauges(
-                    "upstream_rate_limit_window_seconds",
-                    "The time that the quota is for.",
-                    &["upstream"],
-                )?,
-            },
+            quota: QuotaGauges::new(make)?,
+        })
+    }
+}
+
+impl QuotaGauges {
+    fn new(make: &Families<'_>) -> prometheus::Result<Self> {
+        let of_upstream = |name, help| make.gauges(name, help, &["upstream"]);
+        Ok(Self {
+            limit: of_upstream(
+                "upstream_rate_limit_quota",
+                "Requests that the upstream allows; no series while it does not tell.",
+            )?,
+            remaining: of_upstream(
+                "upstream_rate_limit_remaining",
+                "Requests that are left of the quota; no series while the upstream does not tell.",
+            )?,
+            window: of_upstream("upstream_rate_limit_window_seconds", "The time that the quota is for.")?,
         })
     }
 }
@@ -179,7 +205,11 @@ impl UpstreamMetrics {
             fills: shared.fills.clone(),
             fills_in_flight: shared.fills_in_flight.with_label_values(&[label]),
             fill_followers: shared.fill_followers.with_label_values(&[label]),
-            fill_duration: kinds.iter().map(|kind| shared.fill_duration.with_label_values(&[*kind])).collect(),
+            fill_duration: shared.fill_duration.with_label_values(&[Kind::Blob.as_str()]),
+            fill_queue_wait: shared.fill_queue_wait.clone(),
+            prefetched: Grid::new(&[""], words!(Prefetched), |_, result| {
+                shared.prefetched.with_label_values(&[result])
+            }),
             answers: shared.answers.clone(),
             answer_duration: shared.answer_duration.clone(),
             errors: shared.errors.clone(),
@@ -242,11 +272,20 @@ impl UpstreamMetrics {
         self.mismatches.add(kind as usize, source as usize, 1);
     }
 
-    pub fn fill_ended(&self, kind: Kind, trigger: Trigger, end: FillEnd, elapsed: Duration) {
-        self.fills.with_label_values(&[&self.label, kind.as_str(), trigger.as_str(), end.as_str()]).inc();
-        if let Some(duration) = self.fill_duration.get(kind as usize) {
-            duration.observe(elapsed.as_secs_f64());
-        }
+    /// Counts the end of a blob's fill; manifests are small questions, not fills.
+    pub fn fill_ended(&self, trigger: Trigger, end: FillEnd, elapsed: Duration) {
+        self.fills.with_label_values(&[&self.label, Kind::Blob.as_str(), trigger.as_str(), end.as_str()]).inc();
+        self.fill_duration.observe(elapsed.as_secs_f64());
+    }
+
+    /// Notes how long a fill has waited for its place, whether or not it got one.
+    pub fn fill_waited(&self, waited: Duration) {
+        self.fill_queue_wait.observe(waited.as_secs_f64());
+    }
+
+    /// Counts an image of which something was fetched ahead.
+    pub fn prefetched(&self, end: Prefetched) {
+        self.prefetched.add(0, end as usize, 1);
     }
 
     pub fn fills_in_flight(&self) -> &IntGauge {

@@ -1,0 +1,177 @@
+# The chart in helm/: rendered by Helm 3 and Helm 4 with every file of chart/values, for four versions of Kubernetes, and held to
+# the types of the API servers, to the house rules, and to what Cachalot itself takes. Sourced by deploy.
+#
+# What is checked is in the Python beside chart/values, a file for each idea; here is the order, and what needs processes.
+
+chart() {
+    local helm file files=("$here"/deployment/chart/values/*.yaml)
+    local copies=$work/charts
+    mkdir -p "$copies/helm3" "$copies/helm4"
+    chart_tools
+    check 'what the chart carries of grafana/ is what is there' chart_copies_are_equal
+    check 'the README of the chart says what its values say' chart_readme_is_up_to_date
+    for helm in helm3 helm4; do
+        check "$helm: lints the chart strictly with each of ${#files[@]} value files" chart_lints "$helm"
+        for file in "${files[@]}"; do
+            check "$helm: $(basename "$file" .yaml): what it renders is valid from Kubernetes 1.27 to 1.37" \
+                chart_python schemas.py "$helm" "$file"
+            check "$helm: $(basename "$file" .yaml): pods are restricted, probed and bounded, and names lead somewhere" \
+                chart_python policy.py "$helm" "$file"
+            check "$helm: $(basename "$file" .yaml): Cachalot takes the configuration" chart_python config.py "$helm" "$file"
+        done
+        check "$helm: objects that no API server takes are found" chart_finds_broken_objects "$helm"
+        check "$helm: values that cannot work are refused with what to set" chart_python refusals.py "$helm"
+        check "$helm: no upgrade changes what cannot be changed" chart_python upgrade.py "$helm" "$copies/$helm"
+        check "$helm: alerts are those of grafana/, but for what the values say" chart_python rules.py "$helm"
+        check "$helm: the notes say what holds, in snippets that can be read" chart_python notes.py "$helm" "$copies/$helm"
+        check "$helm: what it renders is what was read and found good" chart_python golden.py "$helm"
+        check "$helm: the chart knows what the product knows" chart_python product.py "$helm"
+        check "$helm: the package renders as the directory does" chart_package_is_whole "$helm"
+        check "$helm: the chart can be a part of another chart" chart_is_a_part "$helm"
+    done
+    check 'every value does something' chart_python effects.py helm4
+    chart_serves
+    chart_configures_a_node
+}
+
+# Both Helms, the generator of the README, and the types of Kubernetes and of the operators.
+chart_tools() {
+    install_missing openssl:openssl node:nodejs npm:npm
+    install_tool helm3 helm.sh/helm/v3@v3.22.0 cmd/helm
+    install_tool helm4 helm.sh/helm/v4@v4.3.1 cmd/helm
+    install_tool helm-docs github.com/norwoodj/helm-docs@v1.14.2 cmd/helm-docs
+    local environment=$tools/kubernetes-validate-1.37.0
+    if [[ ! -e $environment/complete ]]; then
+        python3 -c 'import ensurepip' 2>/dev/null || install_missing ensurepip:python3-venv
+        python3 -m venv --clear "$environment"
+        "$environment/bin/pip" install --quiet --disable-pip-version-check kubernetes-validate==1.37.0
+        touch "$environment/complete"
+    fi
+    python=$environment/bin/python
+    MODELS=$tools/kubernetes-models-1
+    if [[ ! -e $MODELS/complete ]]; then
+        mkdir -p "$MODELS"
+        npm install --silent --no-audit --no-fund --no-save --prefix "$MODELS" @kubernetes-models/prometheus-operator@6.0.0 \
+            @kubernetes-models/cert-manager@6.0.0 @kubernetes-models/gateway-api@2.0.0 typescript@5.9.3
+        touch "$MODELS/complete"
+    fi
+    CERTIFICATES=$work/certificates
+    mkdir -p "$CERTIFICATES"
+    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=stand-in \
+        -keyout "$CERTIFICATES/tls.key" -out "$CERTIFICATES/tls.crt" 2>/dev/null
+    export MODELS CERTIFICATES CACHALOT
+}
+
+# chart_python FILE ARGUMENT…: one of the checks beside this file.
+chart_python() {
+    local file=$1
+    shift
+    PYTHONDONTWRITEBYTECODE=1 "$python" "$here/deployment/chart/$file" "$@"
+}
+
+chart_copies_are_equal() {
+    local kind
+    for kind in dashboards rules; do
+        diff <(chart_sums "$root/grafana/$kind") <(chart_sums "$root/helm/files/$kind") || return
+    done
+    [[ -n $(chart_sums "$root/helm/files/rules") && -n $(chart_sums "$root/helm/files/dashboards") ]]
+}
+
+# chart_sums DIRECTORY: the files in it, not those of directories below, each with its digest.
+chart_sums() {
+    (cd "$1" && find . -maxdepth 1 -type f -exec sha256sum {} + | sort)
+}
+
+chart_readme_is_up_to_date() {
+    local copy=$work/readme
+    mkdir -p "$copy"
+    cp "$root"/helm/{Chart.yaml,values.yaml,README.md.gotmpl} "$copy"
+    helm-docs --chart-search-root "$copy" --sort-values-order file || return
+    diff "$root/helm/README.md" "$copy/README.md" || return
+    # A value without a comment has an empty last column.
+    ! grep '|  |$' "$copy/README.md"
+}
+
+chart_lints() {
+    local file
+    for file in "$here"/deployment/chart/values/*.yaml; do
+        "$1" lint --strict --kube-version 1.37.0 --values "$file" "$root/helm" || return
+    done
+}
+
+chart_finds_broken_objects() {
+    local name
+    ! chart_python schemas.py "$1" "$here/deployment/chart/broken.yaml" >"$work/broken" || return
+    cat "$work/broken"
+    for name in 'Service field-that' 'Unknown unknown-kind' "\"pathh\"' does not exist" 'PodMonitor custom-wrong-type'; do
+        grep --quiet --fixed-strings "$name" "$work/broken" || return
+    done
+}
+
+chart_package_is_whole() {
+    local rendered=("$1" template images --kube-version 1.37.0 --values "$here/deployment/chart/values/monitoring.yaml")
+    rm -rf "$work/package"
+    "$1" package "$root/helm" --destination "$work/package" || return
+    cmp <("${rendered[@]}" "$root/helm") <("${rendered[@]}" "$work"/package/*.tgz)
+}
+
+chart_is_a_part() {
+    local whole=$work/whole-$1
+    mkdir -p "$whole/charts"
+    cp -r "$root/helm" "$whole/charts/cachalot"
+    printf 'apiVersion: v2\nname: whole\nversion: 1.0.0\n' >"$whole/Chart.yaml"
+    printf 'global: {region: north}\ncachalot: {workload: {replicas: 7}}\n' >"$whole/values.yaml"
+    "$1" template whole "$whole" --kube-version 1.37.0 >"$whole/rendered" || return
+    grep --quiet 'replicas: 7' "$whole/rendered"
+}
+
+# The command line of the pod runs here, and answers where the probes and `helm test` ask.
+chart_serves() {
+    local registry_port admin_port arguments tests values=$here/deployment/chart/values/defaults.yaml
+    registry_port=$(free_port) admin_port=$(free_port)
+    mkdir -p "$work/pod"
+    helm3 template images "$root/helm" --kube-version 1.37.0 --values "$values" --show-only templates/configmap.yaml |
+        "$python" -c 'import sys, yaml; print(yaml.safe_load(sys.stdin)["data"]["cachalot.toml"])' >"$work/pod/cachalot.toml"
+    mapfile -t arguments < <(chart_python command.py helm3 "$values" cache cachalot "/etc/cachalot=>$work/pod" \
+        "0.0.0.0:5000=>127.0.0.1:$registry_port" "0.0.0.0:5001=>127.0.0.1:$admin_port" "/var/cache/cachalot=>$work/pod/store")
+    start pod "$CACHALOT" "${arguments[@]}"
+    check 'the command line of the pod serves' await pod 30 answers "http://127.0.0.1:$registry_port/v2/"
+    check 'startup and readiness are told' answers "http://127.0.0.1:$admin_port/readyz"
+    check 'liveness is told' answers "http://127.0.0.1:$admin_port/livez"
+    check 'metrics are there to be scraped' answers "http://127.0.0.1:$admin_port/metrics"
+    mapfile -t tests < <(chart_python command.py helm3 "$values" test healthcheck \
+        "images-cachalot-headless.registries.svc:5001=>127.0.0.1:$admin_port")
+    check 'what helm test asks the pods is answered' "$CACHALOT" "${tests[@]}"
+    mkdir -p "$work/pod/node/certs.d"
+    mapfile -t tests < <(chart_python command.py helm3 "$values" test node-config "=/node=>=$work/pod/node" \
+        "images-cachalot.registries.svc:5000=>127.0.0.1:$registry_port")
+    check 'what helm test asks the Service is answered' "$CACHALOT" "${tests[@]}"
+    mapfile -t tests < <(chart_python command.py helm3 "$values" test check-config "/etc/cachalot=>$work/pod")
+    check 'what helm test checks of the configuration is right' "$CACHALOT" "${tests[@]}"
+    chart_registry=127.0.0.1:$registry_port
+}
+
+# The command line of the agent configures a node that is a directory here; that of the clean-up takes it back.
+chart_configures_a_node() {
+    local arguments node=$work/node values=$here/deployment/chart/values/nodes-containerd.yaml
+    local hosts=$node/etc/containerd/certs.d/docker.io/hosts.toml
+    mkdir -p "$node/etc/containerd/certs.d/quay.io" "$node/var/lib/cachalot-node"
+    printf 'version = 3\n' >"$node/etc/containerd/config.toml"
+    printf 'ID=debian\n' >"$node/etc/os-release"
+    printf 'server = "https://quay.io"\n' >"$node/etc/containerd/certs.d/quay.io/hosts.toml"
+    cp -r "$node" "$work/node-before"
+    mapfile -t arguments < <(chart_python command.py helm3 "$values" node-config node-config "=/host=>=$node" \
+        "http://\$(NODE_IP):30500=>http://$chart_registry")
+    start agent "$CACHALOT" "${arguments[@]}"
+    check 'the command line of the agent configures a node' await agent 30 test -e "$hosts"
+    check 'the node is led to the cache' grep --quiet --fixed-strings "$chart_registry" "$hosts"
+    check 'the agent ends when asked to, and leaves the node configured' chart_agent_ends "$hosts"
+    mapfile -t arguments < <(chart_python command.py helm3 "$values" node-cleanup remove "=/host=>=$node")
+    check 'the command line of the clean-up runs' "$CACHALOT" "${arguments[@]}"
+    check 'nothing of the agent is left on the node' diff --recursive "$work/node-before/etc" "$node/etc"
+    check 'the pod stops when asked to' stop pod
+}
+
+chart_agent_ends() {
+    stop agent && test -e "$1"
+}

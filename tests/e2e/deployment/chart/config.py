@@ -1,0 +1,89 @@
+"""Does Cachalot take the configuration that the chart renders, with the files that the pod mounts?
+
+config.py HELM FILE: with the values of FILE. CACHALOT names the binary, CERTIFICATES a directory with tls.crt and tls.key.
+"""
+
+import json
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import tomllib
+
+import helm
+
+
+def main(binary, file):
+    documents = helm.render_file(binary, file)
+    spec = next(helm.pod_of(d)[1] for d in documents if helm.pod_of(d) and helm.component(d) == "cache")
+    with tempfile.TemporaryDirectory(prefix="cachalot-config.") as directory:
+        directory = pathlib.Path(directory)
+        if not mount(spec, documents, directory):
+            print("the file is one's own: the chart has none to check")
+            return 0
+        config = directory / "cachalot.toml"
+        text = config.read_text(encoding="utf-8")
+        print(text)
+        secret = re.search(r"^(password|token) *=", text, re.MULTILINE)
+        if secret:
+            print(f"a secret is written out: {secret[0]}")
+            return 1
+        missing = [path for path in paths(tomllib.loads(text)) if not mounted(path, directory).exists()]
+        if missing:
+            print(f"the pod does not have {', '.join(missing)}")
+            return 1
+        config.write_text(text.replace("/etc/cachalot/", f"{directory}/"), encoding="utf-8")
+        container = next(c for c in spec["containers"] if c["name"] == "cachalot")
+        environment = {variable["name"]: variable["value"] for variable in container["env"]}
+        command = [os.environ["CACHALOT"], "check-config", str(config)]
+        return subprocess.run(command, env=environment, timeout=30, check=False).returncode
+
+
+def mount(spec, documents, directory):
+    """Lays out the pod's volume `config`; false when the configuration is not the chart's."""
+    volume = next(volume for volume in spec["volumes"] if volume["name"] == "config")
+    for source in volume["projected"]["sources"]:
+        (kind, what), = source.items()
+        for item in what["items"]:
+            path = directory / item["path"]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if item["path"] == "cachalot.toml":
+                maps = [d for d in documents if d["kind"] == "ConfigMap" and d["metadata"]["name"] == what["name"]]
+                if not maps:
+                    return False
+                path.write_text(maps[0]["data"]["cachalot.toml"], encoding="utf-8")
+            else:
+                stand_in(path)
+    return True
+
+
+def stand_in(path):
+    """Writes what a Secret or ConfigMap of the user would hold."""
+    certificates = pathlib.Path(os.environ["CERTIFICATES"])
+    if path.name in ("tls.crt", "ca.crt"):
+        shutil.copy(certificates / "tls.crt", path)
+    elif path.name == "tls.key":
+        shutil.copy(certificates / "tls.key", path)
+    elif path.name == "docker.json":
+        path.write_text(json.dumps({"auths": {"a.registry.example:5000": {"auth": "dXNlcjpwYXNz"}}}), encoding="utf-8")
+    else:
+        path.write_text("stand-in", encoding="utf-8")
+
+
+def paths(value):
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        return [path for part in value for path in paths(part)]
+    return [value] if isinstance(value, str) and value.startswith("/etc/cachalot/") else []
+
+
+def mounted(path, directory):
+    return directory / path.removeprefix("/etc/cachalot/")
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
