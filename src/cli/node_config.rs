@@ -194,8 +194,8 @@ impl Common {
             let why = "--no-fallback leaves no way around the cache, --merge prepend keeps those that there are; say one of them";
             return Err(Failure::Usage(why.into()));
         }
-        if wish.with_default && self.runtimes.contains(&Runtime::Crio) {
-            let why = "CRI-O has no setting for registries that are not named; leave out --default, or --runtime crio";
+        if wish.with_default && !self.runtimes.contains(&Runtime::Containerd) {
+            let why = "CRI-O has no setting for registries that are not named; leave out --default and name them";
             return Err(Failure::Usage(why.into()));
         }
         if wish.ca.is_some() && self.runtimes.contains(&Runtime::Crio) {
@@ -421,7 +421,7 @@ mod tests {
             (&["apply", "--endpoint", &endpoint, "--registry", "quay.io", "--exclude", "quay.io"], USAGE),
             (&["apply", "--endpoint", &endpoint, "--capabilities", "resolve"], USAGE),
             (&["apply", "--endpoint", &endpoint, "--no-fallback", "--merge", "prepend"], USAGE),
-            (&["apply", "--endpoint", &endpoint, "--runtime", "containerd,crio", "--default"], USAGE),
+            (&["apply", "--endpoint", &endpoint, "--runtime", "crio", "--default"], USAGE),
             (&["apply", "--endpoint", &endpoint, "--ca", "/ca.pem"], USAGE),
             (&["apply", "--endpoint", &endpoint, "--certs-dir", "certs.d"], USAGE),
             (&["watch", "--endpoint", &endpoint, "--remove-after", "0s"], USAGE),

@@ -166,7 +166,14 @@ impl Disk {
         if metadata.len() > FILE_BYTES_MAX {
             return Ok(Found::Other("too large for a configuration"));
         }
-        let bytes = fs::read(&here).map_err(error_at)?;
+        let bytes = match fs::read(&here) {
+            Ok(bytes) => bytes,
+            // An agent without capabilities may not read what another user keeps to himself.
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                return Ok(Found::Other("not readable for us"));
+            }
+            Err(error) => return Err(error_at(error)),
+        };
         let attributes = Attributes { mode: metadata.mode() & 0o7777, owner: Some((metadata.uid(), metadata.gid())) };
         Ok(Found::File { bytes, attributes })
     }

@@ -312,7 +312,7 @@ fn base(item: &Item, entry: Option<&Entry>) -> Result<Option<Theirs>, String> {
         saved.and_then(|saved| Some((item.saved.clone()?, saved.attributes)))
     };
     match (&item.found, entry) {
-        (Found::Other(what), _) => Err(format!("it is {what}, which is not followed")),
+        (Found::Other(what), _) => Err(format!("it is {what}; nothing is done to such a file")),
         (Found::Nothing, _) => Ok(saved()),
         (Found::File { bytes, attributes }, None) => match &item.wanted {
             Some(content) if content.whole(&[]).as_bytes() == bytes => Ok(None),
