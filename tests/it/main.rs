@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::missing_panics_doc)] // tests say what they expect by failing
 
 mod bad_input;
+mod client_files;
 mod crash;
 mod fault_table;
 mod faults;
