@@ -69,7 +69,7 @@ cluster_builds_images() {
     cluster_buildah push "ghcr.io/cachalot/cachalot:$version" \
         "docker-archive:$work/cluster/images/cachalot.tar:ghcr.io/cachalot/cachalot:$version" || return
     CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o "$context/pause" "$here/deployment/cluster/pause/main.go" || return
-    for number in 0 1 2 3 4 5; do
+    for number in 0 1 2 3 4 5 6 7; do
         head --bytes 300000 /dev/urandom >"$context/content"
         printf 'FROM scratch\nCOPY pause /pause\nCOPY content /content\nENTRYPOINT ["/pause"]\n' |
             cluster_buildah build --isolation chroot --format docker --file - --tag "cluster.test/pause:$number" "$context" || return

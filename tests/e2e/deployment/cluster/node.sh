@@ -3,7 +3,7 @@
 
 readonly certs=/etc/containerd/certs.d
 # Groups of processes are the machine's; cluster.sh removes these.
-readonly cgroup=/$(basename "$(dirname "$work")")
+cgroup=/$(basename "$(dirname "$work")")
 
 start_node() {
     own_directories

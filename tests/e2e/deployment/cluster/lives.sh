@@ -1,17 +1,25 @@
-# A release on a node whose pods run: the node pulls through it, past it while it is away, and is as it was when it is gone.
-# Sourced by inside.
+# The life of a release on a node whose pods run: the node pulls through it, past it while it is away, and is as it was when it
+# is gone. Sourced by inside.
 
-readonly upstream=registry.test
-# The name of the release and of its objects, its namespace, and that of the agent.
-readonly cache=cachalot space=images agents=cachalot-nodes
+# The release and its objects have one name, and the agent has a namespace of its own; space is that of the release.
+readonly cache=cachalot agents=cachalot-nodes
 
-pulls() {
+lives() {
     start_upstream
     check 'the node has the images of Cachalot and of its pods' import_images
     check 'somebody else has configured containerd for one registry' configure_foreign
     snapshot_certs before
     check 'a pod is pulled from the registry before there is a cache' pulls_past 1
-    check 'helm install: the cache and the agent of the node are ready' install_release
+    life_of_a_statefulset
+    life_of_a_daemonset
+    check 'containerd has run all the time' kill -0 "${pids[containerd]}"
+}
+
+# One cache for the cluster, reached at a port of each node; a hook cleans the nodes.
+life_of_a_statefulset() {
+    space=images
+    check 'a volume and an authority are there' provide_for_release
+    check 'helm 4 install: the cache and the agent of the node are ready' install_release helm4 release
     check 'helm test passes' helm4 test "$cache" --namespace "$space" --timeout 2m
     check 'the agent has told containerd of the cache, and left alone what somebody else wrote' has_configured
     check 'a pod is pulled through the cache, and each blob left the registry once' pulls_through 2
@@ -24,28 +32,32 @@ pulls() {
     check 'helm upgrade: another value does, and the cache is ready again' upgrade_restarts
     check 'what it had cached is there after that' pulls_again 2
     check 'no pod of the release panicked or was started again' runs_in_peace
-    check 'helm uninstall: nothing of it is left but its claim' uninstall_release
+    check 'helm uninstall: nothing of it is left but its claim' uninstall_release helm4 "persistentvolumeclaim/store-$cache-0"
     check "containerd's files are byte for byte as they were" is_as_before
     check 'a pod is pulled from the registry' pulls_past 5
-    check 'containerd has run all the time' kill -0 "${pids[containerd]}"
+    kubectl delete persistentvolumeclaim "store-$cache-0" --namespace "$space" >/dev/null
 }
 
-# The registry is where its name says, with a certificate: it has no need of a configuration.
-start_upstream() {
-    certificate upstream "$upstream" '' "DNS:$upstream"
-    cat >"$work/upstream.yml" <<YAML
-version: 0.1
-log: {level: warn, accesslog: {disabled: false}}
-storage: {filesystem: {rootdirectory: "$work/upstream"}}
-http: {addr: "$node_address:443", tls: {certificate: "$work/upstream.crt", key: "$work/upstream.key"}}
-YAML
-    start upstream docker-registry serve "$work/upstream.yml"
-    await upstream 30 curl --silent --fail --cacert "$work/ca.crt" "https://$upstream/v2/"
-    local number
-    for number in 1 2 3 4 5; do
-        SSL_CERT_FILE=$work/ca.crt skopeo --insecure-policy copy --quiet "docker-archive:$work/images/pause-$number.tar" \
-            "docker://$upstream/app:$number"
-    done
+# A cache on each node, on the node's disk, at a port of the pod; agents clean up when they end.
+life_of_a_daemonset() {
+    space=images-on-nodes
+    check 'a directory and an authority are there' provide_for_release
+    check 'helm 3 install: a cache on the node and its agent are ready' install_release helm3 release-on-nodes
+    check 'helm test passes' helm3 test "$cache" --namespace "$space" --timeout 2m
+    check 'the agent has told containerd of the cache' within 60 test -e "$certs/$upstream/hosts.toml"
+    check 'a pod is pulled through the cache of its node, and each blob left the registry once' pulls_through 6
+    check 'no pod of the release panicked or was started again' runs_in_peace
+    check 'helm uninstall: nothing of it is left' uninstall_release helm3 ''
+    check "containerd's files are byte for byte as they were" is_as_before
+    check 'a pod is pulled from the registry' pulls_past 7
+}
+
+# What the values of both take for granted: a volume, a directory of the pod's user, and a ConfigMap.
+provide_for_release() {
+    kubectl apply --filename "$inside/storage.yaml" || return
+    install -d /var/lib/volume || return
+    install -d -o 65532 -g 65532 /var/lib/cachalot || return
+    kubectl create configmap authorities --namespace "$space" --from-file "ca.crt=$work/ca.crt"
 }
 
 import_images() {
@@ -54,8 +66,8 @@ import_images() {
 }
 
 configure_foreign() {
-    mkdir -p "$certs/foreign.test"
-    printf 'server = "https://foreign.test"\n# ours since 2019\n' >"$certs/foreign.test/hosts.toml"
+    mkdir -p "$certs/quay.io"
+    printf '# written by hand\nserver = "https://quay.io"\n' >"$certs/quay.io/hosts.toml"
 }
 
 # Names, kinds, rights, owners and bytes.
@@ -68,11 +80,9 @@ is_as_before() {
     diff "$work/certs.before" "$work/certs.after"
 }
 
+# install_release HELM VALUES
 install_release() {
-    kubectl apply --filename "$inside/storage.yaml" || return
-    kubectl create configmap authorities --namespace "$space" --from-file "ca.crt=$work/ca.crt" || return
-    install -d /var/lib/volume
-    quietly helm4 install "$cache" "$chart" --namespace "$space" --values "$inside/release.yaml" --wait --timeout 3m && return
+    quietly "$1" install "$cache" "$chart" --namespace "$space" --values "$inside/$2.yaml" --wait --timeout 3m && return
     tell_pods
     return 1
 }
@@ -92,53 +102,12 @@ has_configured() {
     kubectl exec --namespace "$agents" "daemonset/$cache-node-config" -- /usr/bin/cachalot node-config status \
         --endpoint "http://$node_address:30500" --host-root /host || return
     [[ -e $certs/docker.io/hosts.toml ]] || return
-    diff <(grep foreign.test "$work/certs.before") <(snapshot_certs present; grep foreign.test "$work/certs.present")
+    snapshot_certs present
+    diff <(grep quay.io "$work/certs.before") <(grep quay.io "$work/certs.present")
 }
 
 is_withdrawn() {
     [[ ! -e $certs/$upstream/hosts.toml && ! -e $certs/docker.io/hosts.toml ]]
-}
-
-# run_pod NUMBER: a pod whose image is on the registry under this number.
-run_pod() {
-    mark_upstream
-    kubectl run "app-$1" --image "$upstream/app:$1" --restart Never || return
-    kubectl wait --for condition=Ready "pod/app-$1" --timeout 60s || { tell_pods; return 1; }
-    since_mark
-}
-
-mark_upstream() {
-    marked=$(wc -l <"$work/upstream.log")
-}
-
-# The requests that the registry has answered since it was marked.
-since_mark() {
-    tail -n "+$((marked + 1))" "$work/upstream.log" | grep '"GET \|"HEAD '
-}
-
-blobs_since_mark() {
-    since_mark | grep --only-matching '"GET /v2/app/blobs/sha256:[0-9a-f]*' | sort
-}
-
-pulls_past() {
-    run_pod "$1" || return
-    since_mark | grep --quiet '"GET .*/blobs/.*containerd/' || return
-    ! since_mark | grep --quiet 'cachalot/'
-}
-
-pulls_through() {
-    run_pod "$1" || return
-    ! since_mark | grep --quiet 'containerd/' || return
-    # A configuration and a layer.
-    [[ $(blobs_since_mark | wc -l) == 2 && $(blobs_since_mark | uniq | wc -l) == 2 ]]
-}
-
-pulls_again() {
-    kubectl delete pod "app-$1" --wait || return
-    ctr --namespace k8s.io images rm --sync "$upstream/app:$1" || return
-    run_pod "$1" || return
-    ! since_mark | grep --quiet 'containerd/' || return
-    [[ $(blobs_since_mark | wc -l) == 0 ]]
 }
 
 pulls_without_cache() {
@@ -200,12 +169,15 @@ runs_in_peace() {
         jq --exit-status '.items | length == 2 and all(.status.containerStatuses[].restartCount == 0)'
 }
 
+# uninstall_release HELM LEFT: what is left is what the values say.
 uninstall_release() {
-    quietly helm4 uninstall "$cache" --namespace "$space" --timeout 3m || { tell_pods; return 1; }
-    within 60 only_claim_is_left
+    quietly "$1" uninstall "$cache" --namespace "$space" --wait --timeout 3m || { tell_pods; return 1; }
+    within 60 only_is_left "$2"
 }
 
-only_claim_is_left() {
-    kubectl get "$(kinds),persistentvolumeclaims" --all-namespaces --selector "app.kubernetes.io/instance=$cache" --output name >"$work/left"
-    [[ $(<"$work/left") == "persistentvolumeclaim/store-$cache-0" ]]
+only_is_left() {
+    kubectl get "$(kinds),persistentvolumeclaims" --all-namespaces --selector "app.kubernetes.io/instance=$cache" --output name \
+        >"$work/left" || return
+    cat "$work/left"
+    [[ $(<"$work/left") == "$1" ]]
 }
