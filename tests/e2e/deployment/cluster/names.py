@@ -10,7 +10,8 @@ import sys
 import urllib.error
 import urllib.request
 
-A_RECORD, NO_ERROR, NO_SUCH_NAME = 1, 0, 3
+A_RECORD = 1
+NO_ERROR, FAILED, NO_SUCH_NAME = 0, 2, 3
 address, api, ca, certificate, key, *given = sys.argv[1:]
 GIVEN = dict(pair.split("=") for pair in given)
 CONTEXT = ssl.create_default_context(cafile=ca)
@@ -61,12 +62,19 @@ def question(query):
 
 def answer(query):
     name, kind, end = question(query)
-    found = addresses(name)
-    records = [] if found is None or kind != A_RECORD else found
-    # An authoritative answer (RFC 1035 §4.1.1); each record points back at the name, and holds for no time.
-    flags = 0x8580 | (NO_SUCH_NAME if found is None else NO_ERROR)
-    head = query[:2] + struct.pack("!5H", flags, 1, len(records), 0, 0)
+    try:
+        found = addresses(name)
+    except OSError as error:
+        # The client is told, and asks again.
+        print(name, error, flush=True)
+        return reply(query, end, FAILED, [])
     print(name, kind, found, flush=True)
+    return reply(query, end, NO_SUCH_NAME if found is None else NO_ERROR, found if found and kind == A_RECORD else [])
+
+
+def reply(query, end, code, records):
+    """An authoritative answer (RFC 1035 §4.1.1); each record points back at the name, and holds for no time."""
+    head = query[:2] + struct.pack("!5H", 0x8580 | code, 1, len(records), 0, 0)
     return head + query[12:end] + b"".join(
         struct.pack("!3HIH", 0xC00C, A_RECORD, 1, 0, 4) + socket.inet_aton(one) for one in records
     )

@@ -57,7 +57,7 @@ pulls_through() {
     ! asked_by containerd || return
     # A configuration and a layer.
     [[ $(blobs_since_mark | wc -l) == 2 && $(blobs_since_mark | uniq | wc -l) == 2 ]] && return
-    kubectl logs --namespace "$space" --selector app.kubernetes.io/component=cache --tail 12
+    kubectl logs --namespace "$space" --selector app.kubernetes.io/component=cache --tail -1 | grep /blobs/ | tail -n 12
     return 1
 }
 
