@@ -72,7 +72,8 @@ cluster_builds_images() {
     for number in 0 1 2 3 4 5 6 7; do
         head --bytes 300000 /dev/urandom >"$context/content"
         printf 'FROM scratch\nCOPY pause /pause\nCOPY content /content\nENTRYPOINT ["/pause"]\n' |
-            cluster_buildah build --isolation chroot --format docker --file - --tag "cluster.test/pause:$number" "$context" || return
+            cluster_buildah build --isolation chroot --format docker --file - --tag "cluster.test/pause:$number" "$context" ||
+            return
         cluster_buildah push "cluster.test/pause:$number" \
             "docker-archive:$work/cluster/images/pause-$number.tar:cluster.test/pause:$number" || return
     done

@@ -55,7 +55,8 @@ authority() {
 
 # certificate FILE USER [GROUP [NAMES]]
 certificate() {
-    openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj "${3:+/O=$3}/CN=$2" -keyout "$work/$1.key" 2>/dev/null |
+    openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj "${3:+/O=$3}/CN=$2" \
+        -keyout "$work/$1.key" 2>/dev/null |
         openssl x509 -req -days 2 -CA "$work/ca.crt" -CAkey "$work/ca.key" -CAcreateserial -out "$work/$1.crt" \
             -extfile <(printf 'keyUsage=digitalSignature\nextendedKeyUsage=clientAuth,serverAuth\n%s' "${4:+subjectAltName=$4}") \
             2>/dev/null

@@ -1,4 +1,6 @@
-"""names.py ADDRESS API CA CERTIFICATE KEY [NAME=ADDRESS]…: the names of a cluster's Services, over UDP, as the API server has them.
+"""The names of a cluster's Services, over UDP, as the API server has them.
+
+    names.py ADDRESS API CA CERTIFICATE KEY [NAME=ADDRESS]…
 
 Knows A records of Services, with or without an address of their own, and the names that are given; has no other names."""
 

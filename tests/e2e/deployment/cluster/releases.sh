@@ -123,7 +123,8 @@ has_all_pods() {
 # The kinds of objects that a release may leave behind. Claims stay: the store outlives a release unless its values say otherwise.
 kinds() {
     kubectl api-resources --verbs list --output name --cached |
-        grep --extended-regexp --invert-match '^(events|leases|endpointslices|endpoints|componentstatuses|persistentvolumeclaims)(\.|$)' |
+        grep --extended-regexp --invert-match \
+            '^(events|leases|endpointslices|endpoints|componentstatuses|persistentvolumeclaims)(\.|$)' |
         paste --serial --delimiters ,
 }
 
