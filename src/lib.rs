@@ -51,6 +51,7 @@
 //!   `node::plan` is the decision table.
 //! * [`settings`]: defaults, file, environment and flags, merged and checked; every problem at once.
 //! * [`cli`], [`app`]: subcommands; making everything, ending it in order, and `app::reload`: a new configuration in between.
+//!   `app::supervisor` tells systemd.
 //!
 //! # Invariants
 //!

@@ -135,6 +135,10 @@ impl Exchange {
     }
 
     fn write_line(&self) {
+        // Thousands of nodes ask every few seconds whether anybody is there.
+        if self.handler == Handler::Ping && !tracing::enabled!(target: "cachalot::access", tracing::Level::DEBUG) {
+            return;
+        }
         let elapsed = self.began.elapsed();
         let question = self.question.as_ref();
         let upstream = question.map_or("-", |question| question.upstream.as_str());

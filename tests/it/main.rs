@@ -1,6 +1,7 @@
 //! Integration tests over real sockets: the scripted registry on one side, clients on the other.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::missing_panics_doc)] // tests say what they expect by failing
 
+mod access;
 mod bad_input;
 mod client_files;
 mod crash;
