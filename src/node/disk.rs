@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Access, FlockOperation, access, flock};
 use rustix::io::Errno;
 
+use super::NodeError;
 use super::plan::{Found, Shelf, Step};
+use super::refusal::Refusal;
 use super::root::Root;
 use super::state::{Attributes, State, digest};
 
@@ -43,10 +45,18 @@ fn at(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DiskError {
     move |source| DiskError { doing, path, source }
 }
 
-/// Held while one process works on the node's files.
+/// Held while one process works on the node's files; a watch holds it from one question to the next.
 #[derive(Debug)]
 pub(super) struct Lock {
-    _directory: File,
+    directory: File,
+}
+
+impl Lock {
+    /// Whether it keeps anybody away from a directory: the one that was locked may have been removed, and made again.
+    fn is_of(&self, directory: &File) -> bool {
+        let id = |file: &File| file.metadata().ok().map(|metadata| (metadata.dev(), metadata.ino()));
+        id(directory).is_some_and(|wanted| id(&self.directory) == Some(wanted))
+    }
 }
 
 impl Disk {
@@ -85,20 +95,23 @@ impl Disk {
         self.state_dir.join("saved").join(digest)
     }
 
-    /// Keeps other processes away; `None` where there is no state yet, and nothing to lock.
-    pub(super) fn lock(&self) -> Result<Option<Lock>, DiskError> {
+    /// Keeps other processes away while `held` lives; nothing is held where there is no state yet, and nothing to lock.
+    pub(super) fn lock(&self, held: &mut Option<Lock>) -> Result<(), NodeError> {
         let directory = match File::open(self.root.here(&self.state_dir)) {
             Ok(directory) => directory,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(at("cannot open", &self.state_dir)(error)),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(at("cannot open", &self.state_dir)(error).into()),
         };
+        if held.as_ref().is_some_and(|lock| lock.is_of(&directory)) {
+            return Ok(());
+        }
         match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Some(Lock { _directory: directory })),
-            Err(error) => {
-                let is_held = error == Errno::WOULDBLOCK;
-                let doing = if is_held { "another cachalot node-config is at work in" } else { "cannot lock" };
-                Err(at(doing, &self.state_dir)(error.into()))
+            Ok(()) => {
+                *held = Some(Lock { directory });
+                Ok(())
             }
+            Err(Errno::WOULDBLOCK) => Err(Refusal::Held { state_dir: self.state_dir.clone() }.into()),
+            Err(error) => Err(at("cannot lock", &self.state_dir)(error.into()).into()),
         }
     }
 

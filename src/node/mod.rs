@@ -23,6 +23,7 @@
 //! * Nothing is written before the cache has answered.
 //! * The state says what is about to be, before it is. After a kill at any step, `remove` brings back every original byte.
 //! * A file of ours that somebody has changed is theirs.
+//! * One process changes this node's files: who comes while a watch runs is refused, since the watch would undo what it does.
 
 mod containerd;
 mod disk;
@@ -54,7 +55,7 @@ pub use report::{Change, Kept, Report};
 pub use root::Root;
 pub use watch::{Event, Patience, watch};
 
-use disk::Disk;
+use disk::{Disk, Lock};
 use plan::{Found, Item, Plan, Step};
 use registries::Foreign;
 use state::digest;
@@ -111,11 +112,16 @@ pub enum FileStatus {
 /// # Errors
 /// A [`Refusal`] before anything was changed; what a step met otherwise. What was done until then is written down.
 pub fn apply(options: &Options) -> Result<Report, NodeError> {
+    apply_holding(options, &mut None)
+}
+
+/// As [`apply`]; what is held is held on.
+fn apply_holding(options: &Options, held: &mut Option<Lock>) -> Result<Report, NodeError> {
     let mut warnings = Vec::new();
     let mut items = Vec::new();
     let mut kept = Vec::new();
     let disk = disk(&options.root, &options.state_dir)?;
-    let _lock = disk.lock()?;
+    disk.lock(held)?;
     for runtime in &options.runtimes {
         match runtime {
             Runtime::Containerd => items.extend(containerd_items(options, &disk, &mut warnings)?),
@@ -133,8 +139,13 @@ pub fn apply(options: &Options) -> Result<Report, NodeError> {
 /// # Errors
 /// What a step met. What was done until then is written down.
 pub fn remove(root: &Root, state_dir: &Path) -> Result<Report, NodeError> {
+    remove_holding(root, state_dir, &mut None)
+}
+
+/// As [`remove`]; what is held is held on.
+fn remove_holding(root: &Root, state_dir: &Path, held: &mut Option<Lock>) -> Result<Report, NodeError> {
     let disk = disk(root, state_dir)?;
-    let _lock = disk.lock()?;
+    disk.lock(held)?;
     carry_out(&disk, Vec::new(), Merge::Keep)
 }
 

@@ -54,6 +54,12 @@ pub enum Refusal {
         path.display()
     )]
     Unwritable { path: PathBuf, why: String },
+    #[error(
+        "another cachalot node-config is at work in {}; nothing was changed. A watch puts back what others remove, and removes what \
+         they write: stop it first",
+        state_dir.display()
+    )]
+    Held { state_dir: PathBuf },
 }
 
 fn joined(paths: &[PathBuf]) -> String {
