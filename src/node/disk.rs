@@ -278,9 +278,8 @@ impl Disk {
 
     fn write(&self, path: &Path, bytes: &[u8], attributes: Attributes) -> Result<(), DiskError> {
         let (here, temporary) = (self.root.here(path), self.temporary(path));
+        self.sweep(path)?;
         let written = || -> io::Result<()> {
-            // What a killed write left is somebody's only if it is a link; in either case it goes.
-            remove_if_there(&temporary)?;
             let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
             file.write_all(bytes)?;
             if let Some((user, group)) = attributes.owner {
@@ -300,17 +299,23 @@ impl Disk {
     }
 
     fn delete(&self, path: &Path) -> Result<(), DiskError> {
-        if remove_if_there(&self.root.here(path)).map_err(at("cannot remove", path))? {
-            self.sync_above(path)?;
+        match fs::remove_file(self.root.here(path)) {
+            Ok(()) => self.sync_above(path),
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(()),
+            Err(error) => Err(at("cannot remove", path)(error)),
         }
-        Ok(())
     }
 
+    /// Removes what a killed write has left, whatever it is by now. Where there is nothing, the directory may be read-only.
     fn sweep(&self, path: &Path) -> Result<(), DiskError> {
         let temporary = self.temporary(path);
-        let is_directory = fs::symlink_metadata(&temporary).is_ok_and(|metadata| metadata.is_dir());
-        let removed = if is_directory { fs::remove_dir_all(&temporary) } else { remove_if_there(&temporary).map(drop) };
-        removed.map_err(at("cannot clean up beside", path))
+        let swept = match fs::symlink_metadata(&temporary) {
+            Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(&temporary),
+            Ok(_) => fs::remove_file(&temporary),
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(()),
+            Err(error) => Err(error),
+        };
+        swept.map_err(at("cannot clean up beside", path))
     }
 
     fn remove_directory(&self, path: &Path) -> Result<(), DiskError> {
@@ -319,8 +324,11 @@ impl Disk {
             Err(error)
                 if matches!(
                     error.kind(),
-                    // Somebody has put something in it, or was faster, or mounted it.
-                    ErrorKind::NotFound | ErrorKind::DirectoryNotEmpty | ErrorKind::ResourceBusy
+                    // Somebody has put something in it, or was faster, or mounted it: from a container it cannot be removed.
+                    ErrorKind::NotFound
+                        | ErrorKind::DirectoryNotEmpty
+                        | ErrorKind::ResourceBusy
+                        | ErrorKind::ReadOnlyFilesystem
                 ) =>
             {
                 Ok(())
@@ -333,14 +341,5 @@ impl Disk {
         let Some(above) = path.parent() else { return Ok(()) };
         let synced = File::open(self.root.here(above)).and_then(|directory| directory.sync_all());
         synced.map_err(at("cannot make durable", above))
-    }
-}
-
-/// Returns whether it was there.
-fn remove_if_there(path: &Path) -> io::Result<bool> {
-    match fs::remove_file(path) {
-        Ok(()) => Ok(true),
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(false),
-        Err(error) => Err(error),
     }
 }

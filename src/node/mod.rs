@@ -307,11 +307,13 @@ fn carry_out(disk: &Disk, items: Vec<Item>, merge: Merge) -> Result<Report, Node
 fn check_writable(disk: &Disk, steps: &[Step]) -> Result<(), Refusal> {
     for step in steps {
         let directory = match step {
-            Step::Write { path, .. } | Step::Delete(path) | Step::MakeDirectory(path) | Step::RemoveDirectory(path) => {
+            // A sweep is of a file that is to be gone: where nobody may write, it is not gone but out of sight.
+            Step::Write { path, .. } | Step::Delete(path) | Step::MakeDirectory(path) | Step::Sweep(path) => {
                 path.parent().unwrap_or(path).to_owned()
             }
             Step::Record(_) | Step::Save(_) => disk.state_dir().to_owned(),
-            Step::Sweep(_) | Step::DropSaved(_) | Step::Forget(_) => continue,
+            // Directories stay where they cannot be removed.
+            Step::RemoveDirectory(_) | Step::DropSaved(_) | Step::Forget(_) => continue,
         };
         if let Some(error) = disk.why_unwritable(&directory) {
             return Err(Refusal::Unwritable { path: directory, why: error.to_string() });

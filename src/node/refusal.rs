@@ -50,7 +50,8 @@ pub enum Refusal {
     #[error("{} cannot be read: {why}; nothing was changed", path.display())]
     Unreadable { path: PathBuf, why: String },
     #[error(
-        "{} cannot be written: {why}; nothing was changed. It takes root, and a file system that is not read-only",
+        "{} cannot be written: {why}; nothing was changed. It takes root, and a file system that is not read-only; in a container, what is \
+         written to, or was by an earlier agent, has to be mounted below --host-root",
         path.display()
     )]
     Unwritable { path: PathBuf, why: String },

@@ -513,6 +513,14 @@ fn who_holds_a_node_keeps_others_from_undoing_what_it_does() {
 }
 
 #[test]
+fn what_is_planted_in_the_place_of_a_half_written_file_is_in_nobodys_way() {
+    let node = Node::new(Merge::Keep);
+    node.put("etc/containerd/certs.d/docker.io/.cachalot-node.tmp/deep/file", "");
+    assert_eq!(node.apply().changes.len(), 2);
+    assert!(!node.here("etc/containerd/certs.d/docker.io/.cachalot-node.tmp").exists());
+}
+
+#[test]
 fn what_is_printed_is_what_is_written() {
     let node = Node::new(Merge::Keep);
     node.apply();
