@@ -211,7 +211,7 @@ fn a_kill_at_any_step_loses_nothing() {
             }
         }
     }
-    assert!(kills > 40, "{kills} kills");
+    assert!(kills > 35, "{kills} kills");
 }
 
 #[test]
@@ -510,6 +510,18 @@ fn who_holds_a_node_keeps_others_from_undoing_what_it_does() {
     drop(held);
     node.apply();
     assert_eq!(node.remove().changes.len(), 2);
+}
+
+/// The node on which nothing can be written may be the one whose pulls hang.
+#[test]
+fn files_are_withdrawn_from_a_full_disk() {
+    let node = Node::new(Merge::Keep);
+    node.apply();
+    let (_, plan) = node.plan(false);
+    let takes_space =
+        |step: &&Step| matches!(step, Step::Save(_) | Step::Record(_) | Step::MakeDirectory(_) | Step::Write { .. });
+    assert_eq!(plan.steps.iter().find(takes_space), None, "{:?}", plan.steps);
+    assert_eq!(plan.report.changes.len(), 2);
 }
 
 #[test]
