@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use super::NodeError;
 use super::plan::{Found, Shelf, Step};
 use super::refusal::Refusal;
-use super::root::Root;
+use super::root::{FILE_BYTES_MAX, Root, read_file};
 use super::state::{Attributes, State, digest};
 
 /// What a write is called until it is whole, in the directory of its file. Neither containerd nor CRI-O reads such a name.
@@ -19,9 +19,6 @@ const TEMPORARY: &str = ".cachalot-node.tmp";
 
 /// Of the state and of saved files: they may hold what only its owner may read.
 const PRIVATE: Attributes = Attributes { mode: 0o600, owner: None };
-
-/// Bytes of a file of somebody else's that are kept at the most: configuration is small.
-const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// The node's root and the directory of our state, both as they are on the node.
 #[derive(Debug, Clone)]
@@ -179,8 +176,8 @@ impl Disk {
         if metadata.len() > FILE_BYTES_MAX {
             return Ok(Found::Other("too large for a configuration"));
         }
-        let bytes = match fs::read(&here) {
-            Ok(bytes) => bytes,
+        let (bytes, metadata) = match read_file(&here) {
+            Ok(read) => read,
             // An agent without capabilities may not read what another user keeps to himself.
             Err(error) if error.kind() == ErrorKind::PermissionDenied => {
                 return Ok(Found::Other("not readable for us"));
