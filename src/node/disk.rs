@@ -113,13 +113,14 @@ impl Disk {
     }
 
     /// Returns what was written down last; nothing where there is no state.
-    pub(super) fn state(&self) -> Result<State, DiskError> {
+    pub(super) fn state(&self) -> Result<State, NodeError> {
         let path = self.state_file();
         match fs::read(self.root.here(&path)) {
-            Ok(bytes) => serde_json::from_slice(&bytes)
-                .map_err(|error| at("cannot make sense of", &path)(io::Error::other(error.to_string()))),
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| {
+                Refusal::State { state_dir: self.state_dir.clone(), path, why: error.to_string() }.into()
+            }),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(State::default()),
-            Err(error) => Err(at("cannot read", &path)(error)),
+            Err(error) => Err(at("cannot read", &path)(error).into()),
         }
     }
 

@@ -278,7 +278,7 @@ fn certificates(root: &Root, path: &Path) -> Result<Vec<String>, Refusal> {
 }
 
 /// Plans for these items and for every file of ours that is not among them.
-fn plan_for(disk: &Disk, mut items: Vec<Item>, merge: Merge) -> Result<Plan, DiskError> {
+fn plan_for(disk: &Disk, mut items: Vec<Item>, merge: Merge) -> Result<Plan, NodeError> {
     let state = disk.state()?;
     let wanted: BTreeSet<PathBuf> = items.iter().map(|item| item.path.clone()).collect();
     for path in state.files.keys().filter(|path| !wanted.contains(*path)) {

@@ -56,6 +56,12 @@ pub enum Refusal {
     )]
     Unwritable { path: PathBuf, why: String },
     #[error(
+        "{} cannot be understood: {why}; nothing was changed. If a newer release wrote it, run that one. If it is damaged, move {} \
+         away: files that are ours say so, what was in their place is in saved there",
+        path.display(), state_dir.display()
+    )]
+    State { state_dir: PathBuf, path: PathBuf, why: String },
+    #[error(
         "another cachalot node-config is at work in {}; nothing was changed. A watch puts back what others remove, and removes what \
          they write: stop it first",
         state_dir.display()

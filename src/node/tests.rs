@@ -472,6 +472,7 @@ fn a_state_that_cannot_be_read_stops_everything() {
         let error = result.unwrap_err();
         let text = crate::telemetry::sentence(&error);
         assert!(text.contains("/var/lib/cachalot-node/state.json"), "{text}");
+        assert!(text.contains("move /var/lib/cachalot-node away"), "it says what to do next: {text}");
     }
     assert_eq!(node.tree(), before);
 }
