@@ -20,6 +20,9 @@ const TEMPORARY: &str = ".cachalot-node.tmp";
 /// Of the state and of saved files: they may hold what only its owner may read.
 const PRIVATE: Attributes = Attributes { mode: 0o600, owner: None };
 
+/// An agent without capabilities may not read what another user keeps to himself, be it a file or its directory.
+const UNREADABLE: Found = Found::Other("not readable for us");
+
 /// The node's root and the directory of our state, both as they are on the node.
 #[derive(Debug, Clone)]
 pub(super) struct Disk {
@@ -159,6 +162,7 @@ impl Disk {
                 Ok(metadata) if metadata.is_symlink() => return Ok(Found::Other("behind a symbolic link")),
                 Ok(_) => return Ok(Found::Other("below something that is no directory")),
                 Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Found::Nothing),
+                Err(error) if error.kind() == ErrorKind::PermissionDenied => return Ok(UNREADABLE),
                 Err(error) => return Err(error_at(error)),
             }
         }
@@ -166,6 +170,7 @@ impl Disk {
         let metadata = match fs::symlink_metadata(&here) {
             Ok(metadata) => metadata,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Found::Nothing),
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => return Ok(UNREADABLE),
             Err(error) => return Err(error_at(error)),
         };
         if metadata.is_symlink() {
@@ -179,10 +184,7 @@ impl Disk {
         }
         let (bytes, metadata) = match read_file(&here) {
             Ok(read) => read,
-            // An agent without capabilities may not read what another user keeps to himself.
-            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-                return Ok(Found::Other("not readable for us"));
-            }
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => return Ok(UNREADABLE),
             Err(error) => return Err(error_at(error)),
         };
         let attributes = Attributes { mode: metadata.mode() & 0o7777, owner: Some((metadata.uid(), metadata.gid())) };

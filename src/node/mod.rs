@@ -220,7 +220,9 @@ fn containerd_items(options: &Options, disk: &Disk, warnings: &mut Vec<String>) 
         let names = || file.directories.iter().map(String::as_str).chain([snippets::containerd::DEFAULT_DIRECTORY]);
         let shadows = reads.earlier.iter().flat_map(|earlier| names().map(|name| earlier.join(name)));
         item.shadow = shadows.into_iter().find(|shadow| root.here(shadow).exists());
-        item.certificates = certificates(root, &path)?;
+        if !matches!(item.found, Found::Other(_)) {
+            item.certificates = certificates(root, &path)?;
+        }
         item.wanted = Some(file.content);
         items.push(item);
     }

@@ -169,12 +169,23 @@ node_refusals() {
     done
 
     fresh_node
+    install -d -o 12 -m 700 "$node/containerd/certs.d/docker.io"
+    check 'a directory that only another user may enter is left alone, and the others are configured' leaves_alone_what_is_closed
+    fresh_node
     check 'another user: nothing is written' refuses 1 'cannot be written' applies_as_nobody
     check 'a read-only certs.d: nothing is written' refuses 1 'cannot be written' applies_read_only
     if chattr +i "$node/containerd/certs.d" 2>/dev/null; then
         check 'an immutable certs.d: nothing is written' refuses 1 'cannot be written' applies
         chattr -i "$node/containerd/certs.d"
     fi
+}
+
+# As in a pod, without the capability of reading everything.
+leaves_alone_what_is_closed() {
+    on_node setpriv --bounding-set -all --inh-caps -all "$CACHALOT" node-config apply --endpoint "http://$cache" \
+        --registry "docker.io,$origin" --state-dir "$node/state" 2>"$work/closed" || { cat "$work/closed"; return 1; }
+    cat "$work/closed"
+    grep --quiet 'docker.io/hosts.toml alone: it is not readable' "$work/closed" && hosts_are_there && removes
 }
 
 applies_as_nobody() {
