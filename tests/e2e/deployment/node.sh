@@ -515,9 +515,9 @@ node_watches() {
     starts_watching
     check 'the watch writes when the cache answers' await agent 30 hosts_are_there
     everybody 'watched' 'pulls through the cache' pulls_through_the_cache
+    check 'a clean-up that the watch would undo is refused until it is stopped' refuses 1 'stop it first' removes
     rm -r "$node/containerd/certs.d/$(directory_of "$origin")"
     check 'the watch writes again what somebody removed' await agent 30 hosts_are_there
-    check 'a clean-up that the watch would undo is refused until it is stopped' refuses 1 'stop it first' removes
 
     local died=${EPOCHREALTIME/./}
     kill_cache
