@@ -9,6 +9,8 @@
 k3s
 {{- else if contains "+rke2" $version -}}
 rke2
+{{- else if contains "+k0s" $version -}}
+k0s
 {{- else if contains "-gke." $version -}}
 gke
 {{- end -}}

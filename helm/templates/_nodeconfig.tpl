@@ -38,9 +38,14 @@ http://{{ include "cachalot.urlHost" .Values.service.clusterIP }}:{{ .Values.ser
 {{- uniq $names | join "," -}}
 {{- end -}}
 
+{{/* The kind of the nodes for the agent, which finds it out by what it sees of them, and it sees nothing of k0s by itself. */}}
+{{- define "cachalot.nodeFlavour" -}}
+{{- include "cachalot.flavour" . | default "auto" -}}
+{{- end -}}
+
 {{- define "cachalot.certsDirectory" -}}
 {{- $defaults := dict "microk8s" "/var/snap/microk8s/current/args/certs.d" -}}
-{{- .Values.nodeConfig.paths.certsD | default (get $defaults .Values.nodeConfig.flavour | default "/etc/containerd/certs.d") -}}
+{{- .Values.nodeConfig.paths.certsD | default (get $defaults (include "cachalot.nodeFlavour" .) | default "/etc/containerd/certs.d") -}}
 {{- end -}}
 
 {{/* What the agent sees of the node, as a list in YAML: what it writes to, and, read-only, what tells it whether the runtime will
@@ -51,7 +56,7 @@ http://{{ include "cachalot.urlHost" .Values.service.clusterIP }}:{{ .Values.ser
 {{- $paths := list (merge (dict "name" "state" "path" .Values.nodeConfig.paths.state) $written) -}}
 {{- if has "containerd" .Values.nodeConfig.runtimes -}}
 {{- $homes := dict "k0s" "/etc/k0s" "microk8s" "/var/snap/microk8s/current/args" -}}
-{{- $home := get $homes .Values.nodeConfig.flavour | default "/etc/containerd" -}}
+{{- $home := get $homes (include "cachalot.nodeFlavour" .) | default "/etc/containerd" -}}
 {{- $paths = append $paths (merge (dict "name" "containerd" "path" $home) $read) -}}
 {{- $paths = append $paths (merge (dict "name" "certs" "path" (include "cachalot.certsDirectory" .)) $written) -}}
 {{- end -}}
@@ -59,7 +64,7 @@ http://{{ include "cachalot.urlHost" .Values.service.clusterIP }}:{{ .Values.ser
 {{- $paths = append $paths (merge (dict "name" "containers" "path" "/etc/containers") $read) -}}
 {{- $paths = append $paths (merge (dict "name" "registries" "path" .Values.nodeConfig.paths.registriesConfD) $written) -}}
 {{- end -}}
-{{- if eq .Values.nodeConfig.flavour "auto" -}}
+{{- if eq (include "cachalot.nodeFlavour" .) "auto" -}}
 {{- $paths = append $paths (dict "name" "os-release" "path" "/etc/os-release" "type" "File" "readOnly" true) -}}
 {{- end -}}
 {{- toYaml $paths -}}

@@ -437,7 +437,9 @@ mod tests {
             let (mut stream, _) = listener.accept().unwrap();
             let mut head = [0; 1024];
             assert!(stream.read(&mut head).unwrap() > 0);
-            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").unwrap();
+            let answer =
+                "HTTP/1.1 200 OK\r\nDocker-Distribution-Api-Version: registry/2.0\r\nContent-Length: 0\r\n\r\n";
+            stream.write_all(answer.as_bytes()).unwrap();
         });
         assert_eq!(code(&apply), FAILURE, "there is no containerd");
         server.join().unwrap();

@@ -8,8 +8,10 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Access, FlockOperation, access, flock};
 use rustix::io::Errno;
 
+use super::NodeError;
 use super::plan::{Found, Shelf, Step};
-use super::root::Root;
+use super::refusal::Refusal;
+use super::root::{FILE_BYTES_MAX, Root, read_file};
 use super::state::{Attributes, State, digest};
 
 /// What a write is called until it is whole, in the directory of its file. Neither containerd nor CRI-O reads such a name.
@@ -18,8 +20,8 @@ const TEMPORARY: &str = ".cachalot-node.tmp";
 /// Of the state and of saved files: they may hold what only its owner may read.
 const PRIVATE: Attributes = Attributes { mode: 0o600, owner: None };
 
-/// Bytes of a file of somebody else's that are kept at the most: configuration is small.
-const FILE_BYTES_MAX: u64 = 1 << 20;
+/// An agent without capabilities may not read what another user keeps to himself, be it a file or its directory.
+const UNREADABLE: Found = Found::Other("not readable for us");
 
 /// The node's root and the directory of our state, both as they are on the node.
 #[derive(Debug, Clone)]
@@ -43,10 +45,18 @@ fn at(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DiskError {
     move |source| DiskError { doing, path, source }
 }
 
-/// Held while one process works on the node's files.
+/// Held while one process works on the node's files; a watch holds it from one question to the next.
 #[derive(Debug)]
 pub(super) struct Lock {
-    _directory: File,
+    directory: File,
+}
+
+impl Lock {
+    /// Whether it keeps anybody away from a directory: the one that was locked may have been removed, and made again.
+    fn is_of(&self, directory: &File) -> bool {
+        let id = |file: &File| file.metadata().ok().map(|metadata| (metadata.dev(), metadata.ino()));
+        id(directory).is_some_and(|wanted| id(&self.directory) == Some(wanted))
+    }
 }
 
 impl Disk {
@@ -85,31 +95,35 @@ impl Disk {
         self.state_dir.join("saved").join(digest)
     }
 
-    /// Keeps other processes away; `None` where there is no state yet, and nothing to lock.
-    pub(super) fn lock(&self) -> Result<Option<Lock>, DiskError> {
+    /// Keeps other processes away while `held` lives; nothing is held where there is no state yet, and nothing to lock.
+    pub(super) fn lock(&self, held: &mut Option<Lock>) -> Result<(), NodeError> {
         let directory = match File::open(self.root.here(&self.state_dir)) {
             Ok(directory) => directory,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(at("cannot open", &self.state_dir)(error)),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(at("cannot open", &self.state_dir)(error).into()),
         };
+        if held.as_ref().is_some_and(|lock| lock.is_of(&directory)) {
+            return Ok(());
+        }
         match flock(&directory, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Some(Lock { _directory: directory })),
-            Err(error) => {
-                let is_held = error == Errno::WOULDBLOCK;
-                let doing = if is_held { "another cachalot node-config is at work in" } else { "cannot lock" };
-                Err(at(doing, &self.state_dir)(error.into()))
+            Ok(()) => {
+                *held = Some(Lock { directory });
+                Ok(())
             }
+            Err(Errno::WOULDBLOCK) => Err(Refusal::Held { state_dir: self.state_dir.clone() }.into()),
+            Err(error) => Err(at("cannot lock", &self.state_dir)(error.into()).into()),
         }
     }
 
     /// Returns what was written down last; nothing where there is no state.
-    pub(super) fn state(&self) -> Result<State, DiskError> {
+    pub(super) fn state(&self) -> Result<State, NodeError> {
         let path = self.state_file();
         match fs::read(self.root.here(&path)) {
-            Ok(bytes) => serde_json::from_slice(&bytes)
-                .map_err(|error| at("cannot make sense of", &path)(io::Error::other(error.to_string()))),
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| {
+                Refusal::State { state_dir: self.state_dir.clone(), path, why: error.to_string() }.into()
+            }),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(State::default()),
-            Err(error) => Err(at("cannot read", &path)(error)),
+            Err(error) => Err(at("cannot read", &path)(error).into()),
         }
     }
 
@@ -148,6 +162,7 @@ impl Disk {
                 Ok(metadata) if metadata.is_symlink() => return Ok(Found::Other("behind a symbolic link")),
                 Ok(_) => return Ok(Found::Other("below something that is no directory")),
                 Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Found::Nothing),
+                Err(error) if error.kind() == ErrorKind::PermissionDenied => return Ok(UNREADABLE),
                 Err(error) => return Err(error_at(error)),
             }
         }
@@ -155,6 +170,7 @@ impl Disk {
         let metadata = match fs::symlink_metadata(&here) {
             Ok(metadata) => metadata,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Found::Nothing),
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => return Ok(UNREADABLE),
             Err(error) => return Err(error_at(error)),
         };
         if metadata.is_symlink() {
@@ -166,12 +182,9 @@ impl Disk {
         if metadata.len() > FILE_BYTES_MAX {
             return Ok(Found::Other("too large for a configuration"));
         }
-        let bytes = match fs::read(&here) {
-            Ok(bytes) => bytes,
-            // An agent without capabilities may not read what another user keeps to himself.
-            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-                return Ok(Found::Other("not readable for us"));
-            }
+        let (bytes, metadata) = match read_file(&here) {
+            Ok(read) => read,
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => return Ok(UNREADABLE),
             Err(error) => return Err(error_at(error)),
         };
         let attributes = Attributes { mode: metadata.mode() & 0o7777, owner: Some((metadata.uid(), metadata.gid())) };
@@ -265,9 +278,8 @@ impl Disk {
 
     fn write(&self, path: &Path, bytes: &[u8], attributes: Attributes) -> Result<(), DiskError> {
         let (here, temporary) = (self.root.here(path), self.temporary(path));
+        self.sweep(path)?;
         let written = || -> io::Result<()> {
-            // What a killed write left is somebody's only if it is a link; in either case it goes.
-            remove_if_there(&temporary)?;
             let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
             file.write_all(bytes)?;
             if let Some((user, group)) = attributes.owner {
@@ -287,17 +299,23 @@ impl Disk {
     }
 
     fn delete(&self, path: &Path) -> Result<(), DiskError> {
-        if remove_if_there(&self.root.here(path)).map_err(at("cannot remove", path))? {
-            self.sync_above(path)?;
+        match fs::remove_file(self.root.here(path)) {
+            Ok(()) => self.sync_above(path),
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(()),
+            Err(error) => Err(at("cannot remove", path)(error)),
         }
-        Ok(())
     }
 
+    /// Removes what a killed write has left, whatever it is by now. Where there is nothing, the directory may be read-only.
     fn sweep(&self, path: &Path) -> Result<(), DiskError> {
         let temporary = self.temporary(path);
-        let is_directory = fs::symlink_metadata(&temporary).is_ok_and(|metadata| metadata.is_dir());
-        let removed = if is_directory { fs::remove_dir_all(&temporary) } else { remove_if_there(&temporary).map(drop) };
-        removed.map_err(at("cannot clean up beside", path))
+        let swept = match fs::symlink_metadata(&temporary) {
+            Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(&temporary),
+            Ok(_) => fs::remove_file(&temporary),
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(()),
+            Err(error) => Err(error),
+        };
+        swept.map_err(at("cannot clean up beside", path))
     }
 
     fn remove_directory(&self, path: &Path) -> Result<(), DiskError> {
@@ -306,8 +324,11 @@ impl Disk {
             Err(error)
                 if matches!(
                     error.kind(),
-                    // Somebody has put something in it, or was faster, or mounted it.
-                    ErrorKind::NotFound | ErrorKind::DirectoryNotEmpty | ErrorKind::ResourceBusy
+                    // Somebody has put something in it, or was faster, or mounted it: from a container it cannot be removed.
+                    ErrorKind::NotFound
+                        | ErrorKind::DirectoryNotEmpty
+                        | ErrorKind::ResourceBusy
+                        | ErrorKind::ReadOnlyFilesystem
                 ) =>
             {
                 Ok(())
@@ -320,14 +341,5 @@ impl Disk {
         let Some(above) = path.parent() else { return Ok(()) };
         let synced = File::open(self.root.here(above)).and_then(|directory| directory.sync_all());
         synced.map_err(at("cannot make durable", above))
-    }
-}
-
-/// Returns whether it was there.
-fn remove_if_there(path: &Path) -> io::Result<bool> {
-    match fs::remove_file(path) {
-        Ok(()) => Ok(true),
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(false),
-        Err(error) => Err(error),
     }
 }

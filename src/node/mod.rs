@@ -23,6 +23,7 @@
 //! * Nothing is written before the cache has answered.
 //! * The state says what is about to be, before it is. After a kill at any step, `remove` brings back every original byte.
 //! * A file of ours that somebody has changed is theirs.
+//! * One process changes this node's files: who comes while a watch runs is refused, since the watch would undo what it does.
 
 mod containerd;
 mod disk;
@@ -54,7 +55,7 @@ pub use report::{Change, Kept, Report};
 pub use root::Root;
 pub use watch::{Event, Patience, watch};
 
-use disk::Disk;
+use disk::{Disk, Lock};
 use plan::{Found, Item, Plan, Step};
 use registries::Foreign;
 use state::digest;
@@ -111,11 +112,16 @@ pub enum FileStatus {
 /// # Errors
 /// A [`Refusal`] before anything was changed; what a step met otherwise. What was done until then is written down.
 pub fn apply(options: &Options) -> Result<Report, NodeError> {
+    apply_holding(options, &mut None)
+}
+
+/// As [`apply`]; what is held is held on.
+fn apply_holding(options: &Options, held: &mut Option<Lock>) -> Result<Report, NodeError> {
     let mut warnings = Vec::new();
     let mut items = Vec::new();
     let mut kept = Vec::new();
     let disk = disk(&options.root, &options.state_dir)?;
-    let _lock = disk.lock()?;
+    disk.lock(held)?;
     for runtime in &options.runtimes {
         match runtime {
             Runtime::Containerd => items.extend(containerd_items(options, &disk, &mut warnings)?),
@@ -133,8 +139,13 @@ pub fn apply(options: &Options) -> Result<Report, NodeError> {
 /// # Errors
 /// What a step met. What was done until then is written down.
 pub fn remove(root: &Root, state_dir: &Path) -> Result<Report, NodeError> {
+    remove_holding(root, state_dir, &mut None)
+}
+
+/// As [`remove`]; what is held is held on.
+fn remove_holding(root: &Root, state_dir: &Path, held: &mut Option<Lock>) -> Result<Report, NodeError> {
     let disk = disk(root, state_dir)?;
-    let _lock = disk.lock()?;
+    disk.lock(held)?;
     carry_out(&disk, Vec::new(), Merge::Keep)
 }
 
@@ -209,7 +220,9 @@ fn containerd_items(options: &Options, disk: &Disk, warnings: &mut Vec<String>) 
         let names = || file.directories.iter().map(String::as_str).chain([snippets::containerd::DEFAULT_DIRECTORY]);
         let shadows = reads.earlier.iter().flat_map(|earlier| names().map(|name| earlier.join(name)));
         item.shadow = shadows.into_iter().find(|shadow| root.here(shadow).exists());
-        item.certificates = certificates(root, &path)?;
+        if !matches!(item.found, Found::Other(_)) {
+            item.certificates = certificates(root, &path)?;
+        }
         item.wanted = Some(file.content);
         items.push(item);
     }
@@ -267,7 +280,7 @@ fn certificates(root: &Root, path: &Path) -> Result<Vec<String>, Refusal> {
 }
 
 /// Plans for these items and for every file of ours that is not among them.
-fn plan_for(disk: &Disk, mut items: Vec<Item>, merge: Merge) -> Result<Plan, DiskError> {
+fn plan_for(disk: &Disk, mut items: Vec<Item>, merge: Merge) -> Result<Plan, NodeError> {
     let state = disk.state()?;
     let wanted: BTreeSet<PathBuf> = items.iter().map(|item| item.path.clone()).collect();
     for path in state.files.keys().filter(|path| !wanted.contains(*path)) {
@@ -296,11 +309,13 @@ fn carry_out(disk: &Disk, items: Vec<Item>, merge: Merge) -> Result<Report, Node
 fn check_writable(disk: &Disk, steps: &[Step]) -> Result<(), Refusal> {
     for step in steps {
         let directory = match step {
-            Step::Write { path, .. } | Step::Delete(path) | Step::MakeDirectory(path) | Step::RemoveDirectory(path) => {
+            // A sweep is of a file that is to be gone: where nobody may write, it is not gone but out of sight.
+            Step::Write { path, .. } | Step::Delete(path) | Step::MakeDirectory(path) | Step::Sweep(path) => {
                 path.parent().unwrap_or(path).to_owned()
             }
             Step::Record(_) | Step::Save(_) => disk.state_dir().to_owned(),
-            Step::Sweep(_) | Step::DropSaved(_) | Step::Forget(_) => continue,
+            // Directories stay where they cannot be removed.
+            Step::RemoveDirectory(_) | Step::DropSaved(_) | Step::Forget(_) => continue,
         };
         if let Some(error) = disk.why_unwritable(&directory) {
             return Err(Refusal::Unwritable { path: directory, why: error.to_string() });

@@ -281,7 +281,8 @@ impl Draft {
             steps.push(Step::Record(State { directories: self.interim.directories.clone(), ..state.clone() }));
         }
         steps.append(&mut self.saves);
-        if self.interim != *state || !self.changes.is_empty() {
+        // What is written down already is not written again: files are withdrawn from a full disk, too.
+        if self.interim != *state {
             steps.push(Step::Record(self.interim));
         }
         steps.append(&mut self.changes);

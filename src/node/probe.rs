@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, StatusCode, header};
+use http::{HeaderName, Request, StatusCode, header};
 use http_body_util::Empty;
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
@@ -18,6 +18,12 @@ use url::Url;
 
 /// How long an answer may take, from the lookup on: who is slower than this on a node's own network is as good as gone.
 const LIMIT: Duration = Duration::from_secs(2);
+
+/// What a registry says at [`REGISTRY_PATH`], and hardly anybody else.
+const REGISTRY_HEADER: HeaderName = HeaderName::from_static("docker-distribution-api-version");
+
+/// Where a registry says that it is one.
+const REGISTRY_PATH: &str = "/v2/";
 
 /// What is asked.
 #[derive(Debug, Clone)]
@@ -35,6 +41,8 @@ pub enum ProbeError {
     Unreachable(Url, String),
     #[error("{0} answers {1}, not 200")]
     Status(Url, StatusCode),
+    #[error("{0} answers 200, but not as a registry; is this the address of something else?")]
+    NoRegistry(Url),
     #[error("the certificates in {0} cannot be read: {1}")]
     Ca(String, String),
     #[error("TLS cannot be used: {0}")]
@@ -51,7 +59,7 @@ impl Probe {
         Ok(Self { urls, tls: needs_tls.then(|| tls(ca)).transpose()? })
     }
 
-    /// Returns when all have answered 200.
+    /// Returns when all have answered 200: from something else that says 200 to everything, runtimes would take it for images.
     ///
     /// # Errors
     /// The first that did not.
@@ -60,14 +68,18 @@ impl Probe {
             match tokio::time::timeout(LIMIT, self.get(url)).await {
                 Err(_) => return Err(ProbeError::TimedOut(url.clone())),
                 Ok(Err(why)) => return Err(ProbeError::Unreachable(url.clone(), why)),
-                Ok(Ok(StatusCode::OK)) => {}
-                Ok(Ok(status)) => return Err(ProbeError::Status(url.clone(), status)),
+                Ok(Ok(Answer { status: StatusCode::OK, is_registry })) => {
+                    if url.path() == REGISTRY_PATH && !is_registry {
+                        return Err(ProbeError::NoRegistry(url.clone()));
+                    }
+                }
+                Ok(Ok(Answer { status, .. })) => return Err(ProbeError::Status(url.clone(), status)),
             }
         }
         Ok(())
     }
 
-    async fn get(&self, url: &Url) -> Result<StatusCode, String> {
+    async fn get(&self, url: &Url) -> Result<Answer, String> {
         let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
         let address = (host.to_owned(), url.port_or_known_default().unwrap_or_default());
         let stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
@@ -75,23 +87,31 @@ impl Probe {
             Some(tls) if url.scheme() == "https" => {
                 let name = ServerName::try_from(host.to_owned()).map_err(|error| error.to_string())?;
                 let stream = TlsConnector::from(Arc::clone(tls)).connect(name, stream).await;
-                status(url, stream.map_err(|error| error.to_string())?).await
+                ask(url, stream.map_err(|error| error.to_string())?).await
             }
-            Some(_) | None => status(url, stream).await,
+            Some(_) | None => ask(url, stream).await,
         }
     }
 }
 
-async fn status(url: &Url, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Result<StatusCode, String> {
+struct Answer {
+    status: StatusCode,
+    is_registry: bool,
+}
+
+async fn ask(url: &Url, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Result<Answer, String> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
     let host = url.host_str().unwrap_or_default();
     let host = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
     let request = Request::get(url.path()).header(header::HOST, host).header(header::CONNECTION, "close");
     let request = request.body(Empty::<Bytes>::new()).map_err(|error| error.to_string())?;
     // The answer is let go of inside, and the sender with it: what is left of the connection ends then.
-    let answer = async move { sender.send_request(request).await.map(|answer| answer.status()) };
+    let answer = async move {
+        let answer = sender.send_request(request).await?;
+        Ok(Answer { status: answer.status(), is_registry: answer.headers().contains_key(REGISTRY_HEADER) })
+    };
     let (answer, _ended) = tokio::join!(answer, connection);
-    answer.map_err(|error| error.to_string())
+    answer.map_err(|error: hyper::Error| error.to_string())
 }
 
 fn tls(ca: Option<&std::path::Path>) -> Result<Arc<ClientConfig>, ProbeError> {
@@ -118,14 +138,18 @@ mod tests {
 
     use super::*;
 
+    /// How a registry begins its answer.
+    const OK: &str = "HTTP/1.1 200 OK\r\nDocker-Distribution-Api-Version: registry/2.0\r\n";
+
     #[tokio::test]
-    async fn only_200_is_an_answer() {
+    async fn only_200_of_a_registry_is_an_answer() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url: Url = format!("http://{}/v2/", listener.local_addr().unwrap()).parse().unwrap();
         let probe = Probe::new(vec![url.clone()], None).unwrap();
-        let rows = [
-            ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", "ok"),
-            ("HTTP/1.0 200 OK\r\n\r\n", "ok"),
+        let rows: [(&str, &str); 7] = [
+            (&format!("{OK}Content-Length: 2\r\n\r\n{{}}"), "ok"),
+            (&OK.replace("/1.1", "/1.0").replace("2.0\r\n", "2.0\r\n\r\n"), "ok"),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\nWelcome", "answers 200, but not as a registry"),
             ("HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n", "answers 401 Unauthorized, not 200"),
             (
                 "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n",
@@ -156,12 +180,11 @@ mod tests {
         let urls = ["/v2/", "/readyz"].map(|path| format!("http://{address}{path}").parse().unwrap());
         let probe = Probe::new(urls.to_vec(), None).unwrap();
         let serve = async {
-            for status in ["200 OK", "503 Service Unavailable"] {
+            for answer in [OK, "HTTP/1.1 503 Service Unavailable\r\n"] {
                 let (mut stream, _) = listener.accept().await.unwrap();
                 let mut head = [0; 1024];
                 assert!(stream.read(&mut head).await.unwrap() > 0);
-                let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n");
-                stream.write_all(answer.as_bytes()).await.unwrap();
+                stream.write_all(format!("{answer}Content-Length: 0\r\n\r\n").as_bytes()).await.unwrap();
             }
         };
         let (answer, ()) = tokio::join!(probe.ask(), serve);
@@ -189,7 +212,7 @@ mod tests {
                 let Ok(mut stream) = acceptor.accept(stream).await else { return };
                 let mut head = [0; 1024];
                 assert!(stream.read(&mut head).await.unwrap() > 0);
-                stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+                stream.write_all(format!("{OK}Content-Length: 0\r\n\r\n").as_bytes()).await.unwrap();
             };
             let (answer, ()) = tokio::join!(probe.ask(), serve);
             assert_eq!(answer.is_ok(), is_trusted, "{answer:?}");

@@ -50,10 +50,23 @@ pub enum Refusal {
     #[error("{} cannot be read: {why}; nothing was changed", path.display())]
     Unreadable { path: PathBuf, why: String },
     #[error(
-        "{} cannot be written: {why}; nothing was changed. It takes root, and a file system that is not read-only",
+        "{} cannot be written: {why}; nothing was changed. It takes root, and a file system that is not read-only; in a container, what is \
+         written to, or was by an earlier agent, has to be mounted below --host-root",
         path.display()
     )]
     Unwritable { path: PathBuf, why: String },
+    #[error(
+        "{} cannot be understood: {why}; nothing was changed. If a newer release wrote it, run that one. If it is damaged, move {} \
+         away: files that are ours say so, what was in their place is in saved there",
+        path.display(), state_dir.display()
+    )]
+    State { state_dir: PathBuf, path: PathBuf, why: String },
+    #[error(
+        "another cachalot node-config is at work in {}; nothing was changed. A watch puts back what others remove, and removes what \
+         they write: stop it first",
+        state_dir.display()
+    )]
+    Held { state_dir: PathBuf },
 }
 
 fn joined(paths: &[PathBuf]) -> String {

@@ -1,11 +1,18 @@
 //! The file system of the node, wherever it is mounted: symbolic links in it mean places in it.
 
 use std::ffi::OsString;
-use std::io::{self, ErrorKind};
+use std::fs::{File, Metadata, OpenOptions};
+use std::io::{self, ErrorKind, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::OFlags;
 
 /// Symbolic links that are followed at the most, as Linux has it.
 const LINKS_MAX: usize = 40;
+
+/// Bytes of a file of somebody else's that are read at the most: configuration is small.
+pub(super) const FILE_BYTES_MAX: u64 = 1 << 20;
 
 /// The root directory of the node. Paths on the node are absolute, as the node itself sees them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,8 +71,8 @@ impl Root {
     /// When it is there and cannot be read.
     pub fn read(&self, path: &Path) -> io::Result<Option<String>> {
         let path = self.here(&self.resolve(path)?);
-        match std::fs::read_to_string(path) {
-            Ok(text) => Ok(Some(text)),
+        match read_file(&path) {
+            Ok((bytes, _)) => String::from_utf8(bytes).map(Some).map_err(io::Error::other),
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
             Err(error) => Err(error),
         }
@@ -94,6 +101,25 @@ impl Root {
         names.sort();
         Ok(names)
     }
+}
+
+/// Reads a file, and says what it was when it was opened: others may put something else there at any time.
+///
+/// # Errors
+/// Also when it is a link or no file (a pipe would be waited for without end), or larger than [`FILE_BYTES_MAX`].
+pub(super) fn read_file(path: &Path) -> io::Result<(Vec<u8>, Metadata)> {
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
+    let file: File = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(io::Error::other("it is no file"));
+    }
+    let mut bytes = Vec::new();
+    file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        return Err(io::Error::other("it is too large for a configuration"));
+    }
+    Ok((bytes, metadata))
 }
 
 /// Returns the parts of a path, last first.
@@ -133,5 +159,21 @@ mod tests {
             assert_eq!(root.resolve(Path::new(path)).unwrap(), Path::new(resolved), "{path}");
         }
         assert!(root.resolve(Path::new("/etc/circle")).is_err());
+    }
+
+    #[test]
+    fn what_is_no_configuration_is_neither_waited_for_nor_read_whole() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = Root::new(directory.path());
+        let pipe = directory.path().join("pipe");
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        std::fs::write(directory.path().join("huge"), vec![b'#'; 1 << 20 | 1]).unwrap();
+        std::fs::write(directory.path().join("largest"), vec![b'#'; 1 << 20]).unwrap();
+        symlink("largest", directory.path().join("link")).unwrap();
+        let error = |name: &str| root.read(Path::new(name)).unwrap_err().to_string();
+        assert_eq!(error("/pipe"), "it is no file");
+        assert_eq!(error("/huge"), "it is too large for a configuration");
+        assert_eq!(root.read(Path::new("/link")).unwrap().map(|text| text.len()), Some(1 << 20), "a link of the node");
+        assert!(read_file(&directory.path().join("link")).is_err(), "a link that came after it was looked for");
     }
 }

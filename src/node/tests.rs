@@ -211,7 +211,7 @@ fn a_kill_at_any_step_loses_nothing() {
             }
         }
     }
-    assert!(kills > 40, "{kills} kills");
+    assert!(kills > 35, "{kills} kills");
 }
 
 #[test]
@@ -472,6 +472,7 @@ fn a_state_that_cannot_be_read_stops_everything() {
         let error = result.unwrap_err();
         let text = crate::telemetry::sentence(&error);
         assert!(text.contains("/var/lib/cachalot-node/state.json"), "{text}");
+        assert!(text.contains("move /var/lib/cachalot-node away"), "it says what to do next: {text}");
     }
     assert_eq!(node.tree(), before);
 }
@@ -480,13 +481,56 @@ fn a_state_that_cannot_be_read_stops_everything() {
 fn two_agents_do_not_work_at_once() {
     let node = Node::new(Merge::Keep);
     node.apply();
-    let disk = disk(&node.options.root, &node.options.state_dir).unwrap();
-    let lock = disk.lock().unwrap();
-    assert!(lock.is_some());
-    let error = apply(&node.options).unwrap_err();
-    assert!(error.to_string().contains("another cachalot node-config"), "{error}");
-    drop(lock);
+    let mut held = None;
+    disk(&node.options.root, &node.options.state_dir).unwrap().lock(&mut held).unwrap();
+    assert!(held.is_some());
+    assert!(node.refusal().contains("another cachalot node-config"));
+    drop(held);
     node.apply();
+}
+
+/// What it holds is the directory of the state, also when that was made anew.
+#[test]
+fn who_holds_a_node_keeps_others_from_undoing_what_it_does() {
+    let node = Node::new(Merge::Keep);
+    let Options { root, state_dir, .. } = &node.options;
+    let mut held = None;
+    for _ in 0..2 {
+        apply_holding(&node.options, &mut held).unwrap();
+        assert_eq!(
+            apply_holding(&node.options, &mut held).unwrap(),
+            Report::default(),
+            "it does not stand in its own way"
+        );
+        let before = node.tree();
+        let refusal = remove(root, state_dir).unwrap_err().to_string();
+        assert!(refusal.contains("stop it first") && refusal.contains("nothing was changed"), "{refusal}");
+        assert_eq!(node.tree(), before);
+        remove_holding(root, state_dir, &mut held).unwrap();
+    }
+    drop(held);
+    node.apply();
+    assert_eq!(node.remove().changes.len(), 2);
+}
+
+/// The node on which nothing can be written may be the one whose pulls hang.
+#[test]
+fn files_are_withdrawn_from_a_full_disk() {
+    let node = Node::new(Merge::Keep);
+    node.apply();
+    let (_, plan) = node.plan(false);
+    let takes_space =
+        |step: &&Step| matches!(step, Step::Save(_) | Step::Record(_) | Step::MakeDirectory(_) | Step::Write { .. });
+    assert_eq!(plan.steps.iter().find(takes_space), None, "{:?}", plan.steps);
+    assert_eq!(plan.report.changes.len(), 2);
+}
+
+#[test]
+fn what_is_planted_in_the_place_of_a_half_written_file_is_in_nobodys_way() {
+    let node = Node::new(Merge::Keep);
+    node.put("etc/containerd/certs.d/docker.io/.cachalot-node.tmp/deep/file", "");
+    assert_eq!(node.apply().changes.len(), 2);
+    assert!(!node.here("etc/containerd/certs.d/docker.io/.cachalot-node.tmp").exists());
 }
 
 #[test]

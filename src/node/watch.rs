@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::probe::{Probe, ProbeError};
 use super::report::Report;
-use super::{NodeError, Options, Refusal, apply, remove};
+use super::{NodeError, Options, Refusal, apply_holding, remove_holding};
 use crate::telemetry::sentence;
 
 /// How often, and how long.
@@ -99,6 +99,8 @@ pub async fn watch(
 ) -> Result<Infallible, NodeError> {
     let mut memory = Memory::new(Instant::now());
     let mut has_applied = false;
+    // Held until this is dropped: a clean-up that comes meanwhile would be undone at the next answer.
+    let mut held = None;
     loop {
         let answer = probe.ask().await;
         let action = memory.decide(Instant::now(), answer.is_ok(), patience.remove_after);
@@ -112,8 +114,10 @@ pub async fn watch(
         }
         let done = match action {
             Action::Wait => Ok(None),
-            Action::Apply => apply(options).map(Event::Applied).map(Some),
-            Action::Withdraw => remove(&options.root, &options.state_dir).map(Event::Withdrawn).map(Some),
+            Action::Apply => apply_holding(options, &mut held).map(Event::Applied).map(Some),
+            Action::Withdraw => {
+                remove_holding(&options.root, &options.state_dir, &mut held).map(Event::Withdrawn).map(Some)
+            }
         };
         match done {
             Err(NodeError::Refused(refusal)) if !has_applied && !is_passing(&refusal) => return Err(refusal.into()),
@@ -133,9 +137,9 @@ pub async fn watch(
     }
 }
 
-/// Whether it may be over without anybody's doing here: containerd may come up after us.
+/// Whether it may be over without anybody's doing here: a file is being written, or the agent before us is about to end.
 fn is_passing(refusal: &Refusal) -> bool {
-    matches!(refusal, Refusal::Unreadable { .. })
+    matches!(refusal, Refusal::Unreadable { .. } | Refusal::Held { .. })
 }
 
 impl Memory {

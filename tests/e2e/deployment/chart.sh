@@ -30,6 +30,8 @@ chart() {
         check "$helm: the chart can be a part of another chart" chart_is_a_part "$helm"
     done
     check 'every value does something' chart_python effects.py helm4
+    # Helm 3 takes the version of a distribution from a cluster only, not from its command line.
+    check 'in a cluster of k0s the agent is told so, and sees the configuration of its containerd' chart_knows_k0s
     chart_serves
     chart_configures_a_node
 }
@@ -123,6 +125,12 @@ chart_is_a_part() {
     printf 'global: {region: north}\ncachalot: {workload: {replicas: 7}}\n' >"$whole/values.yaml"
     "$1" template whole "$whole" --kube-version 1.37.0 >"$whole/rendered" || return
     grep --quiet 'replicas: 7' "$whole/rendered"
+}
+
+chart_knows_k0s() {
+    helm4 template images "$root/helm" --kube-version v1.33.1+k0s.0 --set nodeConfig.enabled=true,service.type=NodePort \
+        --set service.nodePort=30500 --show-only templates/nodeconfig-daemonset.yaml >"$work/k0s" || return
+    grep --quiet -- --flavour=k0s "$work/k0s" && grep --quiet 'mountPath: /host/etc/k0s' "$work/k0s"
 }
 
 # The command line of the pod runs here, and answers where the probes and `helm test` ask.

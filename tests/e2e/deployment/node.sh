@@ -169,12 +169,23 @@ node_refusals() {
     done
 
     fresh_node
+    install -d -o 12 -m 700 "$node/containerd/certs.d/docker.io"
+    check 'a directory that only another user may enter is left alone, and the others are configured' leaves_alone_what_is_closed
+    fresh_node
     check 'another user: nothing is written' refuses 1 'cannot be written' applies_as_nobody
     check 'a read-only certs.d: nothing is written' refuses 1 'cannot be written' applies_read_only
     if chattr +i "$node/containerd/certs.d" 2>/dev/null; then
         check 'an immutable certs.d: nothing is written' refuses 1 'cannot be written' applies
         chattr -i "$node/containerd/certs.d"
     fi
+}
+
+# As in a pod, without the capability of reading everything.
+leaves_alone_what_is_closed() {
+    on_node setpriv --bounding-set -all --inh-caps -all "$CACHALOT" node-config apply --endpoint "http://$cache" \
+        --registry "docker.io,$origin" --state-dir "$node/state" 2>"$work/closed" || { cat "$work/closed"; return 1; }
+    cat "$work/closed"
+    grep --quiet 'docker.io/hosts.toml alone: it is not readable' "$work/closed" && hosts_are_there && removes
 }
 
 applies_as_nobody() {
@@ -233,7 +244,65 @@ node_files() {
         check "$merge: every byte, mode and owner is as before" diff "$work/original" <(tree)
         check "$merge: it can be removed again" unchanged removes
     done
+    node_pods
     kills
+}
+
+# As in a pod: what the agent writes to is mounted below a root that is read-only.
+node_pods() {
+    fresh_node
+    mkdir "$node/state"
+    tree >"$work/original"
+    check 'in a pod: the agent writes' applies_in_a_pod "${pod_paths[@]}"
+    check 'in a pod: it can be removed at the first attempt' in_a_pod "${pod_paths[@]}" -- remove
+    check 'in a pod: nothing is left' diff "$work/original" <(tree)
+
+    rmdir "$node/state" "$node/containerd/certs.d"
+    mkdir -p "$node/run/containerd"
+    touch "$node/run/containerd/containerd.sock"
+    check 'an agent on the node itself makes the directories' "$CACHALOT" node-config apply --host-root "$node" \
+        --endpoint "http://$cache" --registry "$origin" --certs-dir /containerd/certs.d --state-dir /state --flavour generic
+    check 'in a pod: what was written on the node itself can be removed' in_a_pod "${pod_paths[@]}" -- remove
+    check 'in a pod: no file is left, whoever made its directory' test -z "$(find "$node/containerd/certs.d" "$node/state" -type f)"
+
+    fresh_node
+    mkdir "$node/state"
+    check 'in a pod: CRI-O is configured' applies_in_a_pod state containers/registries.conf.d -- --runtime crio
+    check 'in a pod: files of an earlier agent that it does not see are not forgotten, and nothing is written' \
+        refuses 1 'mounted below --host-root' applies_in_a_pod "${pod_paths[@]}"
+    check 'in a pod: they can be removed by who sees them' in_a_pod state containers/registries.conf.d -- remove
+}
+
+readonly pod_paths=(containerd/certs.d state)
+
+# applies_in_a_pod PATH… [-- OPTION…]
+applies_in_a_pod() {
+    local paths=()
+    while (($# > 0)) && [[ $1 != -- ]]; do
+        paths+=("$1")
+        shift
+    done
+    in_a_pod "${paths[@]}" -- apply --endpoint "http://$cache" --registry "$origin" --flavour generic \
+        --certs-dir /containerd/certs.d --registries-dir /containers/registries.conf.d "${@:2}"
+}
+
+# in_a_pod PATH… -- ACTION [OPTION…]: the agent sees of the node these paths only.
+in_a_pod() {
+    mkdir -p "$work/pod-root"
+    # shellcheck disable=SC2016
+    unshare --mount --propagation private sh -ec '
+        root=$1 node=$2 agent=$3
+        shift 3
+        mount -t tmpfs -o size=1m none "$root"
+        while [ "$1" != -- ]; do
+            mkdir -p "$root/$1"
+            mount --bind "$node/$1" "$root/$1"
+            shift
+        done
+        shift
+        mount -o remount,ro "$root"
+        exec "$agent" node-config "$@" --host-root "$root" --state-dir /state' \
+        sh "$work/pod-root" "$node" "$CACHALOT" "$@"
 }
 
 applies_with_a_warning() {
@@ -446,6 +515,7 @@ node_watches() {
     starts_watching
     check 'the watch writes when the cache answers' await agent 30 hosts_are_there
     everybody 'watched' 'pulls through the cache' pulls_through_the_cache
+    check 'a clean-up that the watch would undo is refused until it is stopped' refuses 1 'stop it first' removes
     rm -r "$node/containerd/certs.d/$(directory_of "$origin")"
     check 'the watch writes again what somebody removed' await agent 30 hosts_are_there
 

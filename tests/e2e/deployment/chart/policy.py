@@ -124,6 +124,8 @@ def about_containers(document, asks_for_token):
         for variable in container.get("env", []):
             if re.search("PASSWORD|TOKEN|SECRET", variable["name"]) and "value" in variable:
                 yield f"{where}: {variable['name']} is written out"
+    if helm.component(document) == "node-config" and (spec.get("hostNetwork"), spec.get("dnsPolicy")) != (True, "Default"):
+        yield f"{name}: tries the endpoint by another network or other names than those of the node"
     if helm.component(document) == "cache" and document["kind"] != "Pod":
         main_container = next(c for c in spec["containers"] if c["name"] == "cachalot")
         for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
