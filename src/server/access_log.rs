@@ -171,7 +171,8 @@ impl Drop for Exchange {
             if let Some((upstream, question)) = self.upstream.as_ref().zip(self.question.as_ref()) {
                 upstream.served(kind, outcome, self.sent_bytes);
                 let Question { upstream, repository, .. } = question;
-                self.metrics.repository_served(upstream, repository, outcome, self.sent_bytes);
+                let is_found = self.status.is_success() || self.status == StatusCode::NOT_MODIFIED;
+                self.metrics.repository_served((upstream, repository), is_found, outcome, self.sent_bytes);
             }
             if self.ending == Ending::Left {
                 self.metrics.http().disconnected(kind);

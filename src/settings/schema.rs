@@ -174,7 +174,7 @@ pub enum LogFormat {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Metrics {
     /// Repositories that have series of their own in `repository_requests_total` and `repository_served_bytes_total`, some five each;
-    /// those that are asked for first, and all others together; 0 to 10 000, 0 for none at all. Default: 0.
+    /// those in which something is found first, and all others together; 0 to 10 000, 0 for none at all. Default: 0.
     pub repositories: u32,
 }
 

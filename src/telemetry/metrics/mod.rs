@@ -114,15 +114,15 @@ impl Metrics {
         &self.catalogue
     }
 
-    /// Counts an answered question about a repository, if that was asked for.
+    /// Counts an answered question about a repository, if that was asked for, and whether what was asked for `is_found` there.
     pub fn repository_served(
         &self,
-        upstream: &UpstreamName,
-        repository: &RepositoryName,
+        of: (&UpstreamName, &RepositoryName),
+        is_found: bool,
         outcome: Outcome,
         bytes: u64,
     ) {
-        self.repositories.served(upstream, repository, outcome, bytes);
+        self.repositories.served(of, is_found, outcome, bytes);
     }
 
     /// Notes when the first certificate for that use expires, in seconds since the epoch; `None` when there is none.

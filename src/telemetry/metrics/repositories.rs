@@ -38,22 +38,29 @@ impl Repositories {
         })
     }
 
-    /// Counts an answered question.
-    pub(super) fn served(&self, upstream: &UpstreamName, repository: &RepositoryName, outcome: Outcome, bytes: u64) {
+    /// Counts an answered question. Only a repository in which something `is_found` takes a place: names that somebody makes up do not
+    /// push out those that exist.
+    pub(super) fn served(
+        &self,
+        (upstream, repository): (&UpstreamName, &RepositoryName),
+        is_found: bool,
+        outcome: Outcome,
+        bytes: u64,
+    ) {
         if self.max == 0 {
             return;
         }
-        let has_its_own = self.has_its_own(upstream, repository);
+        let has_its_own = self.has_its_own(upstream, repository, is_found);
         let (upstream, repository) =
             if has_its_own { (upstream.as_str(), repository.as_str()) } else { (OTHER, OTHER) };
         self.requests.with_label_values(&[upstream, repository, outcome.as_str()]).inc();
         self.served_bytes.with_label_values(&[upstream, repository]).inc_by(bytes);
     }
 
-    fn has_its_own(&self, upstream: &UpstreamName, repository: &RepositoryName) -> bool {
+    fn has_its_own(&self, upstream: &UpstreamName, repository: &RepositoryName, may_begin: bool) -> bool {
         let key = (upstream.clone(), repository.clone());
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        if known.contains(&key) || known.len() >= self.max {
+        if known.contains(&key) || known.len() >= self.max || !may_begin {
             return known.contains(&key);
         }
         drop(known);
@@ -75,7 +82,7 @@ mod tests {
         let repositories = Repositories::new(&Families::new(&registry), 2).unwrap();
         let upstream = "docker.io".parse().unwrap();
         for repository in ["library/one", "library/two", "library/three", "library/four", "library/one"] {
-            repositories.served(&upstream, &repository.parse().unwrap(), Outcome::Hit, 7);
+            repositories.served((&upstream, &repository.parse().unwrap()), true, Outcome::Hit, 7);
         }
         let text = TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
         let mut series: Vec<&str> = text.lines().filter(|line| line.contains("requests_total{")).collect();
@@ -92,10 +99,29 @@ mod tests {
     }
 
     #[test]
+    fn names_that_are_made_up_take_no_place() {
+        let registry = Registry::new();
+        let repositories = Repositories::new(&Families::new(&registry), 1).unwrap();
+        let upstream = "docker.io".parse().unwrap();
+        let ask = |repository: &str, is_found| {
+            repositories.served((&upstream, &repository.parse().unwrap()), is_found, Outcome::Miss, 7);
+        };
+        (0..1_000).for_each(|number| ask(&format!("made-up/{number}"), false));
+        ask("library/one", true);
+        ask("library/one", false);
+        let text = TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
+        assert!(text.contains(r#"requests_total{repository="_other",result="miss",upstream="_other"} 1000"#), "{text}");
+        assert!(
+            text.contains(r#"requests_total{repository="library/one",result="miss",upstream="docker.io"} 2"#),
+            "{text}"
+        );
+    }
+
+    #[test]
     fn there_are_no_series_unless_they_are_asked_for() {
         let registry = Registry::new();
         let repositories = Repositories::new(&Families::new(&registry), 0).unwrap();
-        repositories.served(&"docker.io".parse().unwrap(), &"library/one".parse().unwrap(), Outcome::Hit, 7);
+        repositories.served((&"docker.io".parse().unwrap(), &"library/one".parse().unwrap()), true, Outcome::Hit, 7);
         assert!(registry.gather().is_empty());
     }
 }
