@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
-use super::{FAILURE, OK, UNREACHABLE, say, tell};
+use super::{FAILURE, UNREACHABLE, say, tell};
 
 /// How long the server may take to connect, and to answer: a probe that hangs is a failed one.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -15,7 +15,7 @@ const ANSWER_BYTES_MAX: u64 = 16 * 1024;
 /// Ask a running server whether it is ready.
 ///
 /// Exits with 0 when it is, with 1 when it is starting or draining, and with 6 when nobody answers there as it would. Of a name, every
-/// address is asked, and all must be ready.
+/// address is asked, and all must be ready; of localhost one is enough.
 #[derive(Debug, clap::Args)]
 #[command(before_help = "Examples:
   cachalot healthcheck
@@ -37,37 +37,45 @@ pub(super) fn run(args: &Args) -> u8 {
             return UNREACHABLE;
         }
     };
-    let codes: Vec<u8> = addresses.into_iter().map(check).collect();
-    match codes.into_iter().max() {
-        Some(OK) => tell("ready"),
-        Some(worst) => worst,
-        None => {
+    // A server listens on one of the two addresses that localhost has.
+    let is_here = addresses.iter().all(|address| address.ip().is_loopback());
+    let checked: Vec<Result<(), Unready>> = addresses.into_iter().map(check).collect();
+    let worst = checked.iter().filter_map(|checked| checked.as_ref().err()).map(|unready| unready.code).max();
+    match worst {
+        None if checked.is_empty() => {
             say(format_args!("cachalot: {} has no address", args.admin));
             UNREACHABLE
         }
+        Some(code) if !is_here || checked.iter().all(Result::is_err) => {
+            checked.iter().filter_map(|checked| checked.as_ref().err()).for_each(|unready| say(&unready.why));
+            code
+        }
+        _ => tell("ready"),
     }
 }
 
-/// Returns the exit code for one address; all but 0 are told of.
-fn check(admin: SocketAddr) -> u8 {
-    match ask(admin) {
-        Ok(answer) => match answer.split(' ').nth(1) {
-            Some("200") => OK,
-            Some("503") => {
-                say(format_args!("cachalot: {admin} says that it is not ready: {}", last_line(&answer)));
-                FAILURE
-            }
-            _ => {
-                say(format_args!(
-                    "cachalot: {admin} is no admin address of cachalot; it says: {}",
-                    answer.lines().next().unwrap_or("nothing")
-                ));
-                UNREACHABLE
-            }
-        },
+/// Why a server at one address is not ready, and the exit code for it.
+#[derive(Debug)]
+struct Unready {
+    code: u8,
+    why: String,
+}
+
+fn check(admin: SocketAddr) -> Result<(), Unready> {
+    let unready = |code, why| Err(Unready { code, why });
+    let answer = match ask(admin) {
+        Ok(answer) => answer,
         Err(error) => {
-            say(format_args!("cachalot: {admin} does not answer: {error}; is it running, with this admin address?"));
-            UNREACHABLE
+            let why = format!("cachalot: {admin} does not answer: {error}; is it running, with this admin address?");
+            return unready(UNREACHABLE, why);
+        }
+    };
+    match answer.split(' ').nth(1) {
+        Some("200") => Ok(()),
+        Some("503") => unready(FAILURE, format!("cachalot: {admin} says that it is not ready: {}", last_line(&answer))),
+        _ => {
+            let said = answer.lines().next().unwrap_or("nothing");
+            unready(UNREACHABLE, format!("cachalot: {admin} is no admin address of cachalot; it says: {said}"))
         }
     }
 }
@@ -92,12 +100,14 @@ fn last_line(answer: &str) -> &str {
 mod tests {
     use std::net::TcpListener;
 
+    use super::super::OK;
     use super::*;
 
     #[test]
     fn the_exit_code_tells_ready_from_not_ready_from_nobody_there() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let admin = listener.local_addr().unwrap().to_string();
+        let address = listener.local_addr().unwrap();
+        let (admin, by_name) = (address.to_string(), format!("localhost:{}", address.port()));
         let answers = [
             ("HTTP/1.1 200 OK\r\n\r\n{}", OK),
             ("HTTP/1.1 503 Service Unavailable\r\n\r\n{\"state\":\"draining\"}", FAILURE),
@@ -106,13 +116,14 @@ mod tests {
             ("", UNREACHABLE),
         ];
         let server = std::thread::spawn(move || {
-            for (answer, _) in answers {
+            for (answer, _) in answers.into_iter().take(1).chain(answers) {
                 let (mut stream, _) = listener.accept().unwrap();
                 let mut head = [0; 1024];
                 assert!(stream.read(&mut head).unwrap() > 0);
                 stream.write_all(answer.as_bytes()).unwrap();
             }
         });
+        assert_eq!(run(&Args { admin: by_name }), OK);
         for (answer, code) in answers {
             assert_eq!(run(&Args { admin: admin.clone() }), code, "{answer:?}");
         }
