@@ -31,6 +31,10 @@ cluster_runs() {
         unshare --net --mount --pid --fork --kill-child --mount-proc -- "$here/deployment/cluster/inside" "$work/cluster" 2>&1
 }
 
+cluster_prepare() {
+    cluster_builds_kubernetes
+}
+
 cluster_builds_kubernetes() {
     local directory=$tools/kubernetes-1.34.3
     [[ -x $directory/kubernetes ]] || "$here/deployment/cluster/kubernetes/build" 1.34.3 "$directory"

@@ -18,6 +18,10 @@ lintian_accepts() {
     printf 'no-changelog,extended-description-line-too-long,initial-upload-closes-no-bugs'
 }
 
+package_prepare() {
+    install_cargo_deb
+}
+
 install_cargo_deb() {
     local bin=$tools/cargo-deb-3.8.0
     if [[ ! -x $bin/bin/cargo-deb ]]; then
