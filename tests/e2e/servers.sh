@@ -100,14 +100,18 @@ conclude() {
     ((failed == 0))
 }
 
-# install_python PACKAGE==VERSION…: installs commands of Python packages, each set in an environment of its own.
+# install_python PACKAGE==VERSION…: installs Python packages, each set in an environment of its own: its interpreter is then in
+# python, its commands in PATH.
 install_python() {
-    local bin=$tools/python-$(tr ' /' '__' <<<"$*")
-    if [[ ! -e $bin/installed ]]; then
+    local environment=$tools/python-$(tr ' /!' '___' <<<"$*")
+    if [[ ! -e $environment/installed ]]; then
         printf 'installing %s\n' "$*"
         python3 -c 'import ensurepip' 2>/dev/null || install_missing ensurepip:python3-venv
-        rm -rf "$bin"
-        python3 -m venv "$bin" && "$bin/bin/pip" install --quiet --disable-pip-version-check "$@" && touch "$bin/installed"
+        rm -rf "$environment"
+        python3 -m venv "$environment"
+        "$environment/bin/pip" install --quiet --disable-pip-version-check "$@"
+        touch "$environment/installed"
     fi
-    PATH=$bin/bin:$PATH
+    python=$environment/bin/python
+    PATH=$environment/bin:$PATH
 }

@@ -42,14 +42,8 @@ chart_tools() {
     install_tool helm3 helm.sh/helm/v3@v3.22.0 cmd/helm
     install_tool helm4 helm.sh/helm/v4@v4.3.1 cmd/helm
     install_tool helm-docs github.com/norwoodj/helm-docs@v1.14.2 cmd/helm-docs
-    local environment=$tools/kubernetes-validate-1.37.0
-    if [[ ! -e $environment/complete ]]; then
-        python3 -c 'import ensurepip' 2>/dev/null || install_missing ensurepip:python3-venv
-        python3 -m venv --clear "$environment"
-        "$environment/bin/pip" install --quiet --disable-pip-version-check kubernetes-validate==1.37.0
-        touch "$environment/complete"
-    fi
-    python=$environment/bin/python
+    install_python kubernetes-validate==1.37.0
+    chart_types=$python
     MODELS=$tools/kubernetes-models-1
     if [[ ! -e $MODELS/complete ]]; then
         mkdir -p "$MODELS"
@@ -68,7 +62,7 @@ chart_tools() {
 chart_python() {
     local file=$1
     shift
-    PYTHONDONTWRITEBYTECODE=1 "$python" "$here/deployment/chart/$file" "$@"
+    PYTHONDONTWRITEBYTECODE=1 "$chart_types" "$here/deployment/chart/$file" "$@"
 }
 
 chart_copies_are_equal() {
@@ -139,7 +133,7 @@ chart_serves() {
     registry_port=$(free_port) admin_port=$(free_port)
     mkdir -p "$work/pod"
     helm3 template images "$root/helm" --kube-version 1.37.0 --values "$values" --show-only templates/configmap.yaml |
-        "$python" -c 'import sys, yaml; print(yaml.safe_load(sys.stdin)["data"]["cachalot.toml"])' >"$work/pod/cachalot.toml"
+        "$chart_types" -c 'import sys, yaml; print(yaml.safe_load(sys.stdin)["data"]["cachalot.toml"])' >"$work/pod/cachalot.toml"
     mapfile -t arguments < <(chart_python command.py helm3 "$values" cache cachalot "/etc/cachalot=>$work/pod" \
         "0.0.0.0:5000=>127.0.0.1:$registry_port" "0.0.0.0:5001=>127.0.0.1:$admin_port" "/var/cache/cachalot=>$work/pod/store")
     start pod "$CACHALOT" "${arguments[@]}"

@@ -9,7 +9,7 @@ compose() {
         '{extends: default, rules: {line-length: {max: 140}, document-start: disable}}' "$project"
     check 'a compose implementation reads it' reads_project
     check 'what it mounts is there, nothing is writable but volumes, and ports are on the loopback interface' \
-        python "$here/deployment/compose_check.py" "$work/project.yaml" "$project"
+        "$python" "$here/deployment/compose_check.py" "$work/project.yaml" "$project"
     check 'its .env.example names only variables that it uses, and sets none' env_example_is_true
     check 'the configuration of the cache is good' env -i "$CACHALOT" check-config "$project/config/cachalot.toml"
     check 'Prometheus takes its configuration, with the rules' prometheus_takes_it

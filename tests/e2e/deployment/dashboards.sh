@@ -25,6 +25,8 @@ dashboards() {
     local watched=$work/watched
     mkdir "$watched"
     install_missing promtool:prometheus docker-registry:docker-registry nginx:nginx-light skopeo:skopeo openssl:openssl
+    install_python 'grafana-foundation-sdk==1769699998!10.1.0'
+    local grafana_types=$python
     written_rules
     written_dashboard
     watched_upstreams
@@ -79,14 +81,7 @@ written_dashboard() {
 
 # grafana_knows DASHBOARD: by the types that Grafana publishes for Python.
 grafana_knows() {
-    local environment=$tools/grafana-foundation-sdk-10.1.0
-    if [[ ! -x $environment/bin/python ]]; then
-        python3 -c 'import ensurepip' || install_missing ensurepip:python3-venv
-        python3 -m venv "$environment.new" || return
-        "$environment.new/bin/python" -m pip install --quiet 'grafana-foundation-sdk==1769699998!10.1.0' || return
-        mv "$environment.new" "$environment"
-    fi
-    "$environment/bin/python" "$dashboard_files/known.py" "$1"
+    "$grafana_types" "$dashboard_files/known.py" "$1"
 }
 
 # lint_dashboard DASHBOARD
