@@ -271,10 +271,11 @@ fn watch(args: &Watch) -> Result<u8, Failure> {
     let _logs =
         telemetry::init("info", telemetry::Format::Text).map_err(|error| Failure::Runtime(io::Error::other(error)))?;
     let patience = Patience { interval: args.interval, remove_after: args.remove_after };
-    tracing::info!("watching {}", options.wish.endpoint);
     let ended = block_on(async {
         let mut terminate = signal(SignalKind::terminate()).map_err(Failure::Runtime)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::Runtime)?;
+        // From here on it can be asked to end.
+        tracing::info!("watching {}", options.wish.endpoint);
         tokio::select! {
             ended = node::watch(&options, &probe, patience, log) => ended.map(|_: Infallible| ()).map_err(Failure::Node),
             _ = terminate.recv() => Ok(()),
