@@ -82,6 +82,19 @@ impl Memory {
         let next = now + patience.interval;
         if !self.is_withdrawn && deadline > now { next.min(deadline) } else { next }
     }
+
+    /// Tells of what changed; what is as it was the last time is no news.
+    fn tell_once(&mut self, tell: &mut impl FnMut(&Event), event: &Event) {
+        let text = event.lines().join("\n");
+        let has_changed = match event {
+            Event::Applied(report) | Event::Withdrawn(report) => !report.changes.is_empty(),
+            Event::Failed(_) | Event::Unanswered(_) => false,
+        };
+        if has_changed || (!text.is_empty() && self.told.as_ref() != Some(&text)) {
+            tell(event);
+        }
+        self.told = Some(text);
+    }
 }
 
 /// Watches until it is dropped. The node's files stay as they are then.
@@ -140,21 +153,6 @@ pub async fn watch(
 /// Whether it may be over without anybody's doing here: a file is being written, or the agent before us is about to end.
 fn is_passing(refusal: &Refusal) -> bool {
     matches!(refusal, Refusal::Unreadable { .. } | Refusal::Held { .. })
-}
-
-impl Memory {
-    /// Tells of what changed; what is as it was the last time is no news.
-    fn tell_once(&mut self, tell: &mut impl FnMut(&Event), event: &Event) {
-        let text = event.lines().join("\n");
-        let has_changed = match event {
-            Event::Applied(report) | Event::Withdrawn(report) => !report.changes.is_empty(),
-            Event::Failed(_) | Event::Unanswered(_) => false,
-        };
-        if has_changed || (!text.is_empty() && self.told.as_ref() != Some(&text)) {
-            tell(event);
-        }
-        self.told = Some(text);
-    }
 }
 
 impl Event {
