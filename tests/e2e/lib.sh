@@ -53,7 +53,13 @@ stop() {
         fi
         sleep 0.1
     done
-    wait "$pid"
+    local code=0
+    wait "$pid" || code=$?
+    if ((code != 0)); then
+        printf '%s ended with %d:\n' "$name" "$code" >&2
+        tail -n 10 "$work/$name.log" >&2
+    fi
+    return "$code"
 }
 
 # Stops every server, unmounts what they left mounted, and removes the directory.

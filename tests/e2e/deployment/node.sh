@@ -500,14 +500,15 @@ kill_cache() {
     unset 'pids[cachalot]'
 }
 
-# starts_watching [OPTION…]
+# starts_watching [OPTION…]: with a log of its own, from which it can be seen that it can be asked to end.
 starts_watching() {
+    rm -f "$work/agent.log"
     start_on_node agent "$CACHALOT" node-config watch --state-dir "$node/state" --endpoint "http://$cache" \
         --registry "$origin" --interval 200ms --remove-after 3s "$@"
 }
 
-# has_begun TIMES: how often an agent has begun to watch.
-has_begun() { (($(grep --count ': watching' "$work/agent.log") >= $1)); }
+# has_begun: the agent watches, and can be asked to end.
+has_begun() { grep --quiet ': watching' "$work/agent.log"; }
 hosts_are_there() { [[ -e $node/containerd/certs.d/$(directory_of "$origin")/hosts.toml ]]; }
 hosts_are_gone() { ! hosts_are_there; }
 
@@ -534,11 +535,11 @@ node_watches() {
     wait "${pids[agent]}" 2>/dev/null || true
     check 'a killed watch leaves its files' hosts_are_there
     starts_watching
-    check 'the next watch begins' await agent 30 has_begun 2
+    check 'the next watch begins' await agent 30 has_begun
     check 'the watch ends with 0 when asked to, and leaves its files' stop agent
     check 'the files are there' hosts_are_there
     starts_watching --remove-on-exit
-    await agent 30 has_begun 3
+    await agent 30 has_begun
     check 'a watch that is to remove on exit ends with 0' stop agent
     check 'nothing of it is left' test ! -e "$node/state" -a -z "$(ls -A "$node/containerd/certs.d")"
 
