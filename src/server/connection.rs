@@ -3,7 +3,6 @@
 //! A body that fails ends the connection by FIN before its announced length: the one ending after which containerd resumes (P-126).
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 
@@ -14,18 +13,19 @@ use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 use super::limits::{BUFFER_BYTES, HEADERS_MAX};
+use super::peer::Peer;
 use super::socket::{Outbox, Socket};
 use super::{Server, dispatch};
 
 /// Serves `stream` until either side ends it; after `stop` it finishes the request under way and closes.
-pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, server: Arc<Server>, stop: CancellationToken) {
+pub(super) async fn serve(stream: TcpStream, peer: Arc<Peer>, server: Arc<Server>, stop: CancellationToken) {
     let outbox = Outbox::default();
     let service = {
-        let (server, outbox) = (Arc::clone(&server), outbox.clone());
+        let (server, peer, outbox) = (Arc::clone(&server), Arc::clone(&peer), outbox.clone());
         service_fn(move |request| {
-            let (server, outbox) = (Arc::clone(&server), outbox.clone());
+            let (server, peer, outbox) = (Arc::clone(&server), Arc::clone(&peer), outbox.clone());
             async move {
-                let response = dispatch::handle(&server, request, peer).await;
+                let response = dispatch::handle(&server, request, &peer).await;
                 Ok::<_, Infallible>(response.map(|body| body.through(outbox)))
             }
         })
@@ -46,6 +46,6 @@ pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, server: Arc<Serve
         }
     };
     if let Err(error) = ended {
-        tracing::debug!(%peer, %error, "a connection ended early");
+        tracing::debug!(peer = %peer.address, %error, "a connection ended early");
     }
 }

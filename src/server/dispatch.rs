@@ -1,8 +1,6 @@
 //! One request: routed, asked of the cache, answered, accounted.
 
-use std::net::SocketAddr;
-
-use http::header::{CONTENT_LENGTH, HOST, VIA};
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, VIA};
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response};
 use hyper::body::Incoming;
@@ -12,6 +10,7 @@ use super::access_log::Exchange;
 use super::body::Body;
 use super::headers::{API_VERSION, CACHE_STATUS, OCI_NAMESPACE, lines};
 use super::limits::HEADER_BUDGET;
+use super::peer::Peer;
 use super::respond::Problem;
 use super::routed::Routed;
 use super::{Directory, Server, blobs, manifests, referrers, tags, writes};
@@ -20,10 +19,10 @@ use crate::telemetry::{Handler, Shed};
 use crate::wire::cache_status_header;
 
 /// Answers one request.
-pub(super) async fn handle(server: &Server, request: Request<Incoming>, peer: SocketAddr) -> Response<Body> {
+pub(super) async fn handle(server: &Server, request: Request<Incoming>, peer: &Peer) -> Response<Body> {
     let method = request.method().clone();
     let clients = server.clients.load_full();
-    let client = clients.address(peer, request.headers());
+    let client = clients.address(peer.address, request.headers());
     let mut exchange =
         Exchange::begin(&server.metrics, server.options.access_log, client, method.clone(), request.uri().path());
     let is_head = method == Method::HEAD;
@@ -37,8 +36,15 @@ pub(super) async fn handle(server: &Server, request: Request<Incoming>, peer: So
         Ok(Route::Question(question)) => match directory.upstream(&question.upstream) {
             Some(upstream) => {
                 exchange.is_about(handler(&question.endpoint), &question, upstream.metrics());
-                let routed =
-                    Routed { server, directory: &directory, upstream, request: &request, question: &question, is_head };
+                let routed = Routed {
+                    server,
+                    directory: &directory,
+                    upstream,
+                    request: &request,
+                    question: &question,
+                    authorization: request.headers.get(AUTHORIZATION),
+                    is_head,
+                };
                 let answered = match clients.turn(client).await {
                     _ if is_our_own(server, &request) => Err(Problem::in_a_circle(&question)),
                     Ok(()) => answer(&routed, body, &mut exchange).await,

@@ -10,6 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use super::peer::Peer;
 use super::{Server, connection};
 use crate::tasks::TaskGroup;
 
@@ -25,14 +26,14 @@ pub async fn serve(listener: TcpListener, server: Arc<Server>, tasks: TaskGroup,
             accepted = accept(&listener, &places) => accepted,
         };
         match accepted {
-            Ok((stream, peer, place)) => {
+            Ok((stream, address, place)) => {
                 if let Err(error) = prepare(&stream, &server) {
-                    tracing::debug!(%peer, %error, "a connection was gone before it was served");
+                    tracing::debug!(peer = %address, %error, "a connection was gone before it was served");
                     continue;
                 }
                 let (server, stop) = (Arc::clone(&server), stop.clone());
                 tasks.spawn("connection", async move {
-                    connection::serve(stream, peer, server, stop).await;
+                    connection::serve(stream, Arc::new(Peer { address }), server, stop).await;
                     drop(place);
                 });
             }

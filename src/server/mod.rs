@@ -19,6 +19,7 @@ mod headers;
 mod limits;
 mod listener;
 mod manifests;
+mod peer;
 mod referrers;
 mod respond;
 mod routed;

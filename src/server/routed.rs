@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use http::HeaderValue;
 use http::request::Parts;
 
 use super::respond::{Asked, Problem};
@@ -18,6 +19,8 @@ pub(super) struct Routed<'a> {
     pub(super) upstream: &'a Arc<Upstream>,
     pub(super) request: &'a Parts,
     pub(super) question: &'a Question,
+    /// What the caller shows the upstream, where the upstream is to see it.
+    pub(super) authorization: Option<&'a HeaderValue>,
     pub(super) is_head: bool,
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use http::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, LOCATION, RANGE, RETRY_AFTER, WWW_AUTHENTICATE};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Body as _, Incoming};
 use serde::de::IgnoredAny;
@@ -43,7 +43,7 @@ pub(super) async fn answer(
     let writer = Writer {
         upstream: Arc::clone(routed.upstream),
         repository: question.repository.clone(),
-        authorization: routed.request.headers.get(header::AUTHORIZATION).cloned(),
+        authorization: routed.authorization.cloned(),
     };
     let (kind, asked) = match &question.endpoint {
         Endpoint::Manifest(Reference::Tag(_)) => (Kind::ManifestTag, Asked::Manifest),

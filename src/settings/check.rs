@@ -31,7 +31,7 @@ pub(super) fn check(layers: Layers, sources: &Sources) -> Result<Settings, Vec<P
     check_addresses(&mut reader, &server.listen, admin.listen);
 
     let mut list = upstreams::List::new(freshness.clone());
-    for (index, values) in reader.upstreams().into_iter().enumerate() {
+    for (index, values) in reader.sections("upstream").into_iter().enumerate() {
         list.add_file(reader.part(format!("upstream[{index}]"), values));
     }
     if builtin_upstreams {
@@ -81,9 +81,10 @@ impl Reader<'_> {
         Section::new(path, values, self.places, self.problems)
     }
 
-    fn upstreams(&self) -> Vec<Map<String, Value>> {
-        let upstreams = self.config.get_array("upstream").unwrap_or_default();
-        upstreams.into_iter().filter_map(|upstream| upstream.into_table().ok()).collect()
+    /// Returns the sections of that name, of which there may be several.
+    fn sections(&self, name: &str) -> Vec<Map<String, Value>> {
+        let sections = self.config.get_array(name).unwrap_or_default();
+        sections.into_iter().filter_map(|section| section.into_table().ok()).collect()
     }
 }
 

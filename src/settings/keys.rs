@@ -1,5 +1,18 @@
 //! The names that a configuration may hold: sections, their keys, and the upstreams that are there without a file.
 
+/// Sections that may be there several times: `[[upstream]]`.
+const REPEATED: [&str; 1] = ["upstream"];
+
+/// Returns true for a section that may be there several times.
+pub(super) fn is_repeated(section: &str) -> bool {
+    REPEATED.contains(&section)
+}
+
+/// Returns a section as it is written in a file.
+pub(super) fn written(section: &str) -> String {
+    if is_repeated(section) { format!("[[{section}]]") } else { format!("[{section}]") }
+}
+
 /// Every section and its keys.
 pub(super) const SECTIONS: [(&str, &[&str]); 9] = [
     (

@@ -10,7 +10,7 @@ use config::{Config, ConfigBuilder, ConfigError, Map, Source, Value, ValueKind};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::keys::SECTIONS;
+use super::keys::{SECTIONS, is_repeated, written};
 use super::problem::{Place, Problem};
 use super::suggest::{unknown_section, unknown_variable};
 use super::{Flags, Sources};
@@ -126,7 +126,7 @@ fn key_with_one_underscore(name: &str) -> Option<(&'static str, &'static str)> {
         let key = name.strip_prefix(section)?.strip_prefix('_')?;
         Some((*section, *keys.iter().find(|known| **known == key)?))
     };
-    SECTIONS.iter().filter(|(section, _)| *section != "upstream").find_map(of_section)
+    SECTIONS.iter().filter(|(section, _)| !is_repeated(section)).find_map(of_section)
 }
 
 /// Where the values are written, by key path.
@@ -187,15 +187,14 @@ impl FileLayer<'_> {
         let mut sections = Map::new();
         for (key, value) in table {
             let (place, name) = (self.place(key.span().start), key.into_inner().into_owned());
-            let wanted = if name == "upstream" { "[[upstream]]".to_owned() } else { format!("[{name}]") };
             let is_shaped = match value.get_ref() {
-                DeValue::Array(items) if name == "upstream" => items.iter().all(|item| item.get_ref().is_table()),
-                other => name != "upstream" && other.is_table(),
+                DeValue::Array(items) if is_repeated(&name) => items.iter().all(|item| item.get_ref().is_table()),
+                other => !is_repeated(&name) && other.is_table(),
             };
             let text = if !SECTIONS.iter().any(|(section, _)| *section == name) {
                 unknown_section(&name)
             } else if !is_shaped {
-                format!("is not a section; write {wanted} on a line of its own, and the keys below it")
+                format!("is not a section; write {} on a line of its own, and the keys below it", written(&name))
             } else {
                 let value = self.value(&name, value);
                 sections.insert(name, value);

@@ -1,6 +1,6 @@
 //! What to say about a key that does not exist: the key that was probably meant, or where it belongs.
 
-use super::keys::SECTIONS;
+use super::keys::{SECTIONS, is_repeated, written};
 use super::units::nearest;
 
 /// Says what is wrong with the name of a section.
@@ -9,9 +9,9 @@ pub(super) fn unknown_section(name: &str) -> String {
         return format!("unknown section; this key belongs in {home}");
     }
     if let Some(section) = nearest(name, SECTIONS.iter().map(|(section, _)| *section)) {
-        return format!("unknown section; did you mean {}?", heading(section));
+        return format!("unknown section; did you mean {}?", written(section));
     }
-    let sections: Vec<String> = SECTIONS.iter().map(|(section, _)| heading(section)).collect();
+    let sections: Vec<String> = SECTIONS.iter().map(|(section, _)| written(section)).collect();
     format!("unknown section; there are {}", sections.join(", "))
 }
 
@@ -24,7 +24,7 @@ pub(super) fn unknown_key(section: &str, key: &str) -> Option<String> {
     Some(match (nearest(key, keys.iter().copied()), homes(key)) {
         (_, Some(home)) => format!("unknown key; it belongs in {home}"),
         (Some(known), None) => format!("unknown key; did you mean {known:?}?"),
-        (None, None) => format!("unknown key; {} has {}", heading(section), keys.join(", ")),
+        (None, None) => format!("unknown key; {} has {}", written(section), keys.join(", ")),
     })
 }
 
@@ -34,6 +34,9 @@ pub(super) fn unknown_variable(section: &str, key: &str) -> Option<String> {
         return Some(
             "an upstream cannot be set by a variable; write it to the file, or use --upstream NAME=URL".into(),
         );
+    }
+    if is_repeated(section) {
+        return Some(format!("{} cannot be set by a variable; write it to the file", written(section)));
     }
     let variable = |section: &str, key: &str| format!("CACHALOT_{section}__{key}").to_ascii_uppercase();
     if keys(section).is_empty() {
@@ -55,11 +58,7 @@ fn keys(section: &str) -> &'static [&'static str] {
 
 /// Returns the sections that have a key.
 fn homes(key: &str) -> Option<String> {
-    let homes = SECTIONS.iter().filter(|(_, keys)| keys.contains(&key)).map(|(section, _)| heading(section));
+    let homes = SECTIONS.iter().filter(|(_, keys)| keys.contains(&key)).map(|(section, _)| written(section));
     let homes: Vec<String> = homes.collect();
     (!homes.is_empty()).then(|| homes.join(" or "))
-}
-
-fn heading(section: &str) -> String {
-    if section == "upstream" { "[[upstream]]".into() } else { format!("[{section}]") }
 }
