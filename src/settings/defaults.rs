@@ -128,5 +128,7 @@ pub(super) const RATE_BOUNDS: RangeInclusive<u32> = 1..=1_000_000;
 /// Clients give up on the head of an answer at 30 s (P-124).
 pub(super) const ANSWER_TIMEOUT_BOUNDS: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(25);
 pub(super) const IDLE_TIMEOUT_BOUNDS: RangeInclusive<Duration> = seconds(1, 600);
+/// Bytes in a configuration file at the most: a table of ten thousand upstreams.
+pub(super) const FILE_BYTES_MAX: u64 = MIB;
 /// Bytes in a PEM file at the most: the system's whole collection of certificates is a quarter of it.
 pub(super) const PEM_BYTES_MAX: u64 = MIB;

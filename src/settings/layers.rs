@@ -4,12 +4,15 @@
 //! `upstream[0].endpoints[1]`) has its place beside, so that a problem found later can still point at the line.
 
 use std::collections::HashMap;
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 use config::{Config, ConfigBuilder, ConfigError, Map, Source, Value, ValueKind};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::defaults::FILE_BYTES_MAX;
 use super::keys::{SECTIONS, is_repeated, written};
 use super::problem::{Place, Problem};
 use super::suggest::{unknown_section, unknown_variable};
@@ -53,11 +56,10 @@ impl Layers {
 
     fn add_file(&mut self, path: &Path) {
         let name = path.display().to_string();
-        let text = match std::fs::read_to_string(path) {
+        let text = match read_text(path, &name) {
             Ok(text) => text,
-            Err(error) => {
-                let text = format!("cannot be read: {error}");
-                self.problems.push(Problem { place: Place::WholeFile { name }, key: String::new(), text });
+            Err((place, text)) => {
+                self.problems.push(Problem { place, key: String::new(), text });
                 self.is_broken = true;
                 return;
             }
@@ -117,6 +119,33 @@ impl Layers {
         self.places.replace(&format!("{section}.{key}"), place);
         let section_values = Map::from([(key.to_owned(), value)]);
         self.stack.push(Layer { values: Map::from([(section.to_owned(), Value::new(None, section_values))]) });
+    }
+}
+
+/// Reads the file as text, or says where and why it is none.
+fn read_text(path: &Path, name: &str) -> Result<String, (Place, String)> {
+    let whole = || Place::WholeFile { name: name.to_owned() };
+    let mut bytes = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes));
+    read.map_err(|error| (whole(), format!("cannot be read: {error}")))?;
+    if u64::try_from(bytes.len()).is_ok_and(|length| length > FILE_BYTES_MAX) {
+        return Err((whole(), format!("is larger than {}; is it the right file?", bytesize::ByteSize(FILE_BYTES_MAX))));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let good = error.utf8_error().valid_up_to();
+        let before = String::from_utf8_lossy(error.as_bytes().get(..good).unwrap_or_default()).into_owned();
+        (place_in(name, &before, good), "is not UTF-8 from here on".to_owned())
+    })
+}
+
+/// Returns the place of the byte at `offset` of a text.
+fn place_in(name: &str, text: &str, offset: usize) -> Place {
+    let before = text.get(..offset).unwrap_or(text);
+    let line_start = before.rfind('\n').map_or(0, |line_break| line_break + 1);
+    Place::File {
+        name: name.to_owned(),
+        line: before.matches('\n').count() + 1,
+        column: before.chars().count() - before.get(..line_start).map_or(0, |lines| lines.chars().count()) + 1,
     }
 }
 
@@ -254,12 +283,6 @@ impl FileLayer<'_> {
     }
 
     fn place(&self, offset: usize) -> Place {
-        let before = self.text.get(..offset).unwrap_or(self.text);
-        let line_start = before.rfind('\n').map_or(0, |line_break| line_break + 1);
-        Place::File {
-            name: self.name.to_owned(),
-            line: before.matches('\n').count() + 1,
-            column: before.chars().count() - before.get(..line_start).map_or(0, |lines| lines.chars().count()) + 1,
-        }
+        place_in(self.name, self.text, offset)
     }
 }

@@ -300,6 +300,19 @@ fn a_file_that_cannot_be_read_is_a_problem_like_others() {
 }
 
 #[test]
+fn a_file_that_is_no_text_or_far_too_large_is_told_so() {
+    let large = "#\n".repeat(1 << 20);
+    for (bytes, expected) in [
+        (&b"[log]\nlevel = \"\xff\""[..], "cachalot.toml:2:10: is not UTF-8 from here on"),
+        (large.as_bytes(), "cachalot.toml: is larger than 1.0 MiB; is it the right file?"),
+    ] {
+        let ground = Ground::new("");
+        std::fs::write(ground.0.path().join("cachalot.toml"), bytes).unwrap();
+        assert_eq!(ground.told(&ground.sources()), [expected]);
+    }
+}
+
+#[test]
 fn problems_of_variables_and_flags_carry_their_names() {
     let ground = Ground::new("[fills]\nmax = 0\n");
     let sources = Sources {

@@ -13,21 +13,14 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
-
 use super::layout::{Layout, create_file, split_partial};
+use super::presence::{Believed, PresenceRecord, TEXT_BYTES_MAX};
 use super::reservation::Reservation;
 use super::{Class, Present};
 use crate::oci::Digest;
 
 /// What is left lies so long for a next fill: clients that come back do so within minutes.
 pub(super) const AGE_MAX: Duration = Duration::from_hours(1);
-
-/// A record holds at most so many runs of bytes, some 40 KiB of text; a blob in more pieces is not kept.
-const RUNS_MAX: usize = 1024;
-
-/// A record's file is read up to here.
-const RECORD_BYTES_MAX: u64 = 64 * 1024;
 
 /// Changes whenever the machine starts, and so whenever the page cache is lost (Linux, `random(4)`).
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
@@ -85,34 +78,11 @@ pub(super) struct Found {
     pub(super) present: Present,
 }
 
-/// Which bytes of a partial file are there.
-#[derive(Debug, Serialize, Deserialize)]
-struct Record {
-    boot: String,
-    class: RecordClass,
-    size_bytes: u64,
-    runs: Vec<(u64, u64)>,
-}
-
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum RecordClass {
-    Layer,
-    Metadata,
-}
-
 /// Writes the record of the partial file at `path`, in one step.
 pub(super) fn record(path: &Path, class: Class, size_bytes: u64, present: &Present) -> io::Result<()> {
-    let runs: Vec<_> = present.runs().map(|run| (run.start, run.end)).collect();
     let boot = fs::read_to_string(BOOT_ID).map_err(|_| io::ErrorKind::Unsupported)?;
-    if runs.len() > RUNS_MAX {
-        return Err(io::ErrorKind::FileTooLarge.into());
-    }
-    let class = match class {
-        Class::Layer => RecordClass::Layer,
-        Class::Metadata => RecordClass::Metadata,
-    };
-    let text = serde_json::to_vec(&Record { boot: boot.trim().to_owned(), class, size_bytes, runs })?;
+    let record = PresenceRecord::new(boot.trim(), class, size_bytes, present).ok_or(io::ErrorKind::FileTooLarge)?;
+    let text = record.to_text()?;
     let draft = with_suffix(path, DRAFT);
     let mut file = match create_file(&draft) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
@@ -179,25 +149,15 @@ fn clear(path: &Path, remove: impl FnOnce(&Path) -> io::Result<()>) {
 }
 
 fn found(digest: Digest, path: &Path, boot: &str) -> Option<Found> {
-    let record = read_record(&record_path(path))?;
-    let mut present = Present::default();
-    for (start, end) in &record.runs {
-        present.insert(*start..*end);
-    }
     let written = path.symlink_metadata().ok().filter(fs::Metadata::is_file)?.len();
-    let last = present.runs().last().map_or(0, |run| run.end);
-    let is_sound = record.boot == boot && last <= written && last <= record.size_bytes;
-    let class = match record.class {
-        RecordClass::Layer => Class::Layer,
-        RecordClass::Metadata => Class::Metadata,
-    };
-    is_sound.then(|| Found { digest, path: path.to_owned(), class, size_bytes: record.size_bytes, present })
+    let Believed { class, size_bytes, present } = read_record(&record_path(path))?.believed(boot, written)?;
+    Some(Found { digest, path: path.to_owned(), class, size_bytes, present })
 }
 
-fn read_record(path: &Path) -> Option<Record> {
+fn read_record(path: &Path) -> Option<PresenceRecord> {
     let mut text = Vec::new();
-    io::Read::read_to_end(&mut io::Read::take(File::open(path).ok()?, RECORD_BYTES_MAX), &mut text).ok()?;
-    serde_json::from_slice(&text).ok()
+    io::Read::read_to_end(&mut io::Read::take(File::open(path).ok()?, TEXT_BYTES_MAX), &mut text).ok()?;
+    PresenceRecord::parse(&text)
 }
 
 const RECORD: &str = "present";

@@ -24,6 +24,7 @@ mod mark;
 mod memory;
 mod object;
 mod partial;
+mod presence;
 mod present;
 mod recency;
 mod reservation;
@@ -44,6 +45,7 @@ pub use ledger::{Grant, GrantKind, Ledger, ListEntry, TagEntry};
 pub use mark::Mark;
 pub use memory::Memory;
 pub use object::{Content, Object, ReadAt, read_chunk};
+pub use presence::{Believed, PresenceRecord};
 pub use present::Present;
 pub use scrub::scrub;
 
