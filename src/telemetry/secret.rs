@@ -1,16 +1,19 @@
 //! A text that must never be printed: a password, a token, an `Authorization` header.
 //!
-//! There is no `Display`, and `Debug` prints `Secret(…)`, so no log line and no error can hold one by accident (S-40).
+//! There is no `Display`, and `Debug` prints `Secret(…)`, so no log line and no error can hold one by accident (S-40). Its memory is
+//! overwritten before it is given back (S-43). What HTTP libraries copy into their buffers on the way out is beyond that.
 
 use std::fmt;
 
+use zeroize::Zeroizing;
+
 /// A secret text; reading it takes a call that is easy to search for.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub struct Secret(String);
+pub struct Secret(Zeroizing<String>);
 
 impl Secret {
     pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
+        Self(Zeroizing::new(text.into()))
     }
 
     /// Returns the text itself, for the one place that sends or compares it.
@@ -25,7 +28,7 @@ impl Secret {
 
 impl From<String> for Secret {
     fn from(text: String) -> Self {
-        Self(text)
+        Self::new(text)
     }
 }
 

@@ -25,6 +25,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::HeaderValue;
 use url::Url;
+use zeroize::Zeroizing;
 
 use self::answers::Answers;
 use self::docker_config::{DockerConfig, Servers, Step};
@@ -59,8 +60,9 @@ impl Account {
     /// Returns `Basic …`, marked as sensitive; `None` when a header cannot carry it, which base64 rules out.
     pub(super) fn basic(&self) -> Option<HeaderValue> {
         let (Self::Password { username, password: secret } | Self::IdentityToken { username, token: secret }) = self;
-        let pair = format!("{username}:{}", secret.expose());
-        let mut value = HeaderValue::try_from(format!("Basic {}", STANDARD.encode(pair))).ok()?;
+        let pair = Zeroizing::new(format!("{username}:{}", secret.expose()));
+        let text = Zeroizing::new(format!("Basic {}", *Zeroizing::new(STANDARD.encode(pair.as_bytes()))));
+        let mut value = HeaderValue::from_str(&text).ok()?;
         value.set_sensitive(true);
         Some(value)
     }

@@ -11,6 +11,7 @@ use moka::ops::compute::Op;
 use moka::policy::EvictionPolicy;
 use serde::Deserialize;
 use url::Url;
+use zeroize::Zeroizing;
 
 use super::error::UpstreamError;
 use crate::oci::RepositoryName;
@@ -102,8 +103,8 @@ impl Token {
         let answer: Answer = serde_json::from_slice(body).map_err(|_| "token answer is not JSON")?;
         let token = [answer.token, answer.access_token].into_iter().flatten().find(|token| !token.is_empty());
         let token = token.ok_or("token answer has no token")?;
-        let mut authorization =
-            HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| "token cannot be sent in a header")?;
+        let text = Zeroizing::new(format!("Bearer {}", *Zeroizing::new(token)));
+        let mut authorization = HeaderValue::from_str(&text).map_err(|_| "token cannot be sent in a header")?;
         authorization.set_sensitive(true);
         Ok(Self { authorization, use_for: use_for(answer.expires_in.as_ref()) })
     }

@@ -23,6 +23,7 @@ mod referrers;
 mod registry;
 mod requests;
 mod rot;
+mod ssrf;
 mod supervised;
 mod tags;
 mod upstream;

@@ -20,6 +20,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use url::Url;
+use zeroize::Zeroizing;
 
 use super::error::Flaw;
 use super::helper::{HelperName, Question};
@@ -197,6 +198,7 @@ impl Entry {
         let (username, password) = match filled(self.auth) {
             None => (self.username, self.password),
             Some(auth) => {
+                let auth = Zeroizing::new(auth);
                 let (username, password) = decode(&auth).ok_or_else(|| Flaw::Auth { key: key.to_owned() })?;
                 (Some(username), Some(password))
             }
@@ -216,8 +218,8 @@ impl Entry {
 
 /// Reads base64 of `user:password`; docker has written NULs behind the password.
 fn decode(auth: &str) -> Option<(String, String)> {
-    let pair = String::from_utf8(STANDARD.decode(auth.trim()).ok()?).ok()?;
-    let (username, password) = pair.split_once(':')?;
+    let pair = Zeroizing::new(STANDARD.decode(auth.trim()).ok()?);
+    let (username, password) = std::str::from_utf8(&pair).ok()?.split_once(':')?;
     Some((username.to_owned(), password.trim_end_matches('\0').to_owned()))
 }
 

@@ -23,6 +23,7 @@ use serde::Deserialize;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
+use zeroize::Zeroizing;
 
 use super::error::HelperFailure;
 use super::{Account, TOKEN_USERNAME};
@@ -179,8 +180,8 @@ fn words(answer: &[u8], complaint: &[u8]) -> String {
     if told.is_empty() { "it says nothing".to_owned() } else { told }
 }
 
-async fn read(pipe: Option<impl AsyncRead + Unpin>, limit_bytes: u64) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
+async fn read(pipe: Option<impl AsyncRead + Unpin>, limit_bytes: u64) -> io::Result<Zeroizing<Vec<u8>>> {
+    let mut bytes = Zeroizing::new(Vec::new());
     if let Some(pipe) = pipe {
         pipe.take(limit_bytes).read_to_end(&mut bytes).await?;
     }
@@ -188,8 +189,8 @@ async fn read(pipe: Option<impl AsyncRead + Unpin>, limit_bytes: u64) -> io::Res
 }
 
 /// Reads the first bytes and takes the rest: whoever writes to a pipe that nobody reads is killed for it, or waits for ever.
-async fn read_and_drain(pipe: Option<impl AsyncRead + Unpin>, limit_bytes: u64) -> io::Result<Vec<u8>> {
-    let Some(mut pipe) = pipe else { return Ok(Vec::new()) };
+async fn read_and_drain(pipe: Option<impl AsyncRead + Unpin>, limit_bytes: u64) -> io::Result<Zeroizing<Vec<u8>>> {
+    let Some(mut pipe) = pipe else { return Ok(Zeroizing::default()) };
     let bytes = read(Some(&mut pipe), limit_bytes).await?;
     tokio::io::copy(&mut pipe, &mut tokio::io::sink()).await?;
     Ok(bytes)

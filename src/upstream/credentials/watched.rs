@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
+use zeroize::Zeroizing;
 
 use super::error::{CredentialsError, Flaw};
 use crate::oci::UpstreamName;
@@ -31,10 +32,13 @@ pub(super) fn read<T>(
     limit_bytes: u64,
     parse: impl Fn(&[u8]) -> Result<T, Flaw>,
 ) -> Result<T, CredentialsError> {
-    let content = || -> io::Result<Vec<u8>> {
-        let mut bytes = Vec::new();
+    let content = || -> io::Result<Zeroizing<Vec<u8>>> {
+        let file = File::open(path)?;
+        // Room for all of it: a buffer that grew would leave copies behind.
+        let len = file.metadata()?.len().min(limit_bytes) + 1;
+        let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(len).unwrap_or_default()));
         // One byte more than allowed tells a file that is too large from one that fits.
-        File::open(path)?.take(limit_bytes + 1).read_to_end(&mut bytes)?;
+        file.take(limit_bytes + 1).read_to_end(&mut bytes)?;
         Ok(bytes)
     };
     let unreadable = |error| CredentialsError::Unreadable { path: path.to_path_buf(), source: Arc::new(error) };

@@ -2,7 +2,7 @@
 
 use cachalot::wire::challenge::{Bearer, Challenge, choose, parse};
 
-pub fn holds(input: &[u8]) {
+pub(super) fn holds(input: &[u8]) {
     let lines = super::header_values(input);
     let challenges = parse(lines.iter().copied());
     let bytes: usize = lines.iter().map(|line| line.len()).sum();

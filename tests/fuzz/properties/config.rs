@@ -4,7 +4,7 @@ use std::fs;
 
 use cachalot::settings::{Settings, Sources};
 
-pub fn holds(input: &[u8]) {
+pub(super) fn holds(input: &[u8]) {
     // What it names is read, too: only this machine's own files could be of interest, and some of them never end.
     if input.windows(4).any(|bytes| bytes == b"/dev" || bytes == b"/pro") {
         return;

@@ -7,7 +7,7 @@ use cachalot::wire::retry_after::{self, RETRY_AFTER_MAX};
 use cachalot::wire::{Accept, Network, Quota, if_range_matches, is_not_modified, link};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-pub fn holds(input: &[u8]) {
+pub(super) fn holds(input: &[u8]) {
     let lines = super::header_values(input);
     if let Some(next) = link::next(lines.iter().copied()) {
         assert!(

@@ -5,7 +5,7 @@ use cachalot::oci::{Referrers, TagList};
 /// Bytes of a page in the test; real ones are larger than any input here.
 const PAGE_BYTES: usize = 512;
 
-pub fn holds(input: &[u8]) {
+pub(super) fn holds(input: &[u8]) {
     tags(input);
     let Ok(list) = Referrers::read(input) else { return };
     let json = list.to_json();

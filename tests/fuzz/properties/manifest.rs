@@ -4,12 +4,13 @@
 use cachalot::oci::{DESCRIPTORS_MAX, Digest, Manifest, ManifestKind, MediaType, Referrer};
 use serde_json::Value;
 
-pub fn holds(input: &[u8]) {
+pub(super) fn holds(input: &[u8]) {
     let Some(at) = input.iter().position(|byte| *byte == b'\n') else { return };
     let (header, document) = (&input[..at], &input[at + 1..]);
     let header = std::str::from_utf8(header).ok().and_then(|text| MediaType::parse(text));
     let Ok(manifest) = Manifest::read(document, header.as_ref()) else { return };
-    let value: Value = serde_json::from_slice(document).expect("what is accepted is JSON");
+    // In what is not interpreted, bytes may be no text; Go's decoder reads them as U+FFFD.
+    let value: Value = serde_json::from_str(&String::from_utf8_lossy(document)).expect("what is accepted is JSON");
     let object = value.as_object().expect("and an object");
     let has = |name: &str| object.keys().any(|key| key.eq_ignore_ascii_case(name) && !object[key].is_null());
     assert!(!(has("manifests") && (has("layers") || has("config"))), "S-11: both an index and an image");

@@ -13,10 +13,10 @@ mod range;
 mod route;
 
 /// A property of any bytes.
-pub type Property = fn(&[u8]);
+pub(crate) type Property = fn(&[u8]);
 
 /// All properties that need no server, by the names of their seeds' directories.
-pub const PROPERTIES: [(&str, Property); 8] = [
+pub(crate) const PROPERTIES: [(&str, Property); 8] = [
     ("challenge", challenge::holds),
     ("config", config::holds),
     ("headers", headers::holds),

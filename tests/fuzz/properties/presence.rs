@@ -4,7 +4,7 @@ use cachalot::store::PresenceRecord;
 
 const BOOT: &str = "5f0f1a3c-0000-4000-8000-000000000000";
 
-pub fn holds(input: &[u8]) {
+pub(super) fn holds(input: &[u8]) {
     let Some(at) = input.iter().position(|byte| *byte == b'\n') else { return };
     let Some(written) = std::str::from_utf8(&input[..at]).ok().and_then(|text| text.parse::<u64>().ok()) else {
         return;

@@ -6,7 +6,7 @@ use cachalot::wire::{ByteRange, Multipart, RANGES_MAX, RangeHeader, RangeSpec, R
 /// What the ranges of one request may be together beyond the blob's size, as the module documents it.
 const OVERLAP_MAX: u128 = 1024 * 1024;
 
-pub fn holds(input: &[u8]) {
+pub(super) fn holds(input: &[u8]) {
     let Some(lines) = super::lines(input) else { return };
     let [size, value, ..] = lines.as_slice() else { return };
     if let Some((first, last)) = chunk_range::parse(value) {
