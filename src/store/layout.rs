@@ -13,7 +13,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
@@ -46,17 +46,18 @@ pub(super) struct Found {
 }
 
 impl Layout {
-    /// Makes the directories.
+    /// Makes the directories, or finds them to be ours alone.
     pub(super) fn create(root: &Path) -> io::Result<Self> {
         let layout = Self { root: root.to_owned(), next_partial: AtomicU64::new(0) };
-        make_directory(&layout.partials())?;
+        make_own_directory(&layout.partials())?;
         for entry in fs::read_dir(layout.partials())? {
             let number = split_partial(&entry?.path()).map_or(0, |(_, number)| number);
             layout.next_partial.fetch_max(number.saturating_add(1), Ordering::Relaxed);
         }
         for class in CLASSES {
             for algorithm in ALGORITHMS {
-                make_directory(&layout.shelf(class, algorithm))?;
+                make_own_directory(&root.join(directory(class)))?;
+                make_own_directory(&layout.shelf(class, algorithm))?;
             }
         }
         Ok(layout)
@@ -122,8 +123,35 @@ pub(super) fn create_file(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).custom_flags(no_follow()).open(path)
 }
 
+/// Opens a file that is kept from one process to the next, or makes it; it is ours alone (S-44).
+pub(super) fn open_or_create(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600).custom_flags(no_follow());
+    let file = options.open(path)?;
+    file.set_permissions(fs::Permissions::from_mode(0o600))?;
+    Ok(file)
+}
+
 pub(super) fn make_directory(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// Makes a directory of the store, unless it is there. One that is a link, or that others may write to, could have us serve, overwrite or
+/// remove what is not ours (S-44). The store's own directory is the operator's: a volume may belong to another user there.
+fn make_own_directory(path: &Path) -> io::Result<()> {
+    make_directory(path)?;
+    let metadata = path.symlink_metadata()?;
+    let flaw = if !metadata.is_dir() {
+        "is a link"
+    } else if metadata.uid() != rustix::process::geteuid().as_raw() {
+        "belongs to another user"
+    } else if metadata.mode() & 0o002 != 0 {
+        "can be written to by everybody"
+    } else {
+        return Ok(());
+    };
+    let advice = "is it of an earlier store? Empty the directory of the store, or give another one";
+    Err(io::Error::other(format!("{} {flaw}; {advice}", path.display())))
 }
 
 fn scan_fan(class: Class, algorithm: Algorithm, path: &Path, visit: &mut impl FnMut(Found)) -> io::Result<()> {

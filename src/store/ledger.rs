@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::referrers::ListEntry;
 
 use super::StoreError;
+use super::layout::open_or_create;
 use super::time::Time;
 use crate::oci::{Algorithm, Digest, MediaType, RepositoryName, Tag, UpstreamName};
 
@@ -96,7 +97,7 @@ impl Ledger {
     /// When another process holds it, or the directory cannot be written.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         let shown = path.display().to_string();
-        let database = match builder().create(path) {
+        let database = match create(path) {
             Err(DatabaseError::DatabaseAlreadyOpen) => return Err(StoreError::InUse { path: shown }),
             // A file that is no database is reported as an I/O error, too.
             Err(DatabaseError::Storage(redb::StorageError::Io(error))) if error.kind() != ErrorKind::InvalidData => {
@@ -106,7 +107,7 @@ impl Ledger {
                 let aside = path.with_extension("damaged");
                 tracing::warn!(ledger = shown, error = %damaged, set_aside = %aside.display(), "the ledger is damaged; beginning a new one");
                 std::fs::rename(path, &aside).map_err(|error| ledger_error(shown.clone(), error))?;
-                builder().create(path).map_err(|error| ledger_error(shown.clone(), error))?
+                create(path).map_err(|error| ledger_error(shown.clone(), error))?
             }
             Ok(database) => database,
         };
@@ -388,10 +389,11 @@ fn recent() -> Cache<Vec<u8>, Option<Vec<u8>>> {
     Cache::builder().max_capacity(RECENT_BYTES_MAX).weigher(weigh).build()
 }
 
-fn builder() -> redb::Builder {
+/// Opens the database, or makes it. It names private repositories: it is for nobody else.
+fn create(path: &Path) -> Result<Database, DatabaseError> {
     let mut builder = Database::builder();
     builder.set_cache_size(DATABASE_CACHE_BYTES);
-    builder
+    builder.create_file(open_or_create(path)?)
 }
 
 fn ledger_error(path: String, source: impl std::error::Error + Send + Sync + 'static) -> StoreError {

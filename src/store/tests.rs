@@ -326,10 +326,34 @@ fn files_are_for_this_user_only_and_links_are_not_followed() {
     let path = disk.layout().object(Class::Layer, &digest);
     let mode = |path: &Path| path.metadata().unwrap().permissions().mode() & 0o777;
     assert_eq!((mode(&path), mode(path.parent().unwrap())), (0o600, 0o700), "S-44");
+    assert_eq!(mode(&disk.layout().ledger()), 0o600, "S-44: it names private repositories");
     let elsewhere = directory.path().join("elsewhere");
     std::fs::rename(&path, &elsewhere).unwrap();
     std::os::unix::fs::symlink(&elsewhere, &path).unwrap();
     assert!(!holds(&disk, &digest), "S-44");
+}
+
+#[test]
+fn a_store_with_directories_that_are_not_ours_alone_is_refused() {
+    use std::os::unix::fs::PermissionsExt;
+    let (directory, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let metrics = Arc::new(Metrics::new(&[], 0).unwrap());
+    let open = || {
+        let opened = Disk::open(options(directory.path()), Arc::clone(&metrics));
+        opened.map(drop).map_err(|error| crate::telemetry::sentence(&error))
+    };
+    let layers = directory.path().join("layer");
+    std::os::unix::fs::symlink(elsewhere.path(), &layers).unwrap();
+    let told = open().unwrap_err();
+    assert!(told.contains("is a link"), "S-44: {told}");
+    assert!(elsewhere.path().read_dir().unwrap().next().is_none(), "S-44: nothing was made behind it");
+    std::fs::remove_file(&layers).unwrap();
+    open().unwrap();
+    std::fs::set_permissions(&layers, std::fs::Permissions::from_mode(0o777)).unwrap();
+    let told = open().unwrap_err();
+    assert!(told.contains("can be written to by everybody"), "S-44: {told}");
+    std::fs::set_permissions(&layers, std::fs::Permissions::from_mode(0o2770)).unwrap();
+    assert_eq!(open(), Ok(()), "the group of a volume may");
 }
 
 #[test]
