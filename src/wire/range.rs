@@ -94,12 +94,12 @@ impl RangeHeader {
             };
         }
         let ranges: Vec<ByteRange> = self.specs.iter().filter_map(|spec| spec.resolve(size)).collect();
-        let total = ranges.iter().fold(0_u64, |total, range| total.saturating_add(range.len()));
+        let total: u128 = ranges.iter().map(|range| u128::from(range.len())).sum();
         if ranges.is_empty() {
             Resolved::Unsatisfiable
         } else if ranges.len() < self.specs.len() {
             Resolved::Whole
-        } else if total > size.saturating_add(OVERLAP_MAX) {
+        } else if total > u128::from(size) + u128::from(OVERLAP_MAX) {
             Resolved::TooMany
         } else {
             Resolved::Multiple(ranges)
