@@ -20,7 +20,7 @@ use super::{
 };
 use crate::oci::{Digest, Reference, RepositoryName, UpstreamName};
 use crate::store::{
-    BlobStore, Class, Content, Damage, Disk, Ledger, Object, Options, Partial, Present, ReadAt, StoreError,
+    BlobStore, Class, ClientPrint, Content, Damage, Disk, Ledger, Object, Options, Partial, Present, ReadAt, StoreError,
 };
 use crate::tasks::TaskGroup;
 use crate::telemetry::Metrics;
@@ -362,6 +362,10 @@ impl BlobStore for FaultyStore {
 
     fn touch(&self, digest: &Digest) {
         self.disk.touch(digest);
+    }
+
+    fn asked(&self, digest: &Digest, client: ClientPrint) {
+        self.disk.asked(digest, client);
     }
 
     fn open(&self, digest: &Digest) -> Option<Object> {

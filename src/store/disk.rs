@@ -22,7 +22,7 @@ use super::recency::{Opened, Victim};
 use super::reservation::Reservation;
 use super::shelves::{Shelf, Shelves};
 use super::time::Time;
-use super::{BlobStore, Class, Damage, Mark, Partial, StoreError};
+use super::{BlobStore, Class, ClientPrint, Damage, Mark, Partial, StoreError};
 use crate::oci::Digest;
 use crate::telemetry::{EvictReason, Kind, Metrics, StoreErrorReason, StoreOperation, Tier, sentence};
 use crate::wire::ContentHeaders;
@@ -253,7 +253,7 @@ impl Disk {
         }
         for class in CLASSES {
             while missing > 0
-                && let Some(victim) = self.shelf(class).pop_coldest()
+                && let Some(victim) = self.shelf(class).pop_coldest(Time::now())
             {
                 missing = missing.saturating_sub(victim.size_bytes);
                 self.unlink(class, &[victim], EvictReason::MinFree);
@@ -379,6 +379,12 @@ impl BlobStore for Disk {
         let now = Time::now();
         for class in CLASSES {
             self.shelf(class).list(digest, |recency| recency.touch(digest, now));
+        }
+    }
+
+    fn asked(&self, digest: &Digest, client: ClientPrint) {
+        for class in CLASSES {
+            self.shelf(class).list(digest, |recency| recency.asked(digest, client));
         }
     }
 

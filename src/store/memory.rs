@@ -9,7 +9,7 @@ use moka::notification::RemovalCause;
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
-use super::{BlobStore, Class, Damage, Object, Partial, StoreError};
+use super::{BlobStore, Class, ClientPrint, Damage, Object, Partial, StoreError};
 use crate::oci::Digest;
 use crate::telemetry::{EvictReason, Kind, MemoryLookup, Metrics, MismatchSource, Tier};
 use crate::wire::ContentHeaders;
@@ -120,6 +120,10 @@ impl<S: BlobStore> BlobStore for Memory<S> {
 
     fn touch(&self, digest: &Digest) {
         self.below.touch(digest);
+    }
+
+    fn asked(&self, digest: &Digest, client: ClientPrint) {
+        self.below.asked(digest, client);
     }
 
     fn open(&self, digest: &Digest) -> Option<Object> {

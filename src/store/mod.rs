@@ -15,6 +15,7 @@
 //! seen to match in this process, and [`scrub()`] reads everything again in the background.
 
 mod buffers;
+mod client_print;
 mod damage;
 mod disk;
 mod layout;
@@ -39,6 +40,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 pub use buffers::{Buffers, CHUNK_BYTES};
+pub use client_print::ClientPrint;
 pub use damage::Damage;
 pub use disk::{Disk, Options, prepare};
 pub use ledger::{Grant, GrantKind, Ledger, ListEntry, TagEntry};
@@ -62,6 +64,9 @@ pub trait BlobStore: Send + Sync + fmt::Debug {
 
     /// Notes a use of an object that a tier above answered, so that it does not grow cold below.
     fn touch(&self, digest: &Digest);
+
+    /// Notes that a client asked for an object: what several clients want is kept longer than what one alone does.
+    fn asked(&self, digest: &Digest, client: ClientPrint);
 
     /// Returns an object, looking at the disk. A damaged one is dropped and counts as absent: the caller never pays for our disk.
     fn open(&self, digest: &Digest) -> Option<Object>;

@@ -1,4 +1,7 @@
-//! Which objects a budget holds, in the exact order of their last use: the list that eviction takes from.
+//! Which objects a budget holds, in the exact order of their last use: the lists that eviction takes from.
+//!
+//! An object comes as [`Rank::New`]. Once a second client asks for it, it is [`Rank::Kept`]: what one client alone asks for, however much,
+//! takes the place of such things only (S-36). Which list gives way is decided in `shelves`.
 //!
 //! Pure: time is an argument. Touching, inserting, removing and taking the coldest cost O(1) each.
 //! A digest is kept once, in its node; the table keeps node numbers only. A node also tells when its object was last verified, and
@@ -8,9 +11,26 @@ use std::hash::{BuildHasher, RandomState};
 
 use hashbrown::HashTable;
 
+use super::client_print::ClientPrint;
 use super::mark::Mark;
 use super::time::Time;
 use crate::oci::Digest;
+
+/// How much an object is worth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rank {
+    /// One client has asked for it, or nobody yet.
+    New,
+    /// Several have.
+    Kept,
+}
+
+/// The ends of a list.
+#[derive(Debug, Clone, Copy, Default)]
+struct Ends {
+    coldest: Option<u32>,
+    hottest: Option<u32>,
+}
 
 /// The objects of one budget, coldest first.
 #[derive(Debug, Default)]
@@ -20,9 +40,11 @@ pub(super) struct Recency {
     free: Vec<u32>,
     table: HashTable<u32>,
     hasher: RandomState,
-    coldest: Option<u32>,
-    hottest: Option<u32>,
+    new: Ends,
+    kept: Ends,
     used_bytes: u64,
+    /// Of these, so many are of new objects.
+    new_bytes: u64,
     /// Numbers the files.
     files: u32,
 }
@@ -36,6 +58,9 @@ struct Node {
     hotter: Option<u32>,
     /// [`Mark::FREE`] for a node that is free.
     mark: Mark,
+    /// Who was the first to ask for it, while it is new.
+    asked_by: Option<ClientPrint>,
+    rank: Rank,
 }
 
 /// An object that left the list.
@@ -70,7 +95,8 @@ pub(super) enum Due {
 
 impl Node {
     fn new(digest: Digest, size_bytes: u64, last_use: Time, mark: Mark) -> Self {
-        Self { digest, size_bytes, last_use, colder: None, hotter: None, mark }
+        let (asked_by, rank) = (None, Rank::New);
+        Self { digest, size_bytes, last_use, colder: None, hotter: None, mark, asked_by, rank }
     }
 }
 
@@ -78,6 +104,11 @@ impl Recency {
     /// Returns the bytes of all objects in the list.
     pub(super) fn used_bytes(&self) -> u64 {
         self.used_bytes
+    }
+
+    /// Returns those of new objects.
+    pub(super) fn new_bytes(&self) -> u64 {
+        self.new_bytes
     }
 
     pub(super) fn len(&self) -> usize {
@@ -91,7 +122,7 @@ impl Recency {
         self.insert_hottest(Node::new(digest, size_bytes, now, mark));
     }
 
-    /// Makes a known object, found on disk with `size_bytes`, the hottest.
+    /// Makes a known object, found on disk with `size_bytes`, the hottest of its rank.
     pub(super) fn opened(&mut self, digest: &Digest, size_bytes: u64, now: Time) -> Opened {
         let Some(number) = self.find(digest) else { return Opened::Unknown };
         let (known_bytes, mark) = (self.node(number).size_bytes, self.node(number).mark);
@@ -128,10 +159,25 @@ impl Recency {
         }
     }
 
-    /// Makes a known object the hottest; an unknown one is ignored.
+    /// Makes a known object the hottest of its rank; an unknown one is ignored.
     pub(super) fn touch(&mut self, digest: &Digest, now: Time) {
         if let Some(number) = self.find(digest) {
             self.make_hottest(number, now);
+        }
+    }
+
+    /// Notes who asked for an object: the second one to do so raises it.
+    pub(super) fn asked(&mut self, digest: &Digest, client: ClientPrint) {
+        let Some(number) = self.find(digest).filter(|number| self.node(*number).rank == Rank::New) else { return };
+        match self.node(number).asked_by {
+            None => self.node_mut(number).asked_by = Some(client),
+            Some(first) if first != client => {
+                self.detach(number);
+                self.node_mut(number).rank = Rank::Kept;
+                self.new_bytes -= self.node(number).size_bytes;
+                self.attach_hottest(number);
+            }
+            Some(_) => {}
         }
     }
 
@@ -172,22 +218,39 @@ impl Recency {
         }
         self.detach(number);
         let node = self.node_mut(number);
-        let (size_bytes, last_use) = (node.size_bytes, node.last_use);
+        let (size_bytes, last_use, rank) = (node.size_bytes, node.last_use, node.rank);
         node.mark = Mark::FREE;
         self.free.push(number);
         self.used_bytes -= size_bytes;
+        if rank == Rank::New {
+            self.new_bytes -= size_bytes;
+        }
         Some(Victim { digest: *digest, size_bytes, last_use })
     }
 
-    /// Returns when the coldest object was last used.
-    pub(super) fn coldest_use(&self) -> Option<Time> {
-        Some(self.node(self.coldest?).last_use)
+    /// Returns when the coldest object of a rank was last used.
+    pub(super) fn coldest_use(&self, rank: Rank) -> Option<Time> {
+        Some(self.node(self.ends(rank).coldest?).last_use)
     }
 
-    /// Takes the coldest object out of the list.
-    pub(super) fn pop_coldest(&mut self) -> Option<Victim> {
-        let digest = self.node(self.coldest?).digest;
+    /// Takes the coldest object of a rank out of the list.
+    pub(super) fn pop_coldest(&mut self, rank: Rank) -> Option<Victim> {
+        let digest = self.node(self.ends(rank).coldest?).digest;
         self.remove(&digest)
+    }
+
+    fn ends(&self, rank: Rank) -> &Ends {
+        match rank {
+            Rank::New => &self.new,
+            Rank::Kept => &self.kept,
+        }
+    }
+
+    fn ends_mut(&mut self, rank: Rank) -> &mut Ends {
+        match rank {
+            Rank::New => &mut self.new,
+            Rank::Kept => &mut self.kept,
+        }
     }
 
     fn next_mark(&mut self) -> Mark {
@@ -201,10 +264,12 @@ impl Recency {
     }
 
     fn attach_coldest(&mut self, number: u32) {
-        self.node_mut(number).hotter = self.coldest;
-        match self.coldest.replace(number) {
+        let rank = self.node(number).rank;
+        let hotter = self.ends_mut(rank).coldest.replace(number);
+        self.node_mut(number).hotter = hotter;
+        match hotter {
             Some(old) => self.node_mut(old).colder = Some(number),
-            None => self.hottest = Some(number),
+            None => self.ends_mut(rank).hottest = Some(number),
         }
     }
 
@@ -215,24 +280,25 @@ impl Recency {
     }
 
     fn attach_hottest(&mut self, number: u32) {
-        let colder = self.hottest;
+        let rank = self.node(number).rank;
+        let colder = self.ends_mut(rank).hottest.replace(number);
         let node = self.node_mut(number);
         (node.colder, node.hotter) = (colder, None);
-        match self.hottest.replace(number) {
+        match colder {
             Some(old) => self.node_mut(old).hotter = Some(number),
-            None => self.coldest = Some(number),
+            None => self.ends_mut(rank).coldest = Some(number),
         }
     }
 
     fn detach(&mut self, number: u32) {
-        let Node { colder, hotter, .. } = *self.node(number);
+        let Node { colder, hotter, rank, .. } = *self.node(number);
         match colder {
             Some(colder) => self.node_mut(colder).hotter = hotter,
-            None => self.coldest = hotter,
+            None => self.ends_mut(rank).coldest = hotter,
         }
         match hotter {
             Some(hotter) => self.node_mut(hotter).colder = colder,
-            None => self.hottest = colder,
+            None => self.ends_mut(rank).hottest = colder,
         }
     }
 
@@ -243,6 +309,8 @@ impl Recency {
 
     fn place(&mut self, node: Node) -> u32 {
         self.used_bytes += node.size_bytes;
+        // Nobody has asked for what is placed.
+        self.new_bytes += node.size_bytes;
         let hash = self.hasher.hash_one(node.digest);
         let number = if let Some(number) = self.free.pop() {
             *self.node_mut(number) = node;
@@ -270,6 +338,8 @@ impl Recency {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -284,8 +354,12 @@ mod tests {
         Digest::Sha256([number; 32])
     }
 
+    fn drain_of(recency: &mut Recency, rank: Rank) -> Vec<u8> {
+        std::iter::from_fn(|| recency.pop_coldest(rank)).map(|victim| victim.digest.as_bytes()[0]).collect()
+    }
+
     fn drain(recency: &mut Recency) -> Vec<u8> {
-        std::iter::from_fn(|| recency.pop_coldest()).map(|victim| victim.digest.as_bytes()[0]).collect()
+        drain_of(recency, Rank::New)
     }
 
     #[test]
@@ -408,6 +482,43 @@ mod tests {
                 prop_assert_eq!(recency.used_bytes(), model.len() as u64 * 7);
             }
             prop_assert_eq!(drain(&mut recency), model);
+        }
+
+        #[test]
+        fn the_second_client_that_asks_raises_an_object(steps in prop::collection::vec((0u8..4, 0u8..8, 0u8..3), 0..80)) {
+            let mut recency = Recency::default();
+            let (mut new, mut kept): (Vec<u8>, Vec<u8>) = Default::default();
+            let mut first = HashMap::new();
+            for (step, number, client) in steps {
+                match step {
+                    0 => {
+                        recency.insert(digest(number), 7, at(0));
+                        [&mut new, &mut kept].map(|list| list.retain(|other| *other != number));
+                        new.push(number);
+                        first.remove(&number);
+                    }
+                    1 => {
+                        recency.touch(&digest(number), at(0));
+                        for list in [&mut new, &mut kept] {
+                            if list.contains(&number) {
+                                list.retain(|other| *other != number);
+                                list.push(number);
+                            }
+                        }
+                    }
+                    _ => {
+                        recency.asked(&digest(number), ClientPrint::of(&client));
+                        if new.contains(&number) && *first.entry(number).or_insert(client) != client {
+                            new.retain(|other| *other != number);
+                            kept.push(number);
+                        }
+                    }
+                }
+                prop_assert_eq!((recency.new_bytes(), recency.used_bytes()), (new.len() as u64 * 7, (new.len() + kept.len()) as u64 * 7));
+            }
+            prop_assert_eq!(drain_of(&mut recency, Rank::New), new);
+            prop_assert_eq!(drain_of(&mut recency, Rank::Kept), kept);
+            prop_assert_eq!((recency.new_bytes(), recency.used_bytes(), recency.len()), (0, 0, 0));
         }
     }
 }

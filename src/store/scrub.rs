@@ -373,7 +373,7 @@ mod tests {
             assert!(disk.open(&digest).is_some());
         }
         pass_at_once(&disk).await;
-        let coldest_first = std::iter::from_fn(|| disk.shelf(Class::Layer).pop_coldest());
+        let coldest_first = std::iter::from_fn(|| disk.shelf(Class::Layer).pop_coldest(Time::now()));
         assert!(coldest_first.map(|victim| victim.digest).eq(by_use));
     }
 

@@ -5,14 +5,23 @@
 
 use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use super::Class;
 use super::layout::CLASSES;
-use super::recency::{Due, Recency, Victim};
+use super::recency::{Due, Rank, Recency, Victim};
+use super::time::Time;
 use crate::oci::Digest;
 
 /// More than there are processors to meet in one of them, and few enough to look at them all for the coldest.
 const PARTS: usize = 16;
+
+/// The part of a budget that is there for what only one client has asked for, one in so many. Beyond it, such things make room for one
+/// another: a client that pulls everything there is flushes a fifth of the cache (S-36).
+const NEW_SHARE: u64 = 5;
+
+/// What nobody has used for so long counts as new again, whoever asked for it before.
+const KEPT_FOR: Duration = Duration::from_hours(30 * 24);
 
 /// The two budgets.
 #[derive(Debug)]
@@ -120,16 +129,32 @@ impl Shelf {
         self.parts.iter().map(|part| lock(part).recency.len()).sum()
     }
 
-    /// Takes the coldest object out of the list.
-    pub(super) fn pop_coldest(&self) -> Option<Victim> {
-        let coldest = |part: &&Mutex<Part>| lock(part).recency.coldest_use();
-        let of_all = self.parts.iter().filter(|part| coldest(part).is_some()).min_by_key(coldest)?;
-        lock(of_all).recency.pop_coldest()
+    /// Takes out of the list what is to give way next: the coldest object of a rank.
+    pub(super) fn pop_coldest(&self, now: Time) -> Option<Victim> {
+        let [new, kept] = [Rank::New, Rank::Kept].map(|rank| self.coldest(rank));
+        let new_bytes: u64 = self.parts.iter().map(|part| lock(part).recency.new_bytes()).sum();
+        let uses = (new.map(|(_, used)| used), kept.map(|(_, used)| used));
+        let rank = gives_way(uses, new_bytes >= self.capacity_bytes / NEW_SHARE, now)?;
+        let (part, _) = match rank {
+            Rank::New => new?,
+            Rank::Kept => kept?,
+        };
+        lock(part).recency.pop_coldest(rank)
+    }
+
+    /// Returns where the coldest object of a rank is, and when it was last used.
+    fn coldest(&self, rank: Rank) -> Option<(&Mutex<Part>, Time)> {
+        let used = self.parts.iter().filter_map(|part| Some((part, lock(part).recency.coldest_use(rank)?)));
+        used.min_by_key(|(_, used)| *used)
     }
 
     /// Adds `bytes` to what is reserved, `written_bytes` of which are on the file system already, and takes the coldest objects out
     /// of the list until the budget holds; `None` when it cannot.
     pub(super) fn claim(&self, bytes: u64, written_bytes: u64) -> Option<Vec<Victim>> {
+        self.claim_at(bytes, written_bytes, Time::now())
+    }
+
+    fn claim_at(&self, bytes: u64, written_bytes: u64, now: Time) -> Option<Vec<Victim>> {
         let mut room = lock(&self.room);
         let reserved = room.reserved_bytes.saturating_add(bytes);
         let for_objects = self.capacity_bytes.checked_sub(reserved)?;
@@ -138,7 +163,7 @@ impl Shelf {
         let mut victims = Vec::new();
         let mut used = self.used_bytes();
         while used > for_objects
-            && let Some(victim) = self.pop_coldest()
+            && let Some(victim) = self.pop_coldest(now)
         {
             used = used.saturating_sub(victim.size_bytes);
             victims.push(victim);
@@ -164,6 +189,25 @@ impl Shelf {
     }
 }
 
+/// Returns the rank whose coldest object gives way, by the last use of the coldest of each:
+///
+/// | new ones | the coldest kept one | gives way |
+/// |---|---|---|
+/// | at their share or beyond | used within [`KEPT_FOR`] | the coldest new one |
+/// | below it, or none | any | the colder of both |
+/// | any | not used for longer | the colder of both |
+fn gives_way((new, kept): (Option<Time>, Option<Time>), is_share_taken: bool, now: Time) -> Option<Rank> {
+    match (new, kept) {
+        (None, None) => None,
+        (Some(_), None) => Some(Rank::New),
+        (None, Some(_)) => Some(Rank::Kept),
+        (Some(new), Some(kept)) => {
+            let is_new_to_give_way = new <= kept || is_share_taken && now.since(kept) < KEPT_FOR;
+            Some(if is_new_to_give_way { Rank::New } else { Rank::Kept })
+        }
+    }
+}
+
 /// Returns the number of the part where `digest` belongs.
 fn part_of(digest: &Digest) -> usize {
     digest.as_bytes().first().map_or(0, |first| usize::from(*first) % PARTS)
@@ -177,7 +221,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::time::Time;
+    use super::super::client_print::ClientPrint;
     use super::*;
 
     fn digest(number: u8) -> Digest {
@@ -199,6 +243,66 @@ mod tests {
             let numbers: Vec<u8> = victims.iter().map(|victim| victim.digest.as_bytes()[0]).collect();
             prop_assert_eq!(numbers, model);
         }
+    }
+
+    fn client(number: u8) -> ClientPrint {
+        ClientPrint::of(&number)
+    }
+
+    /// A budget of 100 bytes in which objects 0 to 79 are kept, and came in this order.
+    fn with_kept() -> Shelf {
+        let shelf = Shelf::new(100);
+        for number in 0..80 {
+            shelf.list(&digest(number), |recency| {
+                recency.insert(digest(number), 1, Time::from_seconds(u64::from(number)));
+                recency.asked(&digest(number), client(1));
+                recency.asked(&digest(number), client(2));
+            });
+        }
+        shelf
+    }
+
+    fn pull(shelf: &Shelf, number: u8, by: u8, now: Time) -> Vec<u8> {
+        let victims = shelf.claim_at(1, 1, now).unwrap();
+        shelf.list(&digest(number), |recency| {
+            recency.insert(digest(number), 1, now);
+            recency.asked(&digest(number), client(by));
+        });
+        shelf.release(1, 0);
+        victims.iter().map(|victim| victim.digest.as_bytes()[0]).collect()
+    }
+
+    #[test]
+    fn what_one_client_alone_asks_for_takes_the_place_of_such_things_only() {
+        let shelf = with_kept();
+        let now = Time::from_seconds(1000);
+        let mut gone = Vec::new();
+        for number in 80..250 {
+            gone.extend(pull(&shelf, number, 7, now));
+            // However often it asks.
+            shelf.list(&digest(number), |recency| recency.asked(&digest(number), client(7)));
+        }
+        assert_eq!(gone.len(), 150, "S-36");
+        assert!(gone.iter().all(|number| *number >= 80), "S-36: {gone:?}");
+    }
+
+    #[test]
+    fn what_several_clients_want_takes_the_place_of_what_was_wanted_longest_ago() {
+        let shelf = with_kept();
+        let mut gone = Vec::new();
+        for number in 80..140 {
+            gone.extend(pull(&shelf, number, 7, Time::from_seconds(1000)));
+            shelf.list(&digest(number), |recency| recency.asked(&digest(number), client(8)));
+        }
+        assert_eq!(gone, (0..40).collect::<Vec<u8>>());
+    }
+
+    #[test]
+    fn what_nobody_has_used_for_long_gives_way_to_anybody() {
+        let shelf = with_kept();
+        let now = Time::from_seconds(1000 + KEPT_FOR.as_secs());
+        let gone: Vec<u8> = (80..130).flat_map(|number| pull(&shelf, number, 7, now)).collect();
+        assert_eq!(gone, (0..30).collect::<Vec<u8>>());
     }
 
     #[test]
