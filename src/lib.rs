@@ -133,7 +133,8 @@ pub mod admin;
 pub mod app;
 pub mod cache;
 pub mod cli;
-
+pub mod fetch;
+pub mod identity;
 pub mod node;
 pub mod oci;
 pub mod server;

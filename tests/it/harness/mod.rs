@@ -158,6 +158,8 @@ impl Stopped {
 /// Further lines of the configuration.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct More<'a> {
+    /// For `[server]`.
+    pub(crate) server: &'a str,
     /// For `[store]`.
     pub(crate) store: &'a str,
     /// For `registry.test`.
@@ -182,13 +184,14 @@ pub(crate) fn settings(directory: &Path, upstream: &str, more: More<'_>) -> Sett
 
 /// Returns the text of the configuration that [`settings`] are read from.
 pub(crate) fn configuration(store: &Path, upstream: &str, more: More<'_>) -> String {
-    let More { store: store_lines, upstream: upstream_lines, sections } = more;
+    let More { server: server_lines, store: store_lines, upstream: upstream_lines, sections } = more;
     format!(
         r#"
         [server]
         listen = ["127.0.0.1:0"]
         builtin_upstreams = false
         default_upstream = "registry.test"
+        {server_lines}
         [admin]
         listen = "127.0.0.1:0"
         [store]
