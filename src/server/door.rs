@@ -245,3 +245,6 @@ impl Visit<'_> {
         Problem::unauthorized(message, self.door.challenge(scope.as_ref(), error))
     }
 }
+
+#[cfg(test)]
+mod tests;
