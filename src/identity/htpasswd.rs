@@ -82,7 +82,7 @@ fn cost(hash: &str) -> Result<u32, String> {
             _ => "is crypt or plain text",
         };
         return Err(format!("{kind}; only bcrypt is accepted: {again}"));
-    };
+    }
     match hash.parse::<HashParts>().map(|parts| parts.get_cost()) {
         Ok(cost) if cost > COST_MAX => {
             Err(format!("has cost {cost}, which takes too long; {again} -C 10, at most {COST_MAX}"))

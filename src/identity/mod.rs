@@ -169,10 +169,9 @@ impl Identities {
             Credential::Bearer(token) => self.by_token(token, foreign).await,
         };
         let known = match known {
-            Ok(_) | Err(Refused::Wrong(AuthFailure::Password | AuthFailure::Expired)) => known,
             // What is cheap to refuse is looked at first: a node behind the same address with a good token is let in.
-            Err(Refused::Wrong(_)) => self.attempt(address).and(known),
-            Err(Refused::TooOften { .. } | Refused::Busy { .. }) => known,
+            Err(Refused::Wrong(AuthFailure::Token)) => self.attempt(address).and(known),
+            known => known,
         };
         if let Err(refused) = &known {
             self.lasting.metrics.clients().refused(refused.reason());

@@ -102,7 +102,7 @@ impl Door {
         let mut challenge = format!("Bearer realm=\"{}\",service=\"{}\"", realm.url, realm.service);
         for (name, value) in [("scope", scope.map(Scope::to_string)), ("error", error.map(str::to_owned))] {
             if let Some(value) = value {
-                challenge.push_str(&format!(",{name}=\"{value}\""));
+                challenge.extend([",", name, "=\"", &value, "\""]);
             }
         }
         // A URL and a scope are visible ASCII.

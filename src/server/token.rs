@@ -3,7 +3,7 @@
 //! It holds nobody's rights, only who somebody is: what they may is looked up with each request. A user that is not ours, where some
 //! upstream takes callers' own credentials, gets a token that holds the credential, sealed.
 //!
-//! Source: "Token Authentication Specification" and "Token Authentication: OAuth2" of the distribution project.
+//! Source: "Token Authentication Specification" and "Token Authentication: `OAuth2`" of the distribution project.
 
 use std::time::SystemTime;
 
@@ -19,7 +19,7 @@ use super::body::Body;
 use super::door::{BASIC_CHALLENGE, Visit};
 use super::limits::HEADER_BUDGET;
 use super::respond::Problem;
-use crate::identity::{Credential, Foreign, Holder, Known, Principal};
+use crate::identity::{Credential, Foreign, Holder, Known, Principal, Refused};
 use crate::oci::ErrorCode;
 use crate::telemetry::{AuthFailure, Secret};
 use crate::wire::Scope;
@@ -123,7 +123,7 @@ async fn holder(visit: &Visit<'_>, credential: Option<Credential>) -> Result<Hol
         (Ok(Known::Foreign), Credential::Basic { user, password }) => {
             Ok(Holder::Caller(Secret::new(format!("{user}:{}", password.expose()))))
         }
-        (Ok(Known::Foreign | Known::Caller(_)), _) | (Err(crate::identity::Refused::Wrong(_)), _) => {
+        (Ok(Known::Foreign | Known::Caller(_)) | Err(Refused::Wrong(_)), _) => {
             Err(unauthorized("the user or the password is wrong"))
         }
         (Err(refused), _) => Err(Problem::not_looked_at(refused)),
@@ -132,13 +132,11 @@ async fn holder(visit: &Visit<'_>, credential: Option<Credential>) -> Result<Hol
 
 async fn form(body: Incoming) -> Result<Vec<u8>, Problem> {
     let read = timeout(HEADER_BUDGET, Limited::new(body, FORM_BYTES_MAX).collect()).await;
-    match read {
-        Ok(Ok(form)) => Ok(form.to_bytes().to_vec()),
-        Ok(Err(_)) | Err(_) => {
-            let message = format!("the form did not come whole, or has more than {FORM_BYTES_MAX} bytes");
-            Err(Problem::new(StatusCode::BAD_REQUEST, ErrorCode::Unsupported, message))
-        }
+    if let Ok(Ok(form)) = read {
+        return Ok(form.to_bytes().to_vec());
     }
+    let message = format!("the form did not come whole, or has more than {FORM_BYTES_MAX} bytes");
+    Err(Problem::new(StatusCode::BAD_REQUEST, ErrorCode::Unsupported, message))
 }
 
 fn unauthorized(message: &str) -> Problem {

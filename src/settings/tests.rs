@@ -709,7 +709,7 @@ fn files_of_identities_are_checked_and_secrets_are_not_told() {
                     service_accounts_audience = \"a\"\n"
         .to_owned();
     for key in keys {
-        file.push_str(&format!("{key} = {:?}\n", name(key)));
+        file.extend([key, " = ", &format!("{:?}", name(key)), "\n"]);
     }
     ground.write("cachalot.toml", &file);
     let told = |texts: [&str; 4]| {

@@ -29,10 +29,11 @@ impl Scope {
     pub fn of_path(path: &str, actions: &str) -> Option<Self> {
         let components: Vec<&str> = path.split('/').collect();
         let version = components.iter().position(|component| *component == "v2")?;
-        let name = match components.get(version + 1..)? {
-            [name @ .., "blobs", "uploads", _] | [name @ .., "tags", "list"] => name,
-            [name @ .., "manifests" | "blobs" | "referrers", _] => name,
-            _ => return None,
+        let ([name @ .., "blobs", "uploads", _]
+        | [name @ .., "tags", "list"]
+        | [name @ .., "manifests" | "blobs" | "referrers", _]) = components.get(version + 1..)?
+        else {
+            return None;
         };
         Self::parse(&format!("repository:{}:{actions}", name.join("/")))
     }

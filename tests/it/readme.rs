@@ -73,7 +73,7 @@ fn what_it_says_of_principals_is_accepted_and_is_what_holds() {
     let plain = "[[principal]]\nmatch = [\"user:*\"]\n";
     let mut stated = plain.to_owned();
     for (key, default) in rows(table).filter(|(_, default)| is_value(default)) {
-        stated.push_str(&format!("{key} = {default}\n"));
+        stated.extend([key, " = ", default, "\n"]);
     }
     assert_ne!(stated, plain, "the table was not found");
     assert_eq!(load(&stated).principals, load(plain).principals);

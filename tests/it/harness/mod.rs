@@ -32,7 +32,8 @@ const HANG_LIMIT: Duration = Duration::from_secs(30);
 
 /// A running Cachalot with a store of its own.
 pub(crate) struct Cachalot {
-    app: App,
+    /// Boxed: the futures of tests are large enough without it.
+    app: Box<App>,
     directory: TempDir,
 }
 
@@ -45,14 +46,14 @@ impl Cachalot {
     /// Starts with further lines in the configuration.
     pub(crate) async fn configured(registry: &Registry, more: More<'_>) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let app = App::start(&settings(directory.path(), &registry.url(), more)).await.unwrap();
+        let app = start(settings(directory.path(), &registry.url(), more)).await;
         Self { app, directory }
     }
 
     /// Starts in front of several endpoints of one upstream.
     pub(crate) async fn over_endpoints(urls: &[String], more: More<'_>) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let app = App::start(&settings(directory.path(), &urls.join("\", \""), more)).await.unwrap();
+        let app = start(settings(directory.path(), &urls.join("\", \""), more)).await;
         Self { app, directory }
     }
 
@@ -138,6 +139,11 @@ impl Cachalot {
     }
 }
 
+async fn start(settings: Settings) -> Box<App> {
+    let settings = Box::new(settings);
+    Box::new(App::start(&settings).await.unwrap())
+}
+
 /// A Cachalot that was stopped.
 pub(crate) struct Stopped {
     directory: TempDir,
@@ -150,7 +156,7 @@ impl Stopped {
 
     /// Starts again over the same store.
     pub(crate) async fn start(self, registry: &Registry, more: More<'_>) -> Cachalot {
-        let app = App::start(&settings(self.directory.path(), &registry.url(), more)).await.unwrap();
+        let app = start(settings(self.directory.path(), &registry.url(), more)).await;
         Cachalot { app, directory: self.directory }
     }
 }

@@ -64,12 +64,6 @@ impl Ground {
         settings(cachalot.store(), &self.registry.url(), more)
     }
 
-    /// Returns the settings with ci as the operator.
-    pub(super) fn admin(&self, mut settings: Settings) -> Settings {
-        settings.admin.tokens = settings.identity.tokens.clone();
-        settings
-    }
-
     pub(super) fn write(&self, name: &str, text: &str) {
         std::fs::write(self.path(name), text).unwrap();
     }
