@@ -110,6 +110,8 @@ impl Door {
     }
 }
 
+const NOT_KNOWN: &str = "only who is known may have this; log in";
+
 /// How one shows a password.
 pub(super) const BASIC_CHALLENGE: &str = "Basic realm=\"cachalot\"";
 
@@ -137,8 +139,13 @@ impl Visit<'_> {
             }
             return self.checked(admitted, wanted, None);
         };
-        let foreign = if wanted.takes_callers { Foreign::Passes } else { Foreign::IsWrong };
+        // S-20: the same whichever upstream is named, or none: what takes how long tells nothing of them.
+        let foreign = if self.takes_callers() { Foreign::Passes } else { Foreign::IsWrong };
         match identities.who(&shown, self.client, foreign).await {
+            Ok(Known::Foreign) if !wanted.takes_callers => {
+                identities.count(AuthFailure::Denied);
+                Err(self.unauthorized(NOT_KNOWN, Some("insufficient_scope")))
+            }
             Ok(known) => self.checked(self.admitted(known, wanted), wanted, Some("insufficient_scope")),
             Err(refused) => Err(self.refused(refused, wanted)),
         }
@@ -217,7 +224,7 @@ impl Visit<'_> {
         }
         if is_nobody && identities.know_anybody() {
             identities.count(if error.is_some() { AuthFailure::Denied } else { AuthFailure::Missing });
-            return Err(self.unauthorized("only who is known may have this; log in", error));
+            return Err(self.unauthorized(NOT_KNOWN, error));
         }
         identities.count(AuthFailure::Denied);
         Err(Problem::denied(format!("{} may not have this", admitted.principal)))
