@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -19,9 +19,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admin::{self, Admin, Readiness, State};
 use crate::cache::{Cache, Parts};
+use crate::fetch::FetchError;
+use crate::identity::{KeysError, Lasting};
 use crate::oci::UpstreamName;
 use crate::server::{self, Server};
-use crate::settings::{Settings, Sources};
+use crate::settings::{Settings, Sources, warnings};
 use crate::store::{BlobStore, Disk, Ledger, Memory, StoreError, scrub};
 use crate::tasks::TaskGroup;
 use crate::telemetry::{self, LogError, Metrics};
@@ -78,6 +80,8 @@ pub struct App {
     pub metrics: Arc<Metrics>,
     server: Arc<Server>,
     readiness: Arc<Readiness>,
+    admin: Arc<Admin>,
+    lasting: Arc<Lasting>,
     /// What holds.
     // A plain mutex: held while a configuration is put in the place of another.
     settings: Mutex<Settings>,
@@ -114,22 +118,37 @@ impl App {
             fills: options::fill_limits(settings.fills),
         });
         let readiness = Arc::new(Readiness::default());
+        let lasting = Arc::new(Lasting::new(Arc::clone(&metrics), work.clone()));
         let via = options::via();
         let server = Arc::new(Server {
             directory: ArcSwap::from_pointee(options::directory(settings, &metrics, &work, &via, None)?),
             clients: ArcSwap::from_pointee(options::clients(&settings.clients)),
+            door: ArcSwap::from_pointee(options::door(settings, &lasting)?),
             cache,
             metrics: Arc::clone(&metrics),
             options: options::limits(&settings.server, settings.log.access, via),
         });
         options::note_certificates(settings, &metrics);
         metrics.config_applied(SystemTime::now());
+        let of_upstreams = Arc::clone(&server);
+        let refresh = Box::new(move || {
+            store.refresh_gauges();
+            of_upstreams.directory.load().upstreams().for_each(|upstream| upstream.refresh_gauges());
+        });
+        let admin = Arc::new(Admin {
+            metrics: Arc::clone(&metrics),
+            readiness: Arc::clone(&readiness),
+            identities: ArcSwapOption::from(options::admin_identities(&settings.admin, &lasting)?),
+            refresh,
+        });
         let app = Self {
             addresses: listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect(),
             admin_address: admin_listener.local_addr().unwrap_or(settings.admin.listen),
             metrics: Arc::clone(&metrics),
             server: Arc::clone(&server),
             readiness: Arc::clone(&readiness),
+            admin: Arc::clone(&admin),
+            lasting,
             settings: Mutex::new(settings.clone()),
             started_with: settings.clone(),
             stop: stop.clone(),
@@ -139,12 +158,6 @@ impl App {
             background: background.clone(),
         };
         app.keep_house(disk, ledger, settings.store.scrub_rate);
-        let of_upstreams = Arc::clone(&server);
-        let refresh = Box::new(move || {
-            store.refresh_gauges();
-            of_upstreams.directory.load().upstreams().for_each(|upstream| upstream.refresh_gauges());
-        });
-        let admin = Arc::new(Admin { metrics, readiness: Arc::clone(&readiness), refresh });
         background.spawn("admin", admin::serve(admin_listener, admin, background.clone(), stop_background));
         for listener in listeners {
             connections
@@ -204,6 +217,9 @@ impl App {
     }
 
     fn announce(&self, settings: &Settings) {
+        for warning in warnings(settings) {
+            tracing::warn!("{warning}");
+        }
         for address in &self.addresses {
             tracing::info!(%address, "serving");
         }
@@ -239,9 +255,10 @@ async fn sweep(disk: Disk, server: Arc<Server>) {
     loop {
         ticks.tick().await;
         server.cache.expire_uploads();
-        let (disk, clients) = (disk.clone(), server.clients.load_full());
+        let (disk, clients, door) = (disk.clone(), server.clients.load_full(), server.door.load_full());
         let swept = crate::store::blocking(move || {
             clients.forget_idle();
+            door.forget_idle();
             disk.sweep();
             Ok::<_, std::io::Error>(())
         });
@@ -297,6 +314,10 @@ pub enum AppError {
     Store { path: String, source: StoreError },
     #[error("cannot make the metrics")]
     Metrics(#[from] prometheus::Error),
+    #[error("cannot use an authority of identity.service_accounts_ca")]
+    Identities(#[source] FetchError),
+    #[error("cannot use identity.service_accounts_jwks")]
+    Keys(#[source] KeysError),
     #[error("cannot use an upstream")]
     Upstream(#[from] upstream::OptionsError),
 }

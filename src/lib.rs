@@ -28,8 +28,8 @@
 //! 5 assembly     main → cli → app → settings    knows everything; imported by nothing below
 //! 4 surface      server, admin, node            HTTP towards clients; health and metrics; the node's own runtime
 //! 3 policy       cache | snippets               when to serve, ask, fill, refuse | what clients need to be told
-//! 2 mechanism    store | upstream               disk and memory | network; they never import each other
-//! 1 platform     telemetry, tasks
+//! 2 mechanism    store | upstream | identity    disk and memory | network | who asks; they never import each other
+//! 1 platform     telemetry, tasks, fetch
 //! 0 vocabulary   oci, wire                      pure values: no clock, no I/O, no runtime
 //! ```
 //!
@@ -37,14 +37,17 @@
 //! * [`wire`]: the HTTP header values of a registry cache: ranges, conditions, challenges, cache status.
 //! * [`telemetry`]: [`telemetry::Metrics`], logs, and [`telemetry::Secret`], which cannot print.
 //! * [`tasks`]: [`tasks::TaskGroup`], the only place that spawns.
+//! * [`fetch`]: one GET to an address that the operator has named.
 //! * [`store`]: [`store::BlobStore`] is its seam. [`store::Disk`] keeps files by digest within budgets, [`store::Memory`] is a tier
 //!   in front, [`store::Ledger`] knows tags, grants and who refers to whom.
 //! * [`upstream`]: [`upstream::Origin`] is its seam, [`upstream::Client`] the real thing. Credentials never come above it. `health` is the
 //!   circuit breaker, [`upstream::egress`] says which addresses may be dialled.
+//! * [`identity`]: [`identity::Identities`] finds out who shows a credential, as a [`identity::Principal`], and says what that may. It seals our
+//!   own tokens. `identity::passwords` and `identity::failures` bound what strangers can make us compute.
 //! * [`cache`]: [`cache::Cache`] answers questions about manifests, blobs, and lists of tags and referrers. `cache::fill` is the heart: one download,
 //!   many followers. `cache::decide` is the freshness policy as a table, `cache::flight` the single flight of small questions.
-//! * [`server`]: HTTP/1.1 in front of the cache. [`server::Directory`] is what a request may name; `server::respond` alone turns errors
-//!   into statuses.
+//! * [`server`]: HTTP/1.1 in front of the cache. [`server::Directory`] is what a request may name, [`server::Door`] who is let in to it;
+//!   `server::respond` alone turns errors into statuses.
 //! * [`admin`]: health and metrics, on a listener of its own.
 //! * [`snippets`]: what to tell each client so that it pulls through the cache; pure text.
 //! * [`node`]: the agent of a node: writes that for its container runtime while the cache answers, and takes it back without a trace.
@@ -69,6 +72,9 @@
 //! * **The disk never decides.** What it refuses is streamed through memory to those who asked; a client never gets an error for it.
 //! * **Memory per connection is bounded**: one chunk of [`store::CHUNK_BYTES`] on its way and as much in hyper's buffer, however
 //!   large the blob and however slow the client; what lies in a file is sent from there and takes none.
+//! * **Nothing is asked of an upstream before the door.** Whom `server::door` refuses causes no request, and is told the same of what exists and
+//!   what does not. What is wrong is never taken for nobody.
+//! * **A credential of ours goes nowhere.** `Routed::authorization` is the only one that an upstream sees, and holds a caller's own, or nothing.
 //! * **A write is the caller's own.** It goes to the upstream once, with the caller's credentials and never with ours, streaming; what it
 //!   changes is known here before it is answered.
 //! * **A request never dials what it names.** `ns`, path prefix and `Host` are keys into a closed table ([`oci::Table`]). What an upstream
@@ -133,7 +139,8 @@ pub mod admin;
 pub mod app;
 pub mod cache;
 pub mod cli;
-
+pub mod fetch;
+pub mod identity;
 pub mod node;
 pub mod oci;
 pub mod server;

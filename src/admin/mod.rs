@@ -5,17 +5,22 @@
 //! | `/livez` | 200 while the process answers at all |
 //! | `/readyz` | 200 when clients should come, 503 while starting or draining; JSON with the details |
 //! | `/metrics` | Prometheus text |
+//!
+//! With identities of its own, everything but the two probes is for those who are known.
 
 mod health;
 
 use std::convert::Infallible;
 use std::fmt;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwapOption;
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE};
+use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
@@ -27,8 +32,9 @@ use tokio_util::sync::CancellationToken;
 
 pub use health::{Readiness, State};
 
+use crate::identity::{Credential, Foreign, Identities, Known, Refused};
 use crate::tasks::TaskGroup;
-use crate::telemetry::{Handler, Metrics};
+use crate::telemetry::{AuthFailure, Handler, Metrics};
 
 /// How long a request head may take here, and how long a connection may idle.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -40,6 +46,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub struct Admin {
     pub metrics: Arc<Metrics>,
     pub readiness: Arc<Readiness>,
+    /// Who may see more than the probes; `None` is everybody.
+    pub identities: ArcSwapOption<Identities>,
     /// Brings gauges up to date; called before the metrics are read. It must not wait for the disk.
     pub refresh: Box<dyn Fn() + Send + Sync>,
 }
@@ -58,8 +66,8 @@ pub async fn serve(listener: TcpListener, admin: Arc<Admin>, tasks: TaskGroup, s
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, _peer)) => {
-                tasks.spawn("admin connection", connection(stream, Arc::clone(&admin), stop.clone()));
+            Ok((stream, peer)) => {
+                tasks.spawn("admin connection", connection(stream, peer.ip(), Arc::clone(&admin), stop.clone()));
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept an admin connection");
@@ -69,10 +77,10 @@ pub async fn serve(listener: TcpListener, admin: Arc<Admin>, tasks: TaskGroup, s
     }
 }
 
-async fn connection(stream: TcpStream, admin: Arc<Admin>, stop: CancellationToken) {
+async fn connection(stream: TcpStream, peer: IpAddr, admin: Arc<Admin>, stop: CancellationToken) {
     let service = service_fn(move |request: Request<Incoming>| {
         let admin = Arc::clone(&admin);
-        async move { Ok::<_, Infallible>(accounted(&admin, request.method(), request.uri().path())) }
+        async move { Ok::<_, Infallible>(accounted(&admin, &request.into_parts().0, peer).await) }
     });
     let mut connection = pin!(
         http1::Builder::new()
@@ -93,14 +101,45 @@ async fn connection(stream: TcpStream, admin: Arc<Admin>, stop: CancellationToke
 }
 
 /// Answers, and counts the exchange.
-fn accounted(admin: &Admin, method: &Method, path: &str) -> Response<Full<Bytes>> {
+async fn accounted(admin: &Admin, request: &Parts, peer: IpAddr) -> Response<Full<Bytes>> {
+    let (method, path) = (&request.method, request.uri.path());
     let (began, http) = (Instant::now(), admin.metrics.http());
     let handler = if matches!(path, "/livez" | "/readyz") { Handler::Health } else { Handler::Admin };
     let in_flight = http.began(handler);
-    let response = answer(admin, method, path);
+    let response = match refusal(admin, handler, request, peer).await {
+        Some(refusal) => refusal,
+        None => answer(admin, method, path),
+    };
     drop(in_flight);
     http.finished(handler, method, response.status().as_u16(), began.elapsed());
     response
+}
+
+/// Returns the answer to who may not see this. Probes ask nobody: an orchestrator has no password.
+async fn refusal(admin: &Admin, handler: Handler, request: &Parts, peer: IpAddr) -> Option<Response<Full<Bytes>>> {
+    let identities = admin.identities.load_full().filter(|_| handler != Handler::Health)?;
+    let words = match Credential::read(&request.headers) {
+        Ok(Some(credential)) => match identities.who(&credential, peer, Foreign::IsWrong).await {
+            Ok(Known::Principal(_)) => return None,
+            Err(Refused::TooOften { retry_after } | Refused::Busy { retry_after }) => {
+                let mut response = text(StatusCode::TOO_MANY_REQUESTS, "too many credentials were wrong; wait\n");
+                response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(retry_after.as_secs() + 1));
+                return Some(response);
+            }
+            Ok(Known::Caller(_) | Known::Foreign) | Err(Refused::Wrong(_)) => "the credential is wrong\n",
+        },
+        Ok(None) => {
+            identities.count(AuthFailure::Missing);
+            "show a user and a password, or a token\n"
+        }
+        Err(_) => {
+            identities.count(AuthFailure::Malformed);
+            "Authorization is neither one Basic nor one Bearer credential\n"
+        }
+    };
+    let mut response = text(StatusCode::UNAUTHORIZED, words);
+    response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"cachalot admin\""));
+    Some(response)
 }
 
 fn answer(admin: &Admin, method: &Method, path: &str) -> Response<Full<Bytes>> {
@@ -146,9 +185,24 @@ fn with_type(status: StatusCode, content_type: &'static str, bytes: Bytes) -> Re
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::identity::{IdentityOptions, Lasting, Tokens};
 
     fn admin() -> Admin {
-        Admin { metrics: Arc::new(Metrics::new(&[], 0).unwrap()), readiness: Arc::default(), refresh: Box::new(|| {}) }
+        Admin {
+            metrics: Arc::new(Metrics::new(&[], 0).unwrap()),
+            readiness: Arc::default(),
+            identities: ArcSwapOption::empty(),
+            refresh: Box::new(|| {}),
+        }
+    }
+
+    async fn status(admin: &Admin, path: &str, authorization: Option<&str>) -> u16 {
+        let mut request = Request::get(path);
+        if let Some(value) = authorization {
+            request = request.header("authorization", value);
+        }
+        let (request, ()) = request.body(()).unwrap().into_parts();
+        accounted(admin, &request, [192, 0, 2, 1].into()).await.status().as_u16()
     }
 
     #[test]
@@ -162,11 +216,44 @@ mod tests {
         assert_eq!((status("/livez"), status("/readyz")), (200, 503));
     }
 
-    #[test]
-    fn probes_and_scrapes_are_counted_apart() {
+    #[tokio::test]
+    async fn who_is_not_known_sees_the_probes_and_nothing_else() {
         let admin = admin();
-        accounted(&admin, &Method::GET, "/readyz");
-        accounted(&admin, &Method::GET, "/metrics");
+        admin.readiness.set(State::Ready);
+        let tokens = Some(Tokens::parse("prometheus:0123456789abcdef").unwrap());
+        let options = IdentityOptions {
+            htpasswd: None,
+            tokens,
+            token_keys: None,
+            service_accounts: None,
+            certificates: None,
+            anonymous: false,
+            token_life: Duration::from_mins(5),
+            rules: Vec::new(),
+        };
+        let lasting = Arc::new(Lasting::new(Arc::clone(&admin.metrics), TaskGroup::new()));
+        admin.identities.store(Some(Arc::new(Identities::new(options, lasting).unwrap())));
+        for (path, authorization, expected) in [
+            ("/livez", None, 200),
+            ("/readyz", None, 200),
+            ("/readyz", Some("Bearer wrong"), 200),
+            ("/metrics", None, 401),
+            ("/metrics", Some("Bearer wrong"), 401),
+            ("/metrics", Some("Basic !"), 401),
+            ("/metrics", Some("Bearer 0123456789abcdef"), 200),
+            ("/metrics", Some("Basic cHJvbWV0aGV1czowMTIzNDU2Nzg5YWJjZGVm"), 200),
+            ("/anything", None, 401),
+            ("/anything", Some("Bearer 0123456789abcdef"), 404),
+        ] {
+            assert_eq!(status(&admin, path, authorization).await, expected, "{path} {authorization:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn probes_and_scrapes_are_counted_apart() {
+        let admin = admin();
+        status(&admin, "/readyz", None).await;
+        status(&admin, "/metrics", None).await;
         let text = admin.metrics.encode().unwrap();
         for series in [
             r#"cachalot_http_requests_total{code="503",handler="health",method="get"} 1"#,

@@ -9,8 +9,9 @@ use hyper_util::client::proxy::matcher::Matcher;
 
 use super::AppError;
 use crate::cache::{FillLimits, Filling, Parallel, Policy, Prefetch, Rules, Upstream};
-use crate::server::{self, ClientOptions, Clients, Directory};
-use crate::settings::{self, LogFormat, Proxy, Quantity, Settings};
+use crate::identity::{Identities, IdentityOptions, KeySource, Keys, Lasting, ServiceAccountOptions};
+use crate::server::{self, ClientOptions, Clients, Directory, Door};
+use crate::settings::{self, Jwks, LogFormat, Proxy, Quantity, Settings};
 use crate::store::{Disk, Ledger, prepare};
 use crate::tasks::TaskGroup;
 use crate::telemetry::{CertificateUse, Format, Kind, Metrics, UpstreamMetrics};
@@ -79,6 +80,61 @@ pub(super) fn directory(
 pub(super) fn clients(settings: &settings::Clients) -> Clients {
     let settings::Clients { rate, burst, trusted_proxies } = settings.clone();
     Clients::new(&ClientOptions { rate, burst, trusted_proxies })
+}
+
+/// Makes the door that `settings` describe.
+///
+/// # Errors
+/// When an authority for the keys of service accounts cannot be used.
+pub(super) fn door(settings: &Settings, lasting: &Arc<Lasting>) -> Result<Door, AppError> {
+    let identity = &settings.identity;
+    let options = IdentityOptions {
+        htpasswd: identity.htpasswd.as_ref().map(|file| file.content.clone()),
+        tokens: identity.tokens.as_ref().map(|file| file.content.clone()),
+        token_keys: identity.token_key_file.as_ref().map(|file| file.content.clone()),
+        service_accounts: identity.service_accounts.as_ref().map(service_accounts).transpose()?,
+        certificates: identity.certificates,
+        anonymous: identity.anonymous,
+        token_life: identity.token_life,
+        rules: settings.principals.clone(),
+    };
+    let identities = Identities::new(options, Arc::clone(lasting)).map_err(AppError::Identities)?;
+    Ok(Door::new(identities, settings.server.public_url.as_ref()))
+}
+
+fn service_accounts(settings: &settings::ServiceAccounts) -> Result<ServiceAccountOptions, AppError> {
+    let settings::ServiceAccounts { issuer, audience, jwks, ca, token_file } = settings.clone();
+    let keys = match jwks {
+        Jwks::Url(url) => KeySource::Url { url, ca, token_file },
+        Jwks::File(file) => KeySource::Keys(Keys::parse(file.content.as_bytes()).map_err(AppError::Keys)?),
+    };
+    Ok(ServiceAccountOptions { issuer, audience, keys })
+}
+
+/// Makes the identities of the admin listener; `None` when everybody may see everything there.
+///
+/// # Errors
+/// None that can be met: there are no service accounts.
+pub(super) fn admin_identities(
+    settings: &settings::Admin,
+    lasting: &Arc<Lasting>,
+) -> Result<Option<Arc<Identities>>, AppError> {
+    if settings.htpasswd.is_none() && settings.tokens.is_none() {
+        return Ok(None);
+    }
+    let options = IdentityOptions {
+        htpasswd: settings.htpasswd.as_ref().map(|file| file.content.clone()),
+        tokens: settings.tokens.as_ref().map(|file| file.content.clone()),
+        token_keys: None,
+        service_accounts: None,
+        certificates: None,
+        anonymous: false,
+        token_life: settings::TOKEN_LIFE,
+        rules: Vec::new(),
+    };
+    Identities::new(options, Arc::clone(lasting))
+        .map(|identities| Some(Arc::new(identities)))
+        .map_err(AppError::Identities)
 }
 
 fn one_upstream(

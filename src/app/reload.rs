@@ -4,7 +4,7 @@
 //! network, tells nobody. Files that it names count as its parts. What is seen twice in a row is applied: a file is not always written at
 //! once.
 //!
-//! What takes effect: upstreams and how they are found, limits of clients, the log level, `server.drain_timeout`. Fills that run go on
+//! What takes effect: upstreams and how they are found, identities, limits of clients, the log level, `server.drain_timeout`. Fills that run go on
 //! with the upstream that they began with. The rest is told to need a restart.
 
 use std::sync::Arc;
@@ -14,12 +14,16 @@ use tokio::signal::unix::Signal;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::{App, AppError, lock, options, supervisor};
-use crate::server::Directory;
+use crate::identity::Identities;
+use crate::server::{Directory, Door};
 use crate::settings::{Problems, Settings, Sources};
 use crate::telemetry::{Logs, sentence};
 
 /// How often the configuration is read again: some milliseconds of work.
 const LOOK_PERIOD: Duration = Duration::from_secs(2);
+
+/// A new door, and new identities of the admin listener, which may be none; `None` where nothing changes.
+type NewIdentities = (Option<Door>, Option<Option<Arc<Identities>>>);
 
 /// What reading the configuration brought: settings, or what is wrong, one line each.
 type Read = Result<Settings, Vec<String>>;
@@ -57,21 +61,40 @@ impl App {
     /// Makes new settings take effect, as far as that is possible now, and returns the keys that need a restart.
     ///
     /// # Errors
-    /// When an upstream makes no client; then nothing has changed.
+    /// When an upstream makes no client, or an authority cannot be used; then nothing has changed.
     pub fn apply(&self, settings: &Settings) -> Result<Vec<String>, AppError> {
         let mut current = lock(&self.settings);
         let (before, via) = (self.server.directory.load_full(), &self.server.options.via);
         let after = options::directory(settings, &self.metrics, &self.work, via, Some((&current, &before)))?;
+        let (door, admin) = self.identities(&current, settings)?;
         let after = Arc::new(after);
         self.server.directory.store(Arc::clone(&after));
         self.leave(&before, &after);
         if settings.clients != current.clients {
             self.server.clients.store(Arc::new(options::clients(&settings.clients)));
         }
+        if let Some(door) = door {
+            self.server.door.store(Arc::new(door));
+        }
+        if let Some(identities) = admin {
+            self.admin.identities.store(identities);
+        }
         *current = settings.clone();
         options::note_certificates(settings, &self.metrics);
         self.metrics.config_applied(SystemTime::now());
         Ok(needs_restart(&self.started_with, settings))
+    }
+
+    /// Makes the door and the identities of the admin listener, where they change: what is remembered of passwords goes with the old ones.
+    fn identities(&self, current: &Settings, settings: &Settings) -> Result<NewIdentities, AppError> {
+        let of_door = |settings: &Settings| {
+            (settings.identity.clone(), settings.principals.clone(), settings.server.public_url.clone())
+        };
+        let door = (of_door(current) != of_door(settings)).then(|| options::door(settings, &self.lasting));
+        let of_admin = |settings: &Settings| (settings.admin.htpasswd.clone(), settings.admin.tokens.clone());
+        let admin = (of_admin(current) != of_admin(settings))
+            .then(|| options::admin_identities(&settings.admin, &self.lasting));
+        Ok((door.transpose()?, admin.transpose()?))
     }
 
     /// Leaves the upstreams that are replaced or gone.

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use super::serve::environment;
-use super::{effective, refuse, tell};
-use crate::settings::{Flags, Settings, Sources};
+use super::{effective, refuse, say, tell};
+use crate::settings::{Flags, Settings, Sources, warnings};
 
 /// Check a configuration file, together with the environment, without starting anything.
 ///
@@ -25,7 +25,11 @@ pub(super) struct Args {
 pub(super) fn run(args: Args) -> u8 {
     let shown = args.file.display().to_string();
     let sources = Sources { file: Some(args.file), environment: environment(), flags: Flags::default() };
-    match Settings::load(&sources) {
+    let loaded = Settings::load(&sources);
+    for warning in loaded.iter().flat_map(warnings) {
+        say(format_args!("cachalot: {shown}: {warning}"));
+    }
+    match loaded {
         Ok(settings) if args.print => tell(effective::toml(&settings).trim_end()),
         Ok(_) => tell(format_args!("{shown}: ok")),
         Err(problems) => refuse(&problems),

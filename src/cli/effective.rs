@@ -1,12 +1,15 @@
 //! Writes settings as a configuration file in which every key is spelled out, for people who ask what holds.
 //!
-//! Loading the result gives the same settings again, but for the authorities of `ca`. Of what is secret, the files are named and the
+//! Loading the result gives the same settings again, but for the authorities of `ca` and `service_accounts_ca`. Of what is secret, the files are named and the
 //! content is left out (S-43).
 
 use std::fmt::{Display, Write};
+use std::num::NonZeroU32;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::settings::{Fills, Freshness, LogFormat, Prefetch, Proxy, Quantity, Settings, Upstream, WhenLimited};
+use crate::identity::CertificateName;
+use crate::settings::{Fills, Freshness, Jwks, LogFormat, Prefetch, Proxy, Quantity, Settings, Upstream, WhenLimited};
 use crate::upstream::Credentials;
 
 /// Returns the file.
@@ -15,6 +18,7 @@ pub(super) fn toml(settings: &Settings) -> String {
     server(&mut file, settings);
     store(&mut file, settings);
     clients(&mut file, settings);
+    identity(&mut file, settings);
     file.section("[freshness]");
     freshness(&mut file, &settings.freshness);
     file.section("[fills]");
@@ -36,6 +40,9 @@ fn server(file: &mut File, settings: &Settings) {
     file.section("[server]");
     file.key("listen", list(&server.listen));
     file.key("default_upstream", text(server.default_upstream.as_ref().map_or("", |name| name.as_str())));
+    if let Some(url) = &server.public_url {
+        file.key("public_url", text(url));
+    }
     file.note("those that hold stand below");
     file.key("builtin_upstreams", false);
     file.key("drain_timeout", duration(server.drain_timeout));
@@ -44,18 +51,65 @@ fn server(file: &mut File, settings: &Settings) {
     file.key("write_stall_timeout", duration(server.write_stall_timeout));
     file.section("[admin]");
     file.key("listen", text(settings.admin.listen));
+    path(file, "htpasswd", settings.admin.htpasswd.as_ref().map(|file| &file.path));
+    path(file, "tokens", settings.admin.tokens.as_ref().map(|file| &file.path));
+}
+
+fn identity(file: &mut File, settings: &Settings) {
+    let identity = &settings.identity;
+    file.section("[identity]");
+    path(file, "htpasswd", identity.htpasswd.as_ref().map(|file| &file.path));
+    path(file, "tokens", identity.tokens.as_ref().map(|file| &file.path));
+    path(file, "token_key_file", identity.token_key_file.as_ref().map(|file| &file.path));
+    file.key("certificates", text(certificates(identity.certificates)));
+    if let Some(accounts) = &identity.service_accounts {
+        file.key("service_accounts_issuer", text(&accounts.issuer));
+        file.key("service_accounts_audience", text(&accounts.audience));
+        match &accounts.jwks {
+            Jwks::Url(url) => file.key("service_accounts_jwks", text(url)),
+            Jwks::File(keys) => file.key("service_accounts_jwks", text(keys.path.display())),
+        }
+        if !accounts.ca.is_empty() {
+            file.note(&format!("service_accounts_ca is set; certificates in it: {}", accounts.ca.len()));
+        }
+        path(file, "service_accounts_token_file", accounts.token_file.as_ref());
+    }
+    file.key("anonymous", identity.anonymous);
+    // Without a URL it has no use, and is refused.
+    if settings.server.public_url.is_some() {
+        file.key("token_life", duration(identity.token_life));
+    }
+    for rule in &settings.principals {
+        file.section("[[principal]]");
+        file.key("match", list(&rule.matches));
+        file.key("repositories", list(&rule.repositories));
+        file.key("push", rule.push);
+        limits(file, rule.rate, rule.burst);
+    }
+}
+
+/// Writes where a file is; its content is left out.
+fn path(file: &mut File, key: &str, path: Option<&PathBuf>) {
+    if let Some(path) = path {
+        file.key(key, text(path.display()));
+    }
+}
+
+/// Writes `rate` and `burst`.
+fn limits(file: &mut File, rate: Option<NonZeroU32>, burst: Option<NonZeroU32>) {
+    match rate {
+        Some(rate) => file.key("rate", rate),
+        None => file.note("rate is not limited"),
+    }
+    if let Some(burst) = burst {
+        file.key("burst", burst);
+    }
 }
 
 fn clients(file: &mut File, settings: &Settings) {
     let clients = &settings.clients;
     file.section("[clients]");
-    match clients.rate {
-        Some(rate) => file.key("rate", rate),
-        None => file.note("rate is not limited"),
-    }
-    if let Some(burst) = clients.burst {
-        file.key("burst", burst);
-    }
+    limits(file, clients.rate, clients.burst);
     file.key("trusted_proxies", list(&clients.trusted_proxies));
 }
 
@@ -204,6 +258,15 @@ fn log_format(format: LogFormat) -> &'static str {
     }
 }
 
+fn certificates(name: Option<CertificateName>) -> &'static str {
+    match name {
+        None => "off",
+        Some(CertificateName::CommonName) => "cn",
+        Some(CertificateName::Dns) => "dns",
+        Some(CertificateName::Uri) => "uri",
+    }
+}
+
 fn prefetch(prefetch: Prefetch) -> &'static str {
     match prefetch {
         Prefetch::Off => "off",
@@ -245,6 +308,9 @@ mod tests {
         for file in [
             "",
             "[server]\nbuiltin_upstreams = false\ndefault_upstream = \"\"\n[store]\npath = \"/a \\\"b\\\"\"\n",
+            "[server]\npublic_url = \"https://cache.test/\"\n[identity]\nanonymous = true\ncertificates = \"uri\"\ntoken_life = \"90s\"\n\
+             [[principal]]\nmatch = [\"cert:spiffe://**\", \"anonymous\"]\nrepositories = [\"docker.io/**\"]\npush = false\nrate = 7\n\
+             [[principal]]\nmatch = [\"**\"]\n",
             "[store]\ncapacity = \"1500000001B\"\nmin_free = \"3%\"\nmemory = \"0\"\n[freshness]\ntag_ttl = \"90s\"\n\
              [log]\nformat = \"json\"\n[[upstream]]\nname = \"a.test\"\nproxy = \"http://p.test:3128\"\nrate = 7\n\
              hosts = [\"h.test\"]\ntoken_hosts = [\"sso.test\"]\ntoken_timeout = \"1s\"\nendpoints = [\"http://a.test:5000\"]\noffline = true\n",

@@ -1,23 +1,19 @@
 //! Whether the cache answers this node: one question over a connection of its own, as a runtime would ask it.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderName, Request, StatusCode, header};
-use http_body_util::Empty;
-use hyper::body::Bytes;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use http::{HeaderName, StatusCode};
+use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 use url::Url;
+
+use crate::fetch::{Fetch, FetchError};
 
 /// How long an answer may take, from the lookup on: who is slower than this on a node's own network is as good as gone.
 const LIMIT: Duration = Duration::from_secs(2);
+
+/// The status and the headers tell all.
+const NO_BODY: usize = 0;
 
 /// What a registry says at [`REGISTRY_PATH`], and hardly anybody else.
 const REGISTRY_HEADER: HeaderName = HeaderName::from_static("docker-distribution-api-version");
@@ -29,7 +25,7 @@ const REGISTRY_PATH: &str = "/v2/";
 #[derive(Debug, Clone)]
 pub struct Probe {
     urls: Vec<Url>,
-    tls: Option<Arc<ClientConfig>>,
+    fetch: Fetch,
 }
 
 /// Why the cache is not to be relied upon.
@@ -45,8 +41,8 @@ pub enum ProbeError {
     NoRegistry(Url),
     #[error("the certificates in {0} cannot be read: {1}")]
     Ca(String, String),
-    #[error("TLS cannot be used: {0}")]
-    Tls(String),
+    #[error(transparent)]
+    Tls(FetchError),
 }
 
 impl Probe {
@@ -56,7 +52,8 @@ impl Probe {
     /// When the file cannot be read.
     pub fn new(urls: Vec<Url>, ca: Option<&std::path::Path>) -> Result<Self, ProbeError> {
         let needs_tls = urls.iter().any(|url| url.scheme() == "https");
-        Ok(Self { urls, tls: needs_tls.then(|| tls(ca)).transpose()? })
+        let fetch = if needs_tls { secure(ca)? } else { Fetch::plain(LIMIT, NO_BODY) };
+        Ok(Self { urls, fetch })
     }
 
     /// Returns when all have answered 200: from something else that says 200 to everything, runtimes would take it for images.
@@ -65,74 +62,38 @@ impl Probe {
     /// The first that did not.
     pub async fn ask(&self) -> Result<(), ProbeError> {
         for url in &self.urls {
-            match tokio::time::timeout(LIMIT, self.get(url)).await {
-                Err(_) => return Err(ProbeError::TimedOut(url.clone())),
-                Ok(Err(why)) => return Err(ProbeError::Unreachable(url.clone(), why)),
-                Ok(Ok(Answer { status: StatusCode::OK, is_registry })) => {
-                    if url.path() == REGISTRY_PATH && !is_registry {
+            match self.fetch.get(url, None).await {
+                Err(FetchError::TimedOut(_)) => return Err(ProbeError::TimedOut(url.clone())),
+                Err(error) => return Err(ProbeError::Unreachable(url.clone(), error.to_string())),
+                Ok(answer) if answer.status != StatusCode::OK => {
+                    return Err(ProbeError::Status(url.clone(), answer.status));
+                }
+                Ok(answer) => {
+                    if url.path() == REGISTRY_PATH && !answer.headers.contains_key(REGISTRY_HEADER) {
                         return Err(ProbeError::NoRegistry(url.clone()));
                     }
                 }
-                Ok(Ok(Answer { status, .. })) => return Err(ProbeError::Status(url.clone(), status)),
             }
         }
         Ok(())
     }
-
-    async fn get(&self, url: &Url) -> Result<Answer, String> {
-        let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-        let address = (host.to_owned(), url.port_or_known_default().unwrap_or_default());
-        let stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
-        match &self.tls {
-            Some(tls) if url.scheme() == "https" => {
-                let name = ServerName::try_from(host.to_owned()).map_err(|error| error.to_string())?;
-                let stream = TlsConnector::from(Arc::clone(tls)).connect(name, stream).await;
-                ask(url, stream.map_err(|error| error.to_string())?).await
-            }
-            Some(_) | None => ask(url, stream).await,
-        }
-    }
 }
 
-struct Answer {
-    status: StatusCode,
-    is_registry: bool,
-}
-
-async fn ask(url: &Url, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Result<Answer, String> {
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
-    let host = url.host_str().unwrap_or_default();
-    let host = url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
-    let request = Request::get(url.path()).header(header::HOST, host).header(header::CONNECTION, "close");
-    let request = request.body(Empty::<Bytes>::new()).map_err(|error| error.to_string())?;
-    // The answer is let go of inside, and the sender with it: what is left of the connection ends then.
-    let answer = async move {
-        let answer = sender.send_request(request).await?;
-        Ok(Answer { status: answer.status(), is_registry: answer.headers().contains_key(REGISTRY_HEADER) })
-    };
-    let (answer, _ended) = tokio::join!(answer, connection);
-    answer.map_err(|error: hyper::Error| error.to_string())
-}
-
-fn tls(ca: Option<&std::path::Path>) -> Result<Arc<ClientConfig>, ProbeError> {
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+fn secure(ca: Option<&std::path::Path>) -> Result<Fetch, ProbeError> {
+    let mut certificates = Vec::new();
     if let Some(path) = ca {
         let unusable = |error: String| ProbeError::Ca(path.display().to_string(), error);
-        let certificates = CertificateDer::pem_file_iter(path).map_err(|error| unusable(error.to_string()))?;
-        for certificate in certificates {
-            let certificate = certificate.map_err(|error| unusable(error.to_string()))?;
-            roots.add(certificate).map_err(|error| unusable(error.to_string()))?;
+        for certificate in CertificateDer::pem_file_iter(path).map_err(|error| unusable(error.to_string()))? {
+            certificates.push(certificate.map_err(|error| unusable(error.to_string()))?);
         }
     }
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    let builder = builder.map_err(|error| ProbeError::Tls(error.to_string()))?;
-    Ok(Arc::new(builder.with_root_certificates(roots).with_no_client_auth()))
+    Fetch::secure(&certificates, LIMIT, NO_BODY).map_err(ProbeError::Tls)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 

@@ -31,6 +31,25 @@ pub enum PatternError {
 }
 
 impl Pattern {
+    /// Reads a pattern of names that have more letters than those of repositories and tags: of principals (`user:a@b`,
+    /// `cert:spiffe://a/b`), and of repositories with the upstream in front (`localhost:5000/**`).
+    ///
+    /// # Errors
+    /// As [`FromStr`].
+    pub fn of_principals(text: &str) -> Result<Self, PatternError> {
+        Self::parse(text, "._-/*?:@%+=,~")
+    }
+
+    fn parse(text: &str, besides: &str) -> Result<Self, PatternError> {
+        let is_allowed = |c: char| c.is_ascii_alphanumeric() || besides.contains(c);
+        match text.chars().find(|c| !is_allowed(*c)) {
+            _ if text.is_empty() => Err(PatternError::Empty),
+            _ if text.len() > PATTERN_CHARS_MAX => Err(PatternError::TooLong),
+            Some(character) => Err(PatternError::Character(character)),
+            None => Ok(Self(text.to_owned())),
+        }
+    }
+
     /// Returns true when the pattern fits the whole of `name`. Takes time in proportion to both lengths multiplied, at the worst.
     pub fn matches(&self, name: &str) -> bool {
         let (pattern, name) = (self.0.as_bytes(), name.as_bytes());
@@ -69,13 +88,7 @@ impl FromStr for Pattern {
     type Err = PatternError;
 
     fn from_str(text: &str) -> Result<Self, PatternError> {
-        let is_allowed = |c: char| c.is_ascii_alphanumeric() || "._-/*?".contains(c);
-        match text.chars().find(|c| !is_allowed(*c)) {
-            _ if text.is_empty() => Err(PatternError::Empty),
-            _ if text.len() > PATTERN_CHARS_MAX => Err(PatternError::TooLong),
-            Some(character) => Err(PatternError::Character(character)),
-            None => Ok(Self(text.to_owned())),
-        }
+        Self::parse(text, "._-/*?")
     }
 }
 
@@ -117,6 +130,14 @@ mod tests {
     fn a_pattern_that_branches_everywhere_is_no_trap() {
         let pattern: Pattern = "*a".repeat(128).parse().expect("a pattern");
         assert!(!pattern.matches(&"a".repeat(127)) && pattern.matches(&"a".repeat(255)));
+    }
+
+    #[test]
+    fn principals_have_letters_that_repositories_have_not() {
+        let pattern = Pattern::of_principals("cert:spiffe://cluster/**").expect("a pattern");
+        assert!(pattern.matches("cert:spiffe://cluster/ns/a") && !pattern.matches("cert:node"));
+        assert_eq!("user:a".parse::<Pattern>(), Err(PatternError::Character(':')));
+        assert_eq!(Pattern::of_principals("a b"), Err(PatternError::Character(' ')));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use http::{Method, StatusCode};
 
+use crate::identity::Principal;
 use crate::oci::Question;
 use crate::telemetry::{Handler, Kind, Metrics, UpstreamMetrics};
 use crate::wire::Outcome;
@@ -23,6 +24,8 @@ pub(super) struct Exchange {
     method: Method,
     /// Without the query (S-40).
     path: String,
+    /// Who asks, once that is known.
+    principal: Option<String>,
     handler: Handler,
     pub(super) request_id: RequestId,
     question: Option<Question>,
@@ -67,6 +70,7 @@ impl Exchange {
             client,
             method,
             path: path.to_owned(),
+            principal: None,
             handler,
             request_id: RequestId(fastrand::u64(..)),
             question: None,
@@ -95,6 +99,11 @@ impl Exchange {
     /// Returns how long ago the request came.
     pub(super) fn elapsed(&self) -> Duration {
         self.began.elapsed()
+    }
+
+    /// Notes who asks.
+    pub(super) fn is_by(&mut self, principal: &Principal) {
+        self.principal = Some(principal.to_string());
     }
 
     /// Notes how the answer came about.
@@ -153,6 +162,7 @@ impl Exchange {
             target: "cachalot::access",
             { request.id = %self.request_id,
             client = %self.client,
+            principal = self.principal.as_deref().unwrap_or("-"),
             http.status = self.status.as_u16(),
             cache.outcome = outcome,
             upstream.name = upstream,

@@ -7,16 +7,11 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use governor::clock::Clock as _;
-use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use http::{HeaderMap, HeaderName};
-use tokio::time::{Instant, sleep};
 
 use super::headers::lines;
+use crate::identity::Turns;
 use crate::wire::Network;
-
-/// How long a request may wait for its client's turn: a client that is a little too fast is slowed down, not sent away.
-const TURN_WAIT: Duration = Duration::from_secs(5);
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
@@ -35,16 +30,13 @@ pub struct ClientOptions {
 #[derive(Debug)]
 pub struct Clients {
     trusted_proxies: Vec<Network>,
-    limiter: Option<DefaultKeyedRateLimiter<IpAddr>>,
+    turns: Option<Turns<IpAddr>>,
 }
 
 impl Clients {
     pub fn new(options: &ClientOptions) -> Self {
-        let limiter = options.rate.map(|rate| {
-            let quota = Quota::per_second(rate);
-            RateLimiter::keyed(options.burst.map_or(quota, |burst| quota.allow_burst(burst)))
-        });
-        Self { trusted_proxies: options.trusted_proxies.clone(), limiter }
+        let turns = options.rate.map(|rate| Turns::new(rate, options.burst));
+        Self { trusted_proxies: options.trusted_proxies.clone(), turns }
     }
 
     /// Returns the client's address: the peer's, or what trusted proxies say in `X-Forwarded-For`, read from its end.
@@ -67,24 +59,15 @@ impl Clients {
     /// # Errors
     /// How long it should wait, when that is too long to keep it here.
     pub(super) async fn turn(&self, client: IpAddr) -> Result<(), Duration> {
-        let Some(limiter) = &self.limiter else { return Ok(()) };
-        let (key, deadline) = (key(client), Instant::now() + TURN_WAIT);
-        while let Err(not_until) = limiter.check_key(&key) {
-            let wait = not_until.wait_time_from(limiter.clock().now());
-            if Instant::now() + wait > deadline {
-                return Err(wait);
-            }
-            sleep(wait).await;
+        match &self.turns {
+            Some(turns) => turns.turn(&key(client)).await,
+            None => Ok(()),
         }
-        Ok(())
     }
 
-    /// Forgets clients that may ask freely again. Locks parts of the clients for some milliseconds each.
+    /// Forgets clients that may ask freely again.
     pub fn forget_idle(&self) {
-        if let Some(limiter) = &self.limiter {
-            limiter.retain_recent();
-            limiter.shrink_to_fit();
-        }
+        self.turns.iter().for_each(Turns::forget_idle);
     }
 }
 
@@ -94,7 +77,8 @@ fn parse(text: &str) -> Option<IpAddr> {
     address.map(|address: IpAddr| address.to_canonical())
 }
 
-fn key(client: IpAddr) -> IpAddr {
+/// Returns whom an address stands for.
+pub(super) fn key(client: IpAddr) -> IpAddr {
     match client {
         IpAddr::V4(_) => client,
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),

@@ -1,6 +1,9 @@
-//! One request: routed, asked of the cache, answered, accounted.
+//! One request: routed, let in, asked of the cache, answered, accounted.
 
-use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, VIA};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use http::header::{CONTENT_LENGTH, HOST, VIA};
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response};
 use hyper::body::Incoming;
@@ -8,12 +11,13 @@ use tokio::time::timeout;
 
 use super::access_log::Exchange;
 use super::body::Body;
+use super::door::Visit;
 use super::headers::{API_VERSION, CACHE_STATUS, OCI_NAMESPACE, lines};
 use super::limits::HEADER_BUDGET;
 use super::peer::Peer;
 use super::respond::Problem;
 use super::routed::Routed;
-use super::{Directory, Server, blobs, manifests, referrers, tags, writes};
+use super::{Clients, Directory, Server, blobs, clients, manifests, referrers, tags, token, writes};
 use crate::oci::{Endpoint, Question, Refusal, Route, route};
 use crate::telemetry::{Handler, Shed};
 use crate::wire::cache_status_header;
@@ -27,43 +31,84 @@ pub(super) async fn handle(server: &Server, request: Request<Incoming>, peer: &P
         Exchange::begin(&server.metrics, server.options.access_log, client, method.clone(), request.uri().path());
     let is_head = method == Method::HEAD;
     let (request, body) = request.into_parts();
-    let directory = server.directory.load_full();
-    let answered = match routed(&directory, &request) {
-        Ok(Route::Base) => {
-            exchange.is_for(Handler::Ping);
-            Ok(base())
+    let (directory, door) = (server.directory.load_full(), server.door.load_full());
+    let visit = Visit { door: &door, directory: &directory, peer, client: clients::key(client), request: &request };
+    let answered = if token::is_for(&visit) {
+        exchange.is_for(Handler::Token);
+        match turn(server, &clients, client).await {
+            Ok(()) => token::answer(&visit, body).await.map(|(principal, response)| {
+                exchange.is_by(&principal);
+                response
+            }),
+            Err(problem) => Err(problem),
         }
-        Ok(Route::Question(question)) => match directory.upstream(&question.upstream) {
-            Some(upstream) => {
-                exchange.is_about(handler(&question.endpoint), &question, upstream.metrics());
-                let routed = Routed {
-                    server,
-                    directory: &directory,
-                    upstream,
-                    request: &request,
-                    question: &question,
-                    authorization: request.headers.get(AUTHORIZATION),
-                    is_head,
-                };
-                let answered = match clients.turn(client).await {
-                    _ if is_our_own(server, &request) => Err(Problem::in_a_circle(&question)),
-                    Ok(()) => answer(&routed, body, &mut exchange).await,
-                    Err(wait) => {
-                        server.metrics.http().shed(Shed::Quota);
-                        Err(Problem::too_fast(wait))
-                    }
-                };
-                answered.map(|response| with_namespace(response, &question))
-            }
-            None => Err(Problem::unknown_upstream()),
-        },
-        Err(refusal) => Err(Problem::of_refusal(&refusal)),
+    } else {
+        asked(server, &visit, (&clients, client), body, &mut exchange).await
     };
     let mut response = answered.unwrap_or_else(|problem| problem.into_response(exchange.request_id, is_head));
     response.headers_mut().insert(API_VERSION, HeaderValue::from_static("registry/2.0"));
     response.headers_mut().entry(CACHE_STATUS).or_insert_with(|| cache_status(&exchange));
     exchange.set_status(response.status());
     response.map(|body| body.accounted(exchange))
+}
+
+/// Routes the request, lets it in and answers it.
+async fn asked(
+    server: &Server,
+    visit: &Visit<'_>,
+    (clients, client): (&Clients, IpAddr),
+    body: Incoming,
+    exchange: &mut Exchange,
+) -> Result<Response<Body>, Problem> {
+    let Visit { directory, request, .. } = *visit;
+    let asked = routed(directory, request);
+    note(directory, &asked, exchange);
+    let admitted = visit.admit(&asked).await?;
+    exchange.is_by(&admitted.principal);
+    match asked {
+        Ok(Route::Base) => Ok(base()),
+        Ok(Route::Question(question)) => {
+            let upstream = directory.upstream(&question.upstream).ok_or_else(Problem::unknown_upstream)?;
+            if is_our_own(server, request) {
+                return Err(Problem::in_a_circle(&question));
+            }
+            turn(server, clients, client).await?;
+            visit.turn(&admitted.principal).await.map_err(|wait| too_fast(server, wait))?;
+            let routed = Routed {
+                server,
+                directory,
+                upstream,
+                request,
+                question: &question,
+                authorization: admitted.authorization.as_ref(),
+                is_head: request.method == Method::HEAD,
+            };
+            answer(&routed, body, exchange).await.map(|response| with_namespace(response, &question))
+        }
+        Err(refusal) => Err(Problem::of_refusal(&refusal)),
+    }
+}
+
+/// Notes in the account what the request is about.
+fn note(directory: &Directory, asked: &Result<Route, Refusal>, exchange: &mut Exchange) {
+    match asked {
+        Ok(Route::Base) => exchange.is_for(Handler::Ping),
+        Ok(Route::Question(question)) => {
+            if let Some(upstream) = directory.upstream(&question.upstream) {
+                exchange.is_about(handler(&question.endpoint), question, upstream.metrics());
+            }
+        }
+        Err(_) => {}
+    }
+}
+
+async fn turn(server: &Server, clients: &Clients, client: IpAddr) -> Result<(), Problem> {
+    clients.turn(client).await.map_err(|wait| too_fast(server, wait))
+}
+
+fn too_fast(server: &Server, wait: Duration) -> Problem {
+    server.metrics.http().shed(Shed::Quota);
+    Problem::too_fast(wait)
 }
 
 fn routed(directory: &Directory, request: &Parts) -> Result<Route, Refusal> {
@@ -106,7 +151,7 @@ fn cache_status(exchange: &Exchange) -> HeaderValue {
         .map_or(HeaderValue::from_static("cachalot; detail=local"), |outcome| cache_status_header(outcome, None))
 }
 
-/// P-16, P-17: answered here, and always with yes.
+/// P-16, P-17: answered here, and with yes to whom the door lets in.
 fn base() -> Response<Body> {
     let mut response = Response::new(Body::full("{}".into()));
     response.headers_mut().insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/json"));

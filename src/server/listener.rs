@@ -33,7 +33,7 @@ pub async fn serve(listener: TcpListener, server: Arc<Server>, tasks: TaskGroup,
                 }
                 let (server, stop) = (Arc::clone(&server), stop.clone());
                 tasks.spawn("connection", async move {
-                    connection::serve(stream, Arc::new(Peer { address }), server, stop).await;
+                    connection::serve(stream, Arc::new(Peer::plain(address)), server, stop).await;
                     drop(place);
                 });
             }

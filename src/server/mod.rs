@@ -1,10 +1,10 @@
 //! The data plane: HTTP in front of the cache, for container tools.
 //!
-//! One way through: `listener` accepts → `connection` speaks HTTP → `dispatch` routes and asks the cache →
+//! One way through: `listener` accepts → `connection` speaks HTTP → `dispatch` routes, `door` lets in, `dispatch` asks the cache →
 //! `manifests`, `blobs`, `tags`, `referrers` and `writes` shape the answer → `respond` is the one place that turns errors into HTTP → `body` streams and
 //! accounts.
 //!
-//! On a plain connection `socket` sends what lies in files without copying it.
+//! `token` gives what `door` takes. On a plain connection `socket` sends what lies in files without copying it.
 //!
 //! What is deliberately absent: any decision about freshness or where bytes come from (that is `cache`), and any admin path.
 
@@ -15,6 +15,7 @@ mod clients;
 mod connection;
 mod directory;
 mod dispatch;
+mod door;
 mod headers;
 mod limits;
 mod listener;
@@ -25,6 +26,7 @@ mod respond;
 mod routed;
 mod socket;
 mod tags;
+mod token;
 mod writes;
 
 use std::sync::Arc;
@@ -32,6 +34,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 pub use clients::{ClientOptions, Clients};
 pub use directory::Directory;
+pub use door::Door;
 pub use limits::Options;
 pub use listener::serve;
 
@@ -43,6 +46,7 @@ use crate::telemetry::Metrics;
 pub struct Server {
     pub directory: ArcSwap<Directory>,
     pub clients: ArcSwap<Clients>,
+    pub door: ArcSwap<Door>,
     pub cache: Cache,
     pub metrics: Arc<Metrics>,
     pub options: Options,

@@ -10,16 +10,20 @@
 //! | the upstream does not answer in time; not cached while offline | 504 | next host |
 //! | the upstream limits us, we are full, we stop, the client asks too often | 503 and `Retry-After` | next host, or later; a 429 would be retried at once, five times (C-10) |
 //! | the upstream limits us, and the operator wants it told | 429 and `Retry-After` | again, by its own rules |
+//! | we do not know the client | 401 `UNAUTHORIZED` and a challenge | get a token, or log in |
+//! | the client may not have it | 403 `DENIED` | give up |
+//! | the client has shown too many wrong passwords | 429 and `Retry-After` | later |
 
 use std::time::Duration;
 
-use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
 use super::access_log::RequestId;
 use super::body::Body;
 use super::limits::HEADER_BUDGET;
 use crate::cache::CacheError;
+use crate::identity::Refused;
 use crate::oci::{ErrorCode, Question, Refusal, error_body};
 use crate::telemetry::sentence;
 use crate::upstream::UpstreamError;
@@ -46,11 +50,44 @@ pub(super) struct Problem {
     code: ErrorCode,
     message: String,
     retry_after: Option<Duration>,
+    /// How to become somebody.
+    challenge: Option<HeaderValue>,
+    /// The methods that there are, where others are tried.
+    allow: &'static str,
 }
 
 impl Problem {
     pub(super) fn new(status: StatusCode, code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into(), retry_after: None }
+        Self { status, code, message: message.into(), retry_after: None, challenge: None, allow: "GET, HEAD" }
+    }
+
+    /// Returns the problem that somebody is whom we do not know.
+    pub(super) fn unauthorized(message: &str, challenge: HeaderValue) -> Self {
+        let problem = Self::new(StatusCode::UNAUTHORIZED, ErrorCode::Unauthorized, message);
+        Self { challenge: Some(challenge), ..problem }
+    }
+
+    /// Returns the problem that somebody is who may not have what is asked for.
+    pub(super) fn denied(message: String) -> Self {
+        Self::new(StatusCode::FORBIDDEN, ErrorCode::Denied, message)
+    }
+
+    /// Returns the problem that a credential is which was not looked at.
+    pub(super) fn not_looked_at(refused: Refused) -> Self {
+        match refused {
+            Refused::TooOften { retry_after } => {
+                Self::too_many_requests("too many credentials were wrong; wait before the next".to_owned(), retry_after)
+            }
+            Refused::Busy { retry_after } => {
+                Self::unavailable("too many passwords are being checked".to_owned(), retry_after)
+            }
+            Refused::Wrong(_) => Self::denied("the credential is wrong".to_owned()),
+        }
+    }
+
+    /// Returns the problem that a method is which there is not.
+    pub(super) fn method_not_allowed(allow: &'static str, message: &str) -> Self {
+        Self { allow, ..Self::new(StatusCode::METHOD_NOT_ALLOWED, ErrorCode::Unsupported, message) }
     }
 
     /// Returns the problem that a refused route is.
@@ -139,7 +176,7 @@ impl Problem {
 
     /// Returns the problem that a client is which asks too often.
     pub(super) fn too_fast(wait: Duration) -> Self {
-        Self::unavailable("this client asks more often than clients.rate allows".to_owned(), wait)
+        Self::unavailable("this client asks more often than its rate allows".to_owned(), wait)
     }
 
     fn too_many_requests(message: String, retry_after: Duration) -> Self {
@@ -164,8 +201,9 @@ impl Problem {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(CONTENT_LENGTH, HeaderValue::from(bytes.len()));
         if self.status == StatusCode::METHOD_NOT_ALLOWED {
-            headers.insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            headers.insert(ALLOW, HeaderValue::from_static(self.allow));
         }
+        headers.extend(self.challenge.map(|challenge| (WWW_AUTHENTICATE, challenge)));
         if let Some(pause) = self.retry_after {
             // Rounded up: who comes a moment too soon has come in vain.
             headers

@@ -122,7 +122,7 @@ fn private_key(path: &str) -> Result<PrivateKeyDer<'static>, String> {
     })
 }
 
-fn read_file(path: &str) -> Result<Vec<u8>, String> {
+pub(super) fn read_file(path: &str) -> Result<Vec<u8>, String> {
     let read = || -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
         // One byte more than allowed tells a file that is too large from one that fits.

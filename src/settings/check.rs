@@ -10,9 +10,10 @@ use super::layers::{Layers, Places};
 use super::problem::{Place, Problem};
 use super::reader::Section;
 use super::units::{self, Quantity};
-use super::{Sources, upstreams};
+use super::{Sources, identity, upstreams};
 #[allow(clippy::wildcard_imports, reason = "the schema and its defaults are the vocabulary of this file")]
 use super::{defaults::*, schema::*};
+use crate::identity::{Htpasswd, Tokens};
 
 /// Builds the settings, or returns everything that is wrong.
 pub(super) fn check(layers: Layers, sources: &Sources) -> Result<Settings, Vec<Problem>> {
@@ -24,6 +25,11 @@ pub(super) fn check(layers: Layers, sources: &Sources) -> Result<Settings, Vec<P
     let admin = admin(reader.section("admin"));
     let store = store(reader.section("store"), &sources.environment);
     let clients = clients(reader.section("clients"));
+    let identity = identity::read(&mut reader.section("identity"));
+    let principals = reader.sections("principal").into_iter().enumerate();
+    let principals: Vec<_> = principals
+        .map(|(index, values)| identity::rule(&mut reader.part(format!("principal[{index}]"), values)))
+        .collect();
     let freshness = freshness(reader.section("freshness"));
     let fills = upstreams::fills(&mut reader.section("fills"), "max", FILLS);
     let log = log(reader.section("log"));
@@ -42,6 +48,8 @@ pub(super) fn check(layers: Layers, sources: &Sources) -> Result<Settings, Vec<P
     let default = upstreams::Default { name: server.default_upstream.clone(), is_chosen };
     let default_place = places.value("server.default_upstream");
     let table = list.table(default, default_place, reader.problems);
+    let upstreams = list.into_upstreams();
+    identity::check_together(&mut reader, &server, &identity, &upstreams);
 
     match table {
         Some(table) if problems.is_empty() => {
@@ -52,11 +60,13 @@ pub(super) fn check(layers: Layers, sources: &Sources) -> Result<Settings, Vec<P
                 admin,
                 store,
                 clients,
+                identity,
+                principals,
                 freshness,
                 fills,
                 log,
                 metrics,
-                upstreams: list.into_upstreams(),
+                upstreams,
                 table,
             })
         }
@@ -65,13 +75,23 @@ pub(super) fn check(layers: Layers, sources: &Sources) -> Result<Settings, Vec<P
 }
 
 /// The merged configuration, and where its problems go.
-struct Reader<'a> {
+pub(super) struct Reader<'a> {
     config: &'a Config,
     places: &'a Places,
     problems: &'a mut Vec<Problem>,
 }
 
 impl Reader<'_> {
+    /// Returns where a key was written, if somebody wrote it.
+    pub(super) fn written(&self, key: &str) -> Option<Place> {
+        Some(self.places.value(key)).filter(|place| *place != Place::Default)
+    }
+
+    /// Reports what follows from several keys.
+    pub(super) fn report(&mut self, place: Place, key: &str, text: String) {
+        self.problems.push(Problem { place, key: key.into(), text });
+    }
+
     fn section(&mut self, name: &str) -> Section<'_> {
         let values = self.config.get_table(name).unwrap_or_default();
         self.part(name.to_owned(), values)
@@ -101,6 +121,7 @@ fn server(mut section: Section<'_>) -> (Server, bool) {
     let server = Server {
         listen: listen.unwrap_or_else(|| vec![LISTEN]),
         default_upstream: default_upstream.unwrap_or_else(|| units::upstream_name(DEFAULT_UPSTREAM).ok()),
+        public_url: section.text("public_url", units::public_url),
         drain_timeout: section.duration("drain_timeout", &DRAIN_TIMEOUT_BOUNDS).unwrap_or(DRAIN_TIMEOUT),
         header_timeout: section
             .duration("header_timeout", &SERVER_HEADER_TIMEOUT_BOUNDS)
@@ -118,7 +139,11 @@ fn metrics(mut section: Section<'_>) -> Metrics {
 }
 
 fn admin(mut section: Section<'_>) -> Admin {
-    Admin { listen: section.text("listen", units::address).unwrap_or(ADMIN_LISTEN) }
+    Admin {
+        listen: section.text("listen", units::address).unwrap_or(ADMIN_LISTEN),
+        htpasswd: section.text("htpasswd", |path| identity::file(path, Htpasswd::parse)),
+        tokens: section.text("tokens", |path| identity::file(path, Tokens::parse)),
+    }
 }
 
 fn store(mut section: Section<'_>, environment: &[(String, String)]) -> Store {

@@ -18,7 +18,7 @@ const DAY: u64 = 24 * 60 * 60;
 
 /// `server.listen`: reachable from this machine only, until an operator decides otherwise.
 pub const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5000);
-/// `admin.listen`: beside [`LISTEN`]; it has no authentication, so it stays on this machine.
+/// `admin.listen`: beside [`LISTEN`]; who asks there is asked for nothing, unless that is configured.
 pub const ADMIN_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5001);
 /// `server.default_upstream`: dockerd mirrors Docker Hub only and does not name it (P-116).
 pub const DEFAULT_UPSTREAM: &str = "docker.io";
@@ -30,6 +30,8 @@ pub const SERVER_HEADER_TIMEOUT: Duration = Duration::from_secs(75);
 pub const SERVER_CONNECTIONS: u32 = 10_000;
 /// `server.write_stall_timeout`: nobody who still wants the bytes waits for a minute with a full buffer.
 pub const WRITE_STALL_TIMEOUT: Duration = Duration::from_mins(1);
+/// `identity.token_life`: a user who is taken out is out after it; a pull asks for a few tokens, not for one a request.
+pub const TOKEN_LIFE: Duration = Duration::from_mins(5);
 /// `store.path` where there is no home directory: the place for caches of services.
 pub const STORE_PATH: &str = "/var/cache/cachalot";
 /// `store.capacity`: a share, so that it fits every disk; the rest is for others on the same file system.
@@ -103,6 +105,8 @@ pub(super) const DRAIN_TIMEOUT_BOUNDS: RangeInclusive<Duration> = seconds(0, 360
 pub(super) const SERVER_HEADER_TIMEOUT_BOUNDS: RangeInclusive<Duration> = seconds(1, 600);
 pub(super) const SERVER_CONNECTIONS_BOUNDS: RangeInclusive<u32> = 1..=1_000_000;
 pub(super) const WRITE_STALL_TIMEOUT_BOUNDS: RangeInclusive<Duration> = seconds(1, 3600);
+/// P-179: clients take a shorter life for 60 s.
+pub(super) const TOKEN_LIFE_BOUNDS: RangeInclusive<Duration> = seconds(60, 3600);
 pub(super) const METRICS_REPOSITORIES_BOUNDS: RangeInclusive<u32> = 0..=10_000;
 pub(super) const DISK_BYTES_BOUNDS: RangeInclusive<u64> = MIB..=1024 * TIB;
 pub(super) const CAPACITY_PERCENT_BOUNDS: RangeInclusive<u8> = 1..=100;
@@ -130,5 +134,5 @@ pub(super) const ANSWER_TIMEOUT_BOUNDS: RangeInclusive<Duration> = Duration::fro
 pub(super) const IDLE_TIMEOUT_BOUNDS: RangeInclusive<Duration> = seconds(1, 600);
 /// Bytes in a configuration file at the most: a table of ten thousand upstreams.
 pub(super) const FILE_BYTES_MAX: u64 = MIB;
-/// Bytes in a PEM file at the most: the system's whole collection of certificates is a quarter of it.
+/// Bytes in a PEM file, or one of identities, at the most: the system's whole collection of certificates is a quarter of it.
 pub(super) const PEM_BYTES_MAX: u64 = MIB;

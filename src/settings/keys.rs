@@ -1,7 +1,7 @@
 //! The names that a configuration may hold: sections, their keys, and the upstreams that are there without a file.
 
-/// Sections that may be there several times: `[[upstream]]`.
-const REPEATED: [&str; 1] = ["upstream"];
+/// Sections that may be there several times: `[[principal]]`, `[[upstream]]`.
+const REPEATED: [&str; 2] = ["principal", "upstream"];
 
 /// Returns true for a section that may be there several times.
 pub(super) fn is_repeated(section: &str) -> bool {
@@ -14,12 +14,13 @@ pub(super) fn written(section: &str) -> String {
 }
 
 /// Every section and its keys.
-pub(super) const SECTIONS: [(&str, &[&str]); 9] = [
+pub(super) const SECTIONS: [(&str, &[&str]); 11] = [
     (
         "server",
         &[
             "listen",
             "default_upstream",
+            "public_url",
             "builtin_upstreams",
             "drain_timeout",
             "header_timeout",
@@ -27,8 +28,25 @@ pub(super) const SECTIONS: [(&str, &[&str]); 9] = [
             "write_stall_timeout",
         ],
     ),
-    ("admin", &["listen"]),
+    ("admin", &["listen", "htpasswd", "tokens"]),
     ("clients", &["rate", "burst", "trusted_proxies"]),
+    (
+        "identity",
+        &[
+            "htpasswd",
+            "tokens",
+            "token_key_file",
+            "certificates",
+            "service_accounts_issuer",
+            "service_accounts_audience",
+            "service_accounts_jwks",
+            "service_accounts_ca",
+            "service_accounts_token_file",
+            "anonymous",
+            "token_life",
+        ],
+    ),
+    ("principal", &["match", "repositories", "push", "rate", "burst"]),
     ("store", &["path", "capacity", "min_free", "memory", "manifests", "scrub_rate"]),
     (
         "freshness",

@@ -10,12 +10,13 @@
 //! | `defaults`, `keys` | what holds where nothing is said, with bounds and reasons; the names that there are |
 //! | `layers` | the sources laid over one another, and where each value is written |
 //! | `reader` | typed values out of a section |
-//! | `check`, `upstreams`, `account` | the schema filled, key by key, and what the keys mean together |
+//! | `check`, `upstreams`, `account`, `identity` | the schema filled, key by key, and what the keys mean together |
 //! | `units`, `suggest` | texts into values; what to say when that fails |
 
 mod account;
 mod check;
 mod defaults;
+mod identity;
 mod keys;
 mod layers;
 mod problem;
@@ -28,6 +29,7 @@ mod upstreams;
 use std::path::PathBuf;
 
 pub use defaults::*;
+pub use identity::warnings;
 use layers::Layers;
 pub use problem::{Place, Problem, Problems};
 pub use schema::*;

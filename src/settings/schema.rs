@@ -16,6 +16,7 @@ use url::Url;
 #[allow(clippy::wildcard_imports, reason = "each key links to its default")]
 use super::defaults::*;
 use super::units::Quantity;
+use crate::identity::{CertificateName, Htpasswd, Rule, TokenKeys, Tokens};
 use crate::oci::{Pattern, Table, UpstreamName};
 use crate::upstream::{ClientIdentity, Credentials};
 use crate::wire::Network;
@@ -27,6 +28,14 @@ pub struct Settings {
     pub admin: Admin,
     pub store: Store,
     pub clients: Clients,
+    pub identity: Identity,
+    /// `[[principal]]`: what principals may; the first that fits one decides, and whom none fits may nothing. Without any, whoever is let
+    /// in may everything.
+    ///
+    /// `match`: patterns of principals' names, at least one. `repositories`: patterns of `upstream/repository`, such as
+    /// `docker.io/library/*`; default: all. `push`: writes are relayed, where the upstream takes them; default: true. `rate` and `burst`:
+    /// as those of `[clients]`, for each principal; default: no limit.
+    pub principals: Vec<Rule>,
     pub freshness: Freshness,
     pub fills: Fills,
     pub log: Log,
@@ -45,6 +54,8 @@ pub struct Server {
     /// The upstream of requests that name none; the name or an alias of one in the table, `""` for none.
     /// Default: [`DEFAULT_UPSTREAM`], or none when the table has no such upstream.
     pub default_upstream: Option<UpstreamName>,
+    /// The URL by which clients know us, http or https: where they get tokens is told by it. Default: none.
+    pub public_url: Option<Url>,
     /// How long open responses may take to end after the signal to stop; 0 s to 1 h. Default: [`DRAIN_TIMEOUT`].
     pub drain_timeout: Duration,
     /// How long a client may take to send the head of a request, and how long a connection may stay idle between
@@ -74,6 +85,60 @@ pub struct Clients {
 pub struct Admin {
     /// The address of health, metrics and the API. Default: [`ADMIN_LISTEN`].
     pub listen: SocketAddr,
+    /// Users who may see more than `/livez` and `/readyz`: a file as that of `[identity]`. Default: none, and everybody may.
+    pub htpasswd: Option<FileOf<Htpasswd>>,
+    /// Bearer tokens for the same: a file as that of `[identity]`. Default: none.
+    pub tokens: Option<FileOf<Tokens>>,
+}
+
+/// A file that was read with the configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileOf<T> {
+    pub path: PathBuf,
+    pub content: T,
+}
+
+/// `[identity]`: who clients are. Files have at most 1 MiB, may not be writable for everybody, and are read again as the configuration is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// A file of users and their passwords' bcrypt hashes, as `htpasswd -B` writes it. Default: none.
+    pub htpasswd: Option<FileOf<Htpasswd>>,
+    /// A file of bearer tokens: lines of `name:token`, a token of 16 characters or more, or `name:sha256:HEX`. Default: none.
+    pub tokens: Option<FileOf<Tokens>>,
+    /// A file with what our own tokens are sealed by, 32 characters or more a line: the first seals, all open. All replicas need the same.
+    /// Default: a key of this process.
+    pub token_key_file: Option<FileOf<TokenKeys>>,
+    /// `off`, or which name of a verified client certificate is the principal's: `cn`, `dns`, `uri`. Default: `off`.
+    pub certificates: Option<CertificateName>,
+    /// `service_accounts_issuer`, `service_accounts_audience`, `service_accounts_jwks` and what belongs to them. Default: none.
+    pub service_accounts: Option<ServiceAccounts>,
+    /// Whoever shows nothing is let in, as `anonymous`. Default: true when there is no way to be somebody, else false.
+    pub anonymous: bool,
+    /// How long a token of our own holds; 60 s to 1 h. Default: [`TOKEN_LIFE`].
+    pub token_life: Duration,
+}
+
+/// The keys of `[identity]` about Kubernetes service accounts: the first three, or none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceAccounts {
+    /// `service_accounts_issuer`: what their tokens say in `iss`.
+    pub issuer: String,
+    /// `service_accounts_audience`: what they say in `aud`.
+    pub audience: String,
+    /// `service_accounts_jwks`: where the issuer's keys are, an https URL (http on this machine), or a file.
+    pub jwks: Jwks,
+    /// `service_accounts_ca`: a PEM file of authorities to trust for that URL besides the system's. Default: none, in a cluster that of
+    /// the cluster.
+    pub ca: Vec<CertificateDer<'static>>,
+    /// `service_accounts_token_file`: a file whose content is shown to that URL. Default: none, in a cluster the pod's own.
+    pub token_file: Option<PathBuf>,
+}
+
+/// Where the keys of an issuer are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Jwks {
+    Url(Url),
+    File(FileOf<String>),
 }
 
 /// `[store]`: what is kept, where and how much of it.

@@ -4,6 +4,7 @@ use url::Url;
 
 use super::keys::{BUILTIN_UPSTREAMS, SECTIONS};
 use super::*;
+use crate::identity::CertificateName;
 use crate::upstream::Credentials;
 
 /// A directory with a configuration file, and whatever the file names.
@@ -48,6 +49,43 @@ struct Wrong {
 }
 
 const WRONG: &[Wrong] = &[
+    Wrong {
+        name: "identities that cannot work",
+        file: "[identity]\nanonymous = false\ncertificates = \"san\"\ntoken_life = \"30s\"\n\
+               service_accounts_issuer = \"https://a.test\"\nservice_accounts_jwks = \"http://a.test/keys\"\n",
+        told: &[
+            "cachalot.toml:3:16: identity.certificates: \"san\" is not known; write \"off\", \"cn\", \"dns\" or \"uri\"",
+            "cachalot.toml:4:14: identity.token_life: 30s is out of bounds; write a duration from 1m to 1h",
+            "cachalot.toml:4:14: identity.token_life: has no use without server.public_url: clients get tokens where that leads; set it as well",
+            "cachalot.toml:5:27: identity.service_accounts_issuer: is not enough to know service accounts by; set service_accounts_audience as well",
+            "cachalot.toml:6:25: identity.service_accounts_jwks: http://a.test/keys is not https: whoever is on the way could make keys; write an https URL",
+        ],
+    },
+    Wrong {
+        name: "nobody would be let in",
+        file: "[identity]\nanonymous = false\n",
+        told: &[
+            "cachalot.toml:2:13: identity.anonymous: is false, and there is no way to be somebody: nobody would be let in; set htpasswd, tokens, certificates or service_accounts_issuer",
+        ],
+    },
+    Wrong {
+        name: "rules about nobody",
+        file: "[[principal]]\nrepositories = [\"a b\"]\nburst = 3\n[[principal]]\nmatch = []\nmatches = [\"user:a\"]\n",
+        told: &[
+            "cachalot.toml:1:1: principal: says not whom it is about; write match = [\"…\"] with patterns such as \"user:alice\", \"token:*\" or \"anonymous\"",
+            "cachalot.toml:2:17: principal.repositories: \"a b\" holds ' ', which no name has; write a name in which * stands for any text without /, ** for any text, ? for one character",
+            "cachalot.toml:3:9: principal.burst: has no rate beside it; set rate as well",
+            "cachalot.toml:4:1: principal: says not whom it is about; write match = [\"…\"] with patterns such as \"user:alice\", \"token:*\" or \"anonymous\"",
+            "cachalot.toml:6:1: principal.matches: unknown key; did you mean \"match\"?",
+        ],
+    },
+    Wrong {
+        name: "passwords in the open",
+        file: "[server]\npublic_url = \"http://cache.test\"\n[[upstream]]\nname = \"a.test\"\npush = true\n",
+        told: &[
+            "cachalot.toml:2:14: server.public_url: clients would send credentials to http://cache.test/ without encryption, and some refuse to; write an https URL",
+        ],
+    },
     Wrong {
         name: "a misspelt key, at its own place",
         file: "[store]\n  capcity = \"10GiB\"\n",
@@ -437,11 +475,15 @@ fn the_store_is_in_the_cache_directory_of_the_user() {
     }
 }
 
+/// Alice, whose password is `secret`.
+const HTPASSWD: &str = "alice:$2y$05$P3QfFcPNDiuSMhSZh9edk.DRGWsW.SL3ElXF04l3vb57YWcnPbdae\n";
+
 /// Every key there is. Words in capitals stand for files.
 const FULL: &str = r#"
 [server]
 listen = ["0.0.0.0:5000", "[::1]:5000"]
 default_upstream = "registry-1.docker.io"
+public_url = "https://cache.test"
 builtin_upstreams = true
 drain_timeout = "1m 30s"
 header_timeout = "100s"
@@ -449,6 +491,28 @@ connections = 100
 write_stall_timeout = "10s"
 [admin]
 listen = "127.0.0.1:5001"
+htpasswd = "HTPASSWD"
+tokens = "TOKENS"
+[identity]
+htpasswd = "HTPASSWD"
+tokens = "TOKENS"
+token_key_file = "TOKENKEYS"
+certificates = "dns"
+service_accounts_issuer = "https://kubernetes.default.svc"
+service_accounts_audience = "cachalot"
+service_accounts_jwks = "https://kubernetes.default.svc/openid/v1/jwks"
+service_accounts_ca = "CA"
+service_accounts_token_file = "PASSWORD"
+anonymous = true
+token_life = "2m"
+[[principal]]
+match = ["user:*", "cert:spiffe://a/**"]
+repositories = ["docker.io/library/*", "localhost:5000/**"]
+push = false
+rate = 10
+burst = 20
+[[principal]]
+match = ["anonymous"]
 [clients]
 rate = 100
 burst = 500
@@ -536,6 +600,9 @@ fn every_key_is_accepted_and_arrives() {
     ground.write("config.json", r#"{"auths":{"b.test":{"auth":"dTpw"}}}"#);
     ground.write("ca.pem", &format!("a comment\n{certificate}\n{certificate}"));
     ground.write("password", "hunter2 \r\n");
+    ground.write("htpasswd", HTPASSWD);
+    ground.write("tokens", "ci:0123456789abcdef\n");
+    ground.write("keys", &"k".repeat(32));
     let name = |file: &str| ground.0.path().join(file).display().to_string();
     let files = [
         ("PASSWORD", "password"),
@@ -543,6 +610,9 @@ fn every_key_is_accepted_and_arrives() {
         ("CERT", "cert.pem"),
         ("KEY", "key.pem"),
         ("CONFIG", "config.json"),
+        ("HTPASSWD", "htpasswd"),
+        ("TOKENS", "tokens"),
+        ("TOKENKEYS", "keys"),
     ];
     let full = files
         .iter()
@@ -552,6 +622,19 @@ fn every_key_is_accepted_and_arrives() {
     let settings = Settings::load(&ground.sources()).unwrap_or_else(|problems| panic!("{problems}"));
     assert_eq!(settings.server.default_upstream, Some("docker.io".parse().unwrap()));
     assert_eq!(settings.server.drain_timeout, std::time::Duration::from_secs(90));
+    assert_eq!(settings.server.public_url.as_ref().map(Url::as_str), Some("https://cache.test/"));
+    let identity = &settings.identity;
+    assert!(identity.htpasswd.as_ref().is_some_and(|file| file.content.has("alice")) && identity.tokens.is_some());
+    assert_eq!((identity.certificates, identity.anonymous), (Some(CertificateName::Dns), true));
+    assert_eq!(identity.token_life, std::time::Duration::from_mins(2));
+    let accounts = identity.service_accounts.as_ref().unwrap();
+    assert_eq!((accounts.audience.as_str(), accounts.ca.len()), ("cachalot", 2));
+    assert_eq!(accounts.token_file, Some(name("password").into()));
+    assert_eq!(settings.admin.htpasswd, identity.htpasswd);
+    let [alice, anonymous] = settings.principals.as_slice() else { panic!("two of the file") };
+    assert_eq!((alice.matches.len(), alice.repositories.len(), alice.push), (2, 2, false));
+    assert_eq!((alice.rate.map(u32::from), alice.burst.map(u32::from)), (Some(10), Some(20)));
+    assert!(anonymous.push && anonymous.repositories.is_empty() && anonymous.rate.is_none());
     assert_eq!(settings.store.memory, 1_000_000_000);
     assert_eq!(settings.metrics.repositories, 200);
     assert_eq!(settings.fills, Fills { max: 16, unfinished: 100 << 30, unattended: 0 });
@@ -627,6 +710,71 @@ fn files_that_an_upstream_names_are_checked_and_secrets_are_not_told() {
         }
         assert!(!found.iter().any(|line| line.contains("hunter2")), "{id}: {found:?}");
     }
+}
+
+#[test]
+fn files_of_identities_are_checked_and_secrets_are_not_told() {
+    use std::os::unix::fs::PermissionsExt;
+    let ground = Ground::new("");
+    let name = |file: &str| ground.0.path().join(file).display().to_string();
+    let keys = ["htpasswd", "tokens", "token_key_file", "service_accounts_jwks"];
+    let mut file = "[server]\npublic_url = \"https://cache.test\"\n[identity]\nservice_accounts_issuer = \"i\"\n\
+                    service_accounts_audience = \"a\"\n"
+        .to_owned();
+    for key in keys {
+        file.extend([key, " = ", &format!("{:?}", name(key)), "\n"]);
+    }
+    ground.write("cachalot.toml", &file);
+    let told = |texts: [&str; 4]| {
+        for (key, text) in keys.into_iter().zip(texts) {
+            ground.write(key, text);
+        }
+        let told = ground.told(&ground.sources());
+        assert!(!told.iter().any(|line| line.contains("hunter2")), "S-43: {told:?}");
+        told
+    };
+    let found = told(["a:hunter2", "b:hunter2", "hunter2", "hunter2"]);
+    assert_eq!(found.len(), 4, "{found:?}");
+    for words in [
+        "identity.htpasswd: htpasswd, line 1: the hash of a is crypt or plain text; only bcrypt is accepted: make it again with htpasswd -B",
+        "identity.tokens: tokens, line 1: the token of b has less than 16 characters; make one with openssl rand -hex 32",
+        "identity.token_key_file: token_key_file, line 1: the key has less than 32 characters",
+        "identity.service_accounts_jwks: service_accounts_jwks is no JSON Web Key Set",
+    ] {
+        assert!(found.iter().any(|line| line.contains(words)), "{words}: {found:?}");
+    }
+    let key = r#"{"keys":[{"kty":"OKP","crv":"Ed25519","kid":"a","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+    let good = [HTPASSWD, "ci:0123456789abcdef", &"k".repeat(32), key];
+    assert_eq!(told(good), Vec::<String>::new());
+    let before = Settings::load(&ground.sources()).unwrap();
+    told([HTPASSWD, "ci:0123456789abcdeg", &"k".repeat(32), key]);
+    let after = Settings::load(&ground.sources()).unwrap();
+    assert_ne!(before, after, "a file's content is part of the settings");
+
+    let mode = |mode| std::fs::set_permissions(name("tokens"), std::fs::Permissions::from_mode(mode)).unwrap();
+    mode(0o600);
+    std::fs::set_permissions(name("htpasswd"), std::fs::Permissions::from_mode(0o644)).unwrap();
+    std::fs::set_permissions(name("token_key_file"), std::fs::Permissions::from_mode(0o640)).unwrap();
+    let warned = warnings(&Settings::load(&ground.sources()).unwrap());
+    assert!(matches!(warned.as_slice(), [one] if one.starts_with("identity.htpasswd: ")), "{warned:?}");
+    mode(0o602);
+    let found = ground.told(&ground.sources());
+    assert!(
+        matches!(found.as_slice(), [one] if one.contains("identity.tokens: tokens can be written by everybody")),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn an_open_admin_listener_is_warned_of() {
+    let ground = Ground::new("[admin]\nlisten = \"0.0.0.0:5001\"\n");
+    let warned = warnings(&Settings::load(&ground.sources()).unwrap());
+    assert!(matches!(warned.as_slice(), [one] if one.starts_with("admin.listen: ")), "{warned:?}");
+    ground.write("tokens", "a:0123456789abcdef");
+    let tokens = ground.0.path().join("tokens");
+    ground.write("cachalot.toml", &format!("[admin]\nlisten = \"0.0.0.0:5001\"\ntokens = {tokens:?}\n"));
+    let warned = warnings(&Settings::load(&ground.sources()).unwrap());
+    assert!(!warned.iter().any(|one| one.starts_with("admin.listen: ")), "{warned:?}");
 }
 
 #[test]

@@ -11,6 +11,7 @@ use tracing_subscriber::EnvFilter;
 use url::{Host, Url};
 
 use super::schema::{LogFormat, Prefetch, Proxy};
+use crate::identity::CertificateName;
 use crate::oci::{Pattern, UpstreamName};
 use crate::wire::Network;
 
@@ -133,6 +134,29 @@ pub(super) fn endpoint(text: &str) -> Result<Url, String> {
         return Err(format!("{text:?} ends with /v2; leave that out, it is added to every request"));
     }
     Ok(url)
+}
+
+/// Reads the URL by which clients know us.
+pub(super) fn public_url(text: &str) -> Result<Url, String> {
+    plain_url(text, "https://cache.example", "clients have credentials of their own; leave it out")
+}
+
+/// Reads a pattern of principals, or of repositories with their upstream in front: `user:*`, `docker.io/library/*`.
+pub(super) fn wide_pattern(text: &str) -> Result<Pattern, String> {
+    Pattern::of_principals(text).map_err(|error| {
+        format!("{text:?} {error}; write a name in which * stands for any text without /, ** for any text, ? for one character")
+    })
+}
+
+/// Reads which name of a client certificate counts; `None` is none.
+pub(super) fn certificate_name(text: &str) -> Result<Option<CertificateName>, String> {
+    match text {
+        "off" => Ok(None),
+        "cn" => Ok(Some(CertificateName::CommonName)),
+        "dns" => Ok(Some(CertificateName::Dns)),
+        "uri" => Ok(Some(CertificateName::Uri)),
+        _ => Err(format!("{text:?} is not known; write \"off\", \"cn\", \"dns\" or \"uri\"")),
+    }
 }
 
 /// Reads `environment`, `none`, or the URL of a proxy.

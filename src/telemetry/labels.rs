@@ -48,6 +48,7 @@ labels! {
         Referrers = "referrers",
         Tags = "tags",
         Ping = "ping",
+        Token = "token",
         Admin = "admin",
         Health = "health",
         Other = "other",
@@ -55,6 +56,18 @@ labels! {
 
     /// Why a request was sent away unanswered.
     Shed { Overload = "overload", Quota = "quota" }
+
+    /// Why a client was not let in.
+    AuthFailure {
+        Missing = "missing",
+        Malformed = "malformed",
+        Password = "password",
+        Token = "token",
+        Expired = "expired",
+        TooOften = "too_often",
+        Busy = "busy",
+        Denied = "denied",
+    }
 
     /// Why a stale answer was given.
     StaleReason {

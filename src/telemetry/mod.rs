@@ -8,10 +8,10 @@ mod secret;
 mod sentence;
 
 pub use labels::{
-    CertificateUse, EvictReason, FillEnd, Handler, Kind, MemoryLookup, MismatchSource, Prefetched, Revalidation,
-    Scrubbed, Shed, StaleReason, StoreErrorReason, StoreOperation, Tier, Trigger,
+    AuthFailure, CertificateUse, EvictReason, FillEnd, Handler, Kind, MemoryLookup, MismatchSource, Prefetched,
+    Revalidation, Scrubbed, Shed, StaleReason, StoreErrorReason, StoreOperation, Tier, Trigger,
 };
 pub use logs::{Format, LogError, Logs, init};
-pub use metrics::{Family, HttpMetrics, InFlight, Metrics, StorageMetrics, UpstreamMetrics};
+pub use metrics::{ClientMetrics, Family, HttpMetrics, InFlight, Metrics, StorageMetrics, UpstreamMetrics};
 pub use secret::Secret;
 pub use sentence::sentence;

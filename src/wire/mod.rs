@@ -16,6 +16,7 @@ mod network;
 mod quota;
 mod range;
 pub mod retry_after;
+mod scope;
 
 pub use accept::Accept;
 pub use cache_status::{Outcome, header as cache_status_header, header_with_ttl as cache_status_header_with_ttl};
@@ -25,3 +26,4 @@ pub use multipart::Multipart;
 pub use network::{Network, NetworkError};
 pub use quota::Quota;
 pub use range::{ByteRange, RANGES_MAX, RangeHeader, RangeSpec, Resolved};
+pub use scope::Scope;

@@ -169,7 +169,7 @@ async fn meet_in(world: &World, row: &Row) {
         registry.require_token();
     }
     registry.fault(world.scope(row), fault.clone()).always();
-    let more = |upstream| More { store: STORE, upstream, sections: SECTIONS };
+    let more = |upstream| More { server: "", store: STORE, upstream, sections: SECTIONS };
     let online = more("prefetch = \"off\"\ninsecure = true");
     let cachalot = Cachalot::configured(registry, online).await;
     let path = world.path(*ask);

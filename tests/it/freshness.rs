@@ -6,7 +6,7 @@ use crate::registry::{Fault, Image, Match, Registry};
 const PATH: &str = "/v2/app/manifests/1";
 
 /// No tag is ever fresh.
-const ALWAYS_ASK: More<'_> = More { store: "", upstream: "tag_ttl = \"0s\"", sections: "" };
+const ALWAYS_ASK: More<'_> = More { server: "", store: "", upstream: "tag_ttl = \"0s\"", sections: "" };
 
 #[tokio::test]
 async fn a_fresh_tag_costs_nothing_and_a_herd_one_question() {

@@ -10,6 +10,7 @@ mod faults;
 mod freshness;
 mod harness;
 mod herd;
+mod identities;
 mod lifecycle;
 mod outage;
 mod policy;

@@ -12,6 +12,7 @@ const TAG: &str = "/v2/app/manifests/1";
 
 /// Tags are never fresh, absences never remembered.
 const ALWAYS_ASK: More<'_> = More {
+    server: "",
     store: "",
     upstream: "tag_ttl = \"0s\"\nstale_wait = \"200ms\"",
     sections: "[freshness]\nnegative_ttl = \"0s\"",

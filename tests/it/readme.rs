@@ -32,6 +32,8 @@ fn every_key_of_the_table_exists_and_has_the_default_that_it_says() {
     let (sections, upstream) = configuration.split_once("Each `[[upstream]]` has").unwrap();
     let mut lines = Vec::new();
     let mut count = 0;
+    // These are refused without a URL by which clients know us.
+    lines.extend(["[server]".to_owned(), "public_url = \"https://cache.example\"".to_owned()]);
     for (key, default) in rows(sections).filter(|(_, default)| is_value(default)) {
         let (section, name) = key.split_once('.').unwrap();
         lines.extend([format!("[{section}]"), format!("{name} = {default}")]);
@@ -48,9 +50,9 @@ fn every_key_of_the_table_exists_and_has_the_default_that_it_says() {
         text.extend([section, "\n", &keys.join("\n"), "\n"]);
     }
     let stated = load(&text);
-    let defaults = load("");
+    let defaults = load("[server]\npublic_url = \"https://cache.example\"\n");
     assert_eq!((&stated.server, &stated.admin, &stated.store), (&defaults.server, &defaults.admin, &defaults.store));
-    assert_eq!(stated.clients, defaults.clients);
+    assert_eq!((&stated.clients, &stated.identity), (&defaults.clients, &defaults.identity));
     assert_eq!((&stated.freshness, &stated.fills, &stated.log), (&defaults.freshness, &defaults.fills, &defaults.log));
     assert_eq!(stated.upstreams, defaults.upstreams);
 
@@ -61,6 +63,29 @@ fn every_key_of_the_table_exists_and_has_the_default_that_it_says() {
         text.extend([key, " = ", &default.replace("<name>", "registry.example"), "\n"]);
     }
     assert_eq!(load(&text).upstreams, plain.upstreams);
+}
+
+#[test]
+fn what_it_says_of_principals_is_accepted_and_is_what_holds() {
+    let (_, identities) = README.split_once("## Identities").unwrap();
+    let (identities, _) = identities.split_once("\n## ").unwrap();
+    let (before, table) = identities.split_once("Each `[[principal]]` has").unwrap();
+    let plain = "[[principal]]\nmatch = [\"user:*\"]\n";
+    let mut stated = plain.to_owned();
+    for (key, default) in rows(table).filter(|(_, default)| is_value(default)) {
+        stated.extend([key, " = ", default, "\n"]);
+    }
+    assert_ne!(stated, plain, "the table was not found");
+    assert_eq!(load(&stated).principals, load(plain).principals);
+
+    let (_, example) = before.split_once("```toml\n").unwrap();
+    let (example, _) = example.split_once("```").unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let hash = "alice:$2y$05$P3QfFcPNDiuSMhSZh9edk.DRGWsW.SL3ElXF04l3vb57YWcnPbdae\n";
+    std::fs::write(directory.path().join("htpasswd"), hash).unwrap();
+    std::fs::write(directory.path().join("tokens"), "ci:0123456789abcdef\n").unwrap();
+    let settings = load(&example.replace("/etc/cachalot", &directory.path().display().to_string()));
+    assert_eq!(settings.principals.len(), 2);
 }
 
 #[test]

@@ -24,7 +24,7 @@ impl Ground {
         let registry = Registry::start().await;
         let content = Content::generated(1, 3 * MIB);
         let digest = registry.with_blob(content.clone());
-        let off = More { store: "scrub_rate = \"0\"", ..more };
+        let off = More { server: "", store: "scrub_rate = \"0\"", ..more };
         let cachalot = Cachalot::configured(&registry, off).await;
         assert!(cachalot.get(&path(&digest)).await.body == content.bytes());
         let file = file(&cachalot, &digest);
@@ -62,7 +62,7 @@ fn flip(file: &PathBuf) {
     open(file).write_all_at(&[!byte[0]], 2 * MIB).unwrap();
 }
 
-const NO_SCRUB: More<'_> = More { store: "scrub_rate = \"0\"", upstream: "", sections: "" };
+const NO_SCRUB: More<'_> = More { server: "", store: "scrub_rate = \"0\"", upstream: "", sections: "" };
 
 #[tokio::test]
 async fn a_blob_that_rotted_ends_short_and_is_fetched_again() {
@@ -150,7 +150,7 @@ async fn a_file_that_is_cut_while_it_is_sent_is_not_noticed() {
 
 #[tokio::test]
 async fn the_scrub_finds_what_readers_of_ranges_do_not() {
-    let more = More { store: "scrub_rate = \"1GiB\"", ..More::default() };
+    let more = More { server: "", store: "scrub_rate = \"1GiB\"", ..More::default() };
     let ground = Ground::new(more, flip).await;
     let scrubbed = r#"cachalot_scrub_objects_total{result="corrupt"}"#;
     while ground.cachalot.metric(scrubbed) == 0 {

@@ -3,6 +3,7 @@
 //! One [`Metrics`] is made at start and handed to who needs it; nothing is global. Handles are prebuilt: counting on a hot path
 //! looks nothing up by text. Base units only (seconds, bytes); label values come from closed enums.
 
+mod clients;
 mod families;
 mod http;
 mod repositories;
@@ -18,6 +19,7 @@ use prometheus::process_collector::ProcessCollector;
 use prometheus::proto::MetricType;
 use prometheus::{IntGauge, IntGaugeVec, Registry, TextEncoder};
 
+pub use clients::ClientMetrics;
 pub use families::Family;
 pub use http::{HttpMetrics, InFlight};
 pub use storage::StorageMetrics;
@@ -37,6 +39,7 @@ const OTHER: &str = "_other";
 pub struct Metrics {
     registry: Registry,
     http: HttpMetrics,
+    clients: ClientMetrics,
     storage: StorageMetrics,
     of_upstreams: upstream::Shared,
     // A plain mutex: held for a look-up, when an upstream is made.
@@ -64,6 +67,7 @@ impl Metrics {
         let of_upstreams = upstream::Shared::new(&families)?;
         let mut metrics = Self {
             http: HttpMetrics::new(&families)?,
+            clients: ClientMetrics::new(&families)?,
             storage: StorageMetrics::new(&families)?,
             other: UpstreamMetrics::new(&of_upstreams, OTHER),
             of_upstreams,
@@ -90,6 +94,10 @@ impl Metrics {
             metrics.upstream(name);
         }
         Ok(metrics)
+    }
+
+    pub fn clients(&self) -> &ClientMetrics {
+        &self.clients
     }
 
     /// Notes that a configuration holds from `now` on.
@@ -193,6 +201,8 @@ mod tests {
             "cachalot_fill_queue_wait_seconds_count 0",
             r#"cachalot_prefetch_images_total{result="error"} 0"#,
             r#"cachalot_http_requests_in_flight{handler="health"} 0"#,
+            r#"cachalot_client_auth_failures_total{reason="password"} 0"#,
+            "cachalot_client_passwords_computed_total 0",
             r#"cachalot_upstream_retries_total{reason="stale_connection",upstream="docker.io"} 0"#,
         ] {
             assert!(text.lines().any(|line| line == series), "{series} is missing in\n{text}");

@@ -32,7 +32,8 @@ const HANG_LIMIT: Duration = Duration::from_secs(30);
 
 /// A running Cachalot with a store of its own.
 pub(crate) struct Cachalot {
-    app: App,
+    /// Boxed: the futures of tests are large enough without it.
+    app: Box<App>,
     directory: TempDir,
 }
 
@@ -45,14 +46,14 @@ impl Cachalot {
     /// Starts with further lines in the configuration.
     pub(crate) async fn configured(registry: &Registry, more: More<'_>) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let app = App::start(&settings(directory.path(), &registry.url(), more)).await.unwrap();
+        let app = start(settings(directory.path(), &registry.url(), more)).await;
         Self { app, directory }
     }
 
     /// Starts in front of several endpoints of one upstream.
     pub(crate) async fn over_endpoints(urls: &[String], more: More<'_>) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let app = App::start(&settings(directory.path(), &urls.join("\", \""), more)).await.unwrap();
+        let app = start(settings(directory.path(), &urls.join("\", \""), more)).await;
         Self { app, directory }
     }
 
@@ -138,6 +139,11 @@ impl Cachalot {
     }
 }
 
+async fn start(settings: Settings) -> Box<App> {
+    let settings = Box::new(settings);
+    Box::new(App::start(&settings).await.unwrap())
+}
+
 /// A Cachalot that was stopped.
 pub(crate) struct Stopped {
     directory: TempDir,
@@ -150,7 +156,7 @@ impl Stopped {
 
     /// Starts again over the same store.
     pub(crate) async fn start(self, registry: &Registry, more: More<'_>) -> Cachalot {
-        let app = App::start(&settings(self.directory.path(), &registry.url(), more)).await.unwrap();
+        let app = start(settings(self.directory.path(), &registry.url(), more)).await;
         Cachalot { app, directory: self.directory }
     }
 }
@@ -158,6 +164,8 @@ impl Stopped {
 /// Further lines of the configuration.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct More<'a> {
+    /// For `[server]`.
+    pub(crate) server: &'a str,
     /// For `[store]`.
     pub(crate) store: &'a str,
     /// For `registry.test`.
@@ -182,13 +190,14 @@ pub(crate) fn settings(directory: &Path, upstream: &str, more: More<'_>) -> Sett
 
 /// Returns the text of the configuration that [`settings`] are read from.
 pub(crate) fn configuration(store: &Path, upstream: &str, more: More<'_>) -> String {
-    let More { store: store_lines, upstream: upstream_lines, sections } = more;
+    let More { server: server_lines, store: store_lines, upstream: upstream_lines, sections } = more;
     format!(
         r#"
         [server]
         listen = ["127.0.0.1:0"]
         builtin_upstreams = false
         default_upstream = "registry.test"
+        {server_lines}
         [admin]
         listen = "127.0.0.1:0"
         [store]
