@@ -6,7 +6,9 @@
 use std::fmt::{Display, Write};
 use std::time::Duration;
 
-use crate::settings::{Fills, Freshness, LogFormat, Prefetch, Proxy, Quantity, Settings, Upstream, WhenLimited};
+use crate::settings::{
+    Access, Fills, Freshness, LogFormat, Prefetch, Proxy, Quantity, Settings, Upstream, WhenLimited,
+};
 use crate::upstream::Credentials;
 
 /// Returns the file.
@@ -103,6 +105,7 @@ fn upstream(file: &mut File, upstream: &Upstream) {
     file.key("token_timeout", duration(upstream.token_timeout));
     file.key("proxy", text(proxy(&upstream.proxy)));
     freshness(file, &upstream.freshness);
+    access(file, upstream);
     file.key("allow", list(&upstream.allow));
     file.key("deny", list(&upstream.deny));
     file.key("internal", upstream.internal);
@@ -201,6 +204,16 @@ fn log_format(format: LogFormat) -> &'static str {
     match format {
         LogFormat::Text => "text",
         LogFormat::Json => "json",
+    }
+}
+
+/// Writes who may read; what has no effect is left out, since a file may not hold it.
+fn access(file: &mut File, upstream: &Upstream) {
+    file.key("access", text(if upstream.access == Access::Caller { "caller" } else { "shared" }));
+    file.key("access_except", list(&upstream.access_except));
+    if upstream.access == Access::Caller || !upstream.access_except.is_empty() {
+        file.key("access_ttl", duration(upstream.access_ttl));
+        file.key("access_stale_if_error", duration(upstream.access_stale_if_error));
     }
 }
 

@@ -4,6 +4,8 @@
 //! |---|---|---|
 //! | the upstream does not have it | 404 | try elsewhere, or give up |
 //! | the upstream denies us | 403 `DENIED` | never 401: that would ask the client for credentials (P-104) |
+//! | it is for callers, and the upstream does not let this one in, who has shown nothing | 401 and a challenge | again, with an account |
+//! | the same, with an account or a token | 403 `DENIED` | give up |
 //! | the upstream fails, or sends wrong bytes | 502 | next host |
 //! | the upstream failed a moment ago, and is not asked | as it failed, and `Retry-After` | next host, or later |
 //! | the upstream is this cache itself | 508 | the cache in between tells its own client 502 |
@@ -13,10 +15,11 @@
 
 use std::time::Duration;
 
-use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 
 use super::access_log::RequestId;
+use super::admission;
 use super::body::Body;
 use super::limits::HEADER_BUDGET;
 use crate::cache::CacheError;
@@ -46,11 +49,13 @@ pub(super) struct Problem {
     code: ErrorCode,
     message: String,
     retry_after: Option<Duration>,
+    /// What a 401 asks for.
+    challenge: Option<HeaderValue>,
 }
 
 impl Problem {
     pub(super) fn new(status: StatusCode, code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into(), retry_after: None }
+        Self { status, code, message: message.into(), retry_after: None, challenge: None }
     }
 
     /// Returns the problem that a refused route is.
@@ -95,6 +100,22 @@ impl Problem {
     /// The table was made from the upstreams: a routed one is known, unless this is a bug.
     pub(super) fn unknown_upstream() -> Self {
         Self::new(StatusCode::NOT_FOUND, ErrorCode::NameUnknown, "no such upstream is configured")
+    }
+
+    /// Returns the problem that a caller is whom the upstream must let in, and who has not said who it is.
+    pub(super) fn unauthorized(message: &str) -> Self {
+        let problem = Self::new(StatusCode::UNAUTHORIZED, ErrorCode::Unauthorized, message);
+        Self { challenge: Some(admission::challenge()), ..problem }
+    }
+
+    /// Returns the problem that a caller is who says it in a way that nobody understands.
+    pub(super) fn unreadable() -> Self {
+        Self::unauthorized("the Authorization is neither an account (Basic) nor a token (Bearer)")
+    }
+
+    /// Returns the problem that a caller is whom the upstream does not let in.
+    pub(super) fn denied() -> Self {
+        Self::new(StatusCode::FORBIDDEN, ErrorCode::Denied, "the upstream does not let this account read this")
     }
 
     /// Returns the problem that an answer is which did not come within the header budget.
@@ -171,6 +192,7 @@ impl Problem {
             headers
                 .insert(RETRY_AFTER, HeaderValue::from((pause.as_secs() + u64::from(pause.subsec_nanos() > 0)).max(1)));
         }
+        headers.extend(self.challenge.map(|challenge| (WWW_AUTHENTICATE, challenge)));
         let mut response = Response::new(if is_head { Body::empty() } else { Body::full(bytes) });
         *response.status_mut() = self.status;
         *response.headers_mut() = headers;

@@ -6,13 +6,13 @@ use http::HeaderValue;
 use http::request::Parts;
 
 use super::respond::{Asked, Problem};
-use super::{Directory, Server};
+use super::{Directory, Server, admission};
 use crate::cache::{CacheError, Upstream};
 use crate::oci::{Endpoint, Question};
 use crate::telemetry::Shed;
 
 /// A request and the question that it asks.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Routed<'a> {
     pub(super) server: &'a Server,
     pub(super) directory: &'a Directory,
@@ -29,6 +29,9 @@ impl Routed<'_> {
     pub(super) fn failure(&self, error: &CacheError, asked: Asked) -> Problem {
         if matches!(error, CacheError::Overloaded { .. }) {
             self.server.metrics.http().shed(Shed::Overload);
+        }
+        if let Some(problem) = admission::denied(self, error, asked) {
+            return problem;
         }
         Problem::of_failure(error, asked, self.upstream.tells_429())
     }

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use url::Url;
 
 use super::answer;
+use super::caller::Caller;
 use super::capability::Capability;
 use super::error::{RateLimit, UpstreamError};
 use super::exchange::{Exchange, Question};
@@ -127,6 +128,27 @@ impl Client {
         Ok(told)
     }
 
+    /// Asks by HEAD, and where that is refused by the shortest GET, as [`Client::head_blob`] does. Where the answer leads to is not asked.
+    async fn ask_for_blob(&self, repository: &RepositoryName, digest: &Digest) -> Result<(), UpstreamError> {
+        let budget = Budget::start(self.timeouts.header);
+        let _permit = self.exchange.request_turn(&budget, RateLimit::Requests).await?;
+        let is_given = async |method, range| {
+            let question = Question { stays: true, ..blob_question(method, repository, digest, range)? };
+            let attempt =
+                async |endpoint, pool| expect_given(self.exchange.attempt(&question, endpoint, pool).await?).await;
+            self.exchange.persist(&budget, RateLimit::Requests, Pool::Api, attempt).await
+        };
+        let takes_head = self.capability(Capability::BlobHead);
+        if takes_head != Some(false) {
+            match is_given(Method::HEAD, None).await {
+                Err(UpstreamError::Denied { .. }) if takes_head.is_none() => {}
+                Err(UpstreamError::Status { status: 405 | 501, .. }) => {}
+                told => return told,
+            }
+        }
+        is_given(Method::GET, Some((0, Some(0)))).await
+    }
+
     async fn fetch_list(&self, question: Question<'_>, limit_bytes: usize) -> Result<ListPage, UpstreamError> {
         let budget = Budget::start(self.timeouts.header);
         let _permit = self.exchange.request_turn(&budget, RateLimit::Requests).await?;
@@ -220,6 +242,19 @@ impl Origin for Client {
         Box::pin(self.head_blob(repository, digest))
     }
 
+    fn may_read_blob<'a>(
+        &'a self,
+        repository: &'a RepositoryName,
+        digest: &'a Digest,
+    ) -> BoxFuture<'a, Result<(), UpstreamError>> {
+        Box::pin(self.ask_for_blob(repository, digest))
+    }
+
+    fn as_caller(&self, caller: &Caller) -> Arc<dyn Origin> {
+        let exchange = self.exchange.as_caller(caller);
+        Arc::new(Self { name: self.name.clone(), timeouts: self.timeouts, exchange })
+    }
+
     fn blob<'a>(
         &'a self,
         repository: &'a RepositoryName,
@@ -237,7 +272,8 @@ impl Origin for Client {
         limit_bytes: usize,
     ) -> BoxFuture<'a, Result<ListPage, UpstreamError>> {
         let (path, headers) = (format!("{repository}/tags/list"), HeaderMap::new());
-        let question = Question { kind: RequestKind::Tags, method: Method::GET, path, query, repository, headers };
+        let (kind, method) = (RequestKind::Tags, Method::GET);
+        let question = Question { kind, method, path, query, repository, headers, stays: false };
         Box::pin(self.fetch_list(question, limit_bytes))
     }
 
@@ -250,7 +286,8 @@ impl Origin for Client {
     ) -> BoxFuture<'a, Result<ListPage, UpstreamError>> {
         let path = format!("{repository}/referrers/{subject}");
         let headers = HeaderMap::from_iter([(header::ACCEPT, HeaderValue::from_static(MediaType::OCI_INDEX))]);
-        let question = Question { kind: RequestKind::Referrers, method: Method::GET, path, query, repository, headers };
+        let (kind, method) = (RequestKind::Referrers, Method::GET);
+        let question = Question { kind, method, path, query, repository, headers, stays: false };
         Box::pin(self.fetch_list(question, limit_bytes))
     }
 
@@ -288,7 +325,8 @@ fn manifest_question<'a>(
     let mut headers = HeaderMap::new();
     headers.insert(header::ACCEPT, header_value(accept)?);
     let path = format!("{repository}/manifests/{reference}");
-    Ok(Question { kind: RequestKind::of_manifest(reference), method, path, query: "", repository, headers })
+    let kind = RequestKind::of_manifest(reference);
+    Ok(Question { kind, method, path, query: "", repository, headers, stays: false })
 }
 
 fn blob_question<'a>(
@@ -303,7 +341,7 @@ fn blob_question<'a>(
         headers.insert(header::RANGE, header_value(&format!("bytes={start}-{end}"))?);
     }
     let path = format!("{repository}/blobs/{digest}");
-    Ok(Question { kind: RequestKind::Blob, method, path, query: "", repository, headers })
+    Ok(Question { kind: RequestKind::Blob, method, path, query: "", repository, headers, stays: false })
 }
 
 fn is_endpoint(url: &Url) -> bool {
@@ -317,6 +355,24 @@ fn is_endpoint(url: &Url) -> bool {
 
 async fn expect_ok(response: Response<Incoming>) -> Result<Response<Incoming>, UpstreamError> {
     if response.status() == StatusCode::OK { Ok(response) } else { Err(answer::refusal(response).await) }
+}
+
+/// Checks that the registry gives a blob: itself, or by telling where it is. A page for people is no blob (U-71).
+async fn expect_given(response: Response<Incoming>) -> Result<(), UpstreamError> {
+    match response.status() {
+        StatusCode::OK | StatusCode::PARTIAL_CONTENT if is_page(response.headers()) => {
+            Err(protocol("a page in the place of a blob"))
+        }
+        StatusCode::OK | StatusCode::PARTIAL_CONTENT => Ok(()),
+        // An empty blob has no first byte (RFC 9110 §15.5.17).
+        StatusCode::RANGE_NOT_SATISFIABLE if range::unsatisfied_total(response.headers()).is_some() => Ok(()),
+        _ if answer::location(&response).is_some() => Ok(()),
+        _ => Err(answer::refusal(response).await),
+    }
+}
+
+fn is_page(headers: &HeaderMap) -> bool {
+    answer::text(headers, &header::CONTENT_TYPE).is_some_and(|told| told.to_ascii_lowercase().starts_with("text/html"))
 }
 
 /// Reads a blob's size from the answer to a GET of its first byte.

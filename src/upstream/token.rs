@@ -12,6 +12,7 @@ use moka::policy::EvictionPolicy;
 use serde::Deserialize;
 use url::Url;
 
+use super::caller::CallerId;
 use super::error::UpstreamError;
 use crate::oci::RepositoryName;
 use crate::telemetry::Secret;
@@ -44,6 +45,8 @@ pub(super) struct TokenKey {
     pub(super) scope: Option<String>,
     /// The repository with whose account it is fetched; `None` where no account is used.
     pub(super) account_of: Option<RepositoryName>,
+    /// Whose account that is, where it is a caller's.
+    pub(super) caller: Option<CallerId>,
 }
 
 impl TokenKey {
@@ -174,6 +177,7 @@ mod tests {
             service: owned(service),
             scope: owned(scope),
             account_of: None,
+            caller: None,
         }
     }
 

@@ -12,11 +12,13 @@
 //! * [`Fill`] is what everybody shares: progress, the ground that bytes land on, the readers.
 //! * [`Follower`] reads a range of it. The tail of a body that runs to the blob's end is withheld until the digest is known good.
 //! * `run` is the task: it asks the upstream, keeps `transfers` going as `schedule` decides, verifies in order, and commits.
+//! * `askers` is in whose name it asks, where that matters.
 //! * `bounds` is how many there may be; `learned` is what they remember of their upstream.
 //! * [`Inflight`] finds the fill of a digest, so that nothing is fetched twice.
 //!
 //! A failed fill is never reused: the next request starts a fresh one, which goes on with the bytes that the store has kept of it.
 
+mod askers;
 mod bounds;
 mod early;
 mod follow;
@@ -36,6 +38,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
+pub(super) use askers::Asker;
 pub(super) use bounds::Bounds;
 pub use bounds::FillLimits;
 pub(super) use follow::{FollowError, Follower, Reach, WITHHELD_BYTES};
@@ -49,6 +52,7 @@ use super::push::Edition;
 use crate::oci::{Digest, RepositoryName, UpstreamName};
 use crate::store::{Buffers, Present};
 use crate::upstream::UpstreamError;
+use askers::Askers;
 use ground::Ground;
 pub(super) use readers::Interest;
 use readers::Readers;
@@ -94,6 +98,7 @@ pub(super) struct Fill {
     progress: watch::Sender<Progress>,
     ground: Ground,
     readers: Readers,
+    askers: Askers,
     buffers: Buffers,
 }
 
@@ -108,6 +113,7 @@ impl Fill {
             progress: watch::Sender::new(progress),
             ground: Ground::default(),
             readers: Readers::default(),
+            askers: Askers::default(),
             buffers,
         }
     }
