@@ -260,7 +260,8 @@ mod tests {
             "[server]\nbuiltin_upstreams = false\ndefault_upstream = \"\"\n[store]\npath = \"/a \\\"b\\\"\"\n",
             "[store]\ncapacity = \"1500000001B\"\nmin_free = \"3%\"\nmemory = \"0\"\n[freshness]\ntag_ttl = \"90s\"\n\
              [log]\nformat = \"json\"\n[[upstream]]\nname = \"a.test\"\nproxy = \"http://p.test:3128\"\nrate = 7\n\
-             hosts = [\"h.test\"]\ntoken_hosts = [\"sso.test\"]\ntoken_timeout = \"1s\"\nendpoints = [\"http://a.test:5000\"]\noffline = true\n",
+             hosts = [\"h.test\"]\ntoken_hosts = [\"sso.test\"]\ntoken_timeout = \"1s\"\nendpoints = [\"http://a.test:5000\"]\noffline = true\n\
+             [[upstream]]\nname = \"b.test\"\naccess = \"caller\"\naccess_ttl = \"7s\"\n[[upstream]]\nname = \"c.test\"\naccess_except = [\"x/*\"]\n",
         ] {
             let printed = toml(&load(directory.path(), file));
             assert_eq!(toml(&load(directory.path(), &printed)), printed);

@@ -7,21 +7,21 @@ use super::{defaults::*, schema::*};
 
 /// Reads the keys about access; the upstream's account and freshness have been read.
 pub(super) fn read(section: &mut Section<'_>, upstream: &mut Upstream) {
+    let timed: Vec<_> = ["access_ttl", "access_stale_if_error"].into_iter().filter(|key| section.has(key)).collect();
     upstream.access = section.text("access", units::access).unwrap_or(Access::Shared);
     upstream.access_except = section.list("access_except", units::pattern).unwrap_or_default();
     upstream.access_ttl = section.duration("access_ttl", &ACCESS_TTL_BOUNDS).unwrap_or(ACCESS_TTL);
     upstream.access_stale_if_error =
         section.duration("access_stale_if_error", &ACCESS_STALE_IF_ERROR_BOUNDS).unwrap_or(ACCESS_STALE_IF_ERROR);
-    check(section, upstream);
+    check(section, upstream, &timed);
 }
 
-fn check(section: &mut Section<'_>, upstream: &Upstream) {
+/// Checks what was read; `timed` are the keys of lengths that are there.
+fn check(section: &mut Section<'_>, upstream: &Upstream, timed: &[&str]) {
     if !upstream.has_callers() {
-        for key in ["access_ttl", "access_stale_if_error"] {
-            if section.has(key) {
-                let text = "has no effect where everything is shared; write access = \"caller\", or take it out";
-                section.report(key, text.into());
-            }
+        for key in timed {
+            let text = "has no effect where everything is shared; write access = \"caller\", or take it out";
+            section.report(key, text.into());
         }
         return;
     }

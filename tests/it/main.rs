@@ -14,6 +14,7 @@ mod lifecycle;
 mod outage;
 mod policy;
 mod prefetch;
+mod private;
 mod push;
 mod quirks;
 mod ranges;

@@ -36,7 +36,10 @@ enum Mode {
     Token(Option<String>),
     Basic(String),
     /// Accounts with rights of their own, by `Authorization`; nobody else has any.
-    Accounts { by_token: bool, rights: HashMap<String, Vec<String>> },
+    Accounts {
+        by_token: bool,
+        rights: HashMap<String, Vec<String>>,
+    },
     /// A store of signed URLs: everybody who has one, by GET, and nobody who shows anything else as well.
     Signed,
 }

@@ -67,7 +67,7 @@ impl World {
     }
 
     pub(crate) fn refusal(&self, seen: &Request) -> Option<Reply> {
-        let repository = route(&seen.path).map(|(repository, _, _)| repository);
+        let repository = route(&seen.path).map(|(repository, _, _)| repository.trim_end_matches("/blobs"));
         lock(&self.auth).refusal(seen, repository)
     }
 
