@@ -87,13 +87,13 @@ async fn a_fill_that_nobody_may_read_any_more_ends_short_and_the_next_owner_goes
     let (registry, _image) = registry(true).await;
     registry.let_in("first", PASSWORD, &[APP]);
     registry.let_in("second", PASSWORD, &[APP]);
-    let content = Content::generated(5, 6 * MIB);
+    let content = Content::generated(5, 4 * MIB);
     let blob = registry.with_blob_in(APP, content.clone());
     registry.fault(Match::blob(&blob).get(), Fault::StallAfter(3 * MIB));
     let cachalot = cachalot(&registry, "access_ttl = \"0s\"").await;
     let path = format!("/v2/{APP}/blobs/{blob}");
     let mut reader = open(&cachalot, &Shown::user("first"), &path).await;
-    assert!(reader.read(2 * 1024 * 1024).await.is_some());
+    assert!(reader.read(3 * 1024 * 1024).await.is_some());
     registry.let_in("first", PASSWORD, &[]);
     registry.stop().await;
     registry.restart().await;
@@ -101,7 +101,7 @@ async fn a_fill_that_nobody_may_read_any_more_ends_short_and_the_next_owner_goes
     assert_eq!(status(&cachalot, &Shown::user("first"), &path).await, 403);
     let answer = get(&cachalot, &Shown::user("second"), &path).await;
     assert!(answer.status == 200 && answer.body == content.bytes());
-    assert_eq!(blob_bytes(&registry), 6 * MIB, "what the first one fetched is not fetched again");
+    assert_eq!(blob_bytes(&registry), 4 * MIB, "what the first one fetched is not fetched again");
     cachalot.finish().await;
 }
 
@@ -152,12 +152,12 @@ async fn a_yes_to_a_repository_is_none_to_what_another_one_has() {
 
 #[tokio::test]
 async fn what_a_caller_may_not_read_it_cannot_mount() {
-    let (registry, image) = registry(false).await;
+    let (registry, _image) = registry(false).await;
     registry.let_in("owner", PASSWORD, &[APP, "team/target"]);
     registry.let_in("stranger", PASSWORD, &["team/target"]);
     let lines = format!("{}\npush = true", super::ground::CALLER);
     let cachalot = Cachalot::configured(&registry, More::upstream(&lines)).await;
-    let blob = image.layer(0);
+    let blob = registry.with_blob("in every repository");
     let mount = format!("/v2/team/target/blobs/uploads/?mount={blob}&from={APP}");
     let begin =
         async |shown: &Shown| cachalot.write("POST", &mount, &shown.headers(&[("content-length", "0")]), "").await;
@@ -165,7 +165,6 @@ async fn what_a_caller_may_not_read_it_cannot_mount() {
     assert_eq!(begin(&stranger).await.status, 202, "S-4: it is to be uploaded");
     let posts = registry.requests().all("/team/target/blobs/uploads/");
     assert!(posts.iter().all(|post| !post.query.clone().unwrap_or_default().contains("mount")), "{posts:#?}");
-    assert_eq!(status(&cachalot, &stranger, &format!("/v2/team/target/blobs/{blob}")).await, 404);
     assert_eq!(begin(&Shown::user("owner")).await.status, 201);
     assert_eq!(begin(&Shown::nothing()).await.status, 401);
     cachalot.finish().await;
