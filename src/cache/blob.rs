@@ -132,10 +132,9 @@ impl Cache {
             return Err(upstream.offline());
         }
         for _ in 0..JOINS_MAX {
-            match self.follow_fill(question, granted).await? {
-                Some(answer) => return Ok(answer),
-                // It failed for whoever had started it, which says nothing about this caller.
-                None => {}
+            // Else it failed for whoever had started it, which says nothing about this caller.
+            if let Some(answer) = self.follow_fill(question, granted).await? {
+                return Ok(answer);
             }
         }
         Err(CacheError::Aborted)
@@ -156,6 +155,9 @@ impl Cache {
         }
         match fill.started().await {
             Ok(size_bytes) => {
+                if !granted && !fill.was_given() {
+                    self.ask_existence(question).await?;
+                }
                 self.grant_blob(question, edition);
                 let mut answer = self.answer(question, outcome, Source::Fill(interest));
                 answer.size_bytes = size_bytes;
@@ -247,6 +249,7 @@ impl Cache {
         if let Some(interest) = self.0.inflight.find(&key)
             && (granted || interest.fill().repository == *question.repository)
             && let Ok(Some(size_bytes)) = interest.fill().started().await
+            && (granted || interest.fill().was_given())
         {
             let mut answer = self.answer(question, Outcome::Coalesced, Source::Nowhere);
             answer.size_bytes = Some(size_bytes);

@@ -175,7 +175,8 @@ impl Auth {
         let Some(scheme) = self.known.get(&place.origin()) else { return Ok(None) };
         let Some(scope) = place.scope() else { return Ok(None) };
         let proved = self.prove(transport, place, scheme, Some(scope)).await;
-        if proved.is_err() {
+        let is_about_the_caller = matches!(&proved, Err(UpstreamError::Denied { .. })) && self.caller.is_some();
+        if proved.is_err() && !is_about_the_caller {
             // The registry may have moved its token service: the next attempt hears from itself where to go.
             self.known.invalidate(&place.origin());
         }
@@ -360,7 +361,38 @@ fn repository_in(path: &str) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::caller::CallerKey;
     use super::*;
+    use crate::oci::UpstreamName;
+
+    #[test]
+    fn what_a_caller_shows_is_for_the_registrys_own_endpoints_and_origin() {
+        let url = |text: &str| Url::parse(text).expect("a URL");
+        let name: UpstreamName = "registry.example.com".parse().expect("a name");
+        let mut options = Options::new(name, url("https://registry.example.com"));
+        options.endpoints.extend([url("https://eu.example.com"), url("https://mirror.example.org")]);
+        let ours = Auth::new(&options, Arc::default(), Arc::new(()));
+        let repository: RepositoryName = "app".parse().expect("a name");
+        for shown in [None, Some("Basic YTpi"), Some("Bearer x")] {
+            let shown = shown.map(HeaderValue::from_static);
+            let caller = Caller::new(&CallerKey::new(), shown.as_ref()).expect("a caller");
+            let auth = ours.as_caller(&caller);
+            for (endpoint, is_upstream, may_ask, may_see) in [
+                ("https://registry.example.com/v2/", true, true, true),
+                ("https://eu.example.com/v2/", true, true, true),
+                ("https://mirror.example.org/v2/", true, false, false),
+                ("https://registry.example.com/v2/", false, true, false),
+                ("https://cdn.example.net/", false, false, false),
+            ] {
+                let endpoint = url(endpoint);
+                assert_eq!(auth.may_ask(&endpoint), may_ask, "{endpoint}");
+                assert!(ours.may_ask(&endpoint), "{endpoint}");
+                let place = Place { url: &endpoint, is_upstream, repository: &repository };
+                let passes = caller.token().is_some() && may_see;
+                assert_eq!(auth.passed(place).is_some(), passes, "S-5: {endpoint} {caller:?}");
+            }
+        }
+    }
 
     #[test]
     fn the_hosts_scope_counts_when_it_is_about_the_same_repository() {

@@ -44,10 +44,13 @@ enum Shown {
 
 impl CallerKey {
     /// Makes a key at random.
+    ///
+    /// # Panics
+    /// When the system gives no random bytes; TLS could do nothing without them either.
     pub fn new() -> Self {
         let mut key = [0; KEY_BYTES];
         let filled = aws_lc_rs::default_provider().secure_random.fill(&mut key);
-        filled.expect("the provider's generator is seeded by the system");
+        filled.expect("the system gives random bytes");
         Self(key)
     }
 }

@@ -142,7 +142,8 @@ impl Client {
         if takes_head != Some(false) {
             match is_given(Method::HEAD, None).await {
                 Err(UpstreamError::Denied { .. }) if takes_head.is_none() => {}
-                Err(UpstreamError::Status { status: 405 | 501, .. }) => {}
+                // A HEAD may say no where a GET makes the upstream fetch the blob itself (U-51).
+                Err(UpstreamError::NotFound { .. } | UpstreamError::Status { status: 405 | 501, .. }) => {}
                 told => return told,
             }
         }

@@ -79,3 +79,45 @@ impl Asker {
         self.caller == other.caller && self.repository == other.repository
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::cache::tests::ScriptedOrigin;
+    use crate::upstream::{Caller, CallerKey};
+
+    fn asker(origin: &Arc<ScriptedOrigin>, repository: &str, caller: Option<CallerId>) -> Arc<Asker> {
+        let origin = Arc::clone(origin) as Arc<dyn Origin>;
+        Arc::new(Asker { origin, repository: repository.parse().unwrap(), caller })
+    }
+
+    #[test]
+    fn the_turn_goes_from_one_to_the_next_and_to_nobody_twice() {
+        let origin = Arc::new(ScriptedOrigin::new(Bytes::new()));
+        let ids = ["Bearer a", "Bearer b", "Bearer c"].map(|shown| {
+            let shown = http::HeaderValue::from_static(shown);
+            Some(Caller::new(&CallerKey::new(), Some(&shown)).unwrap().id())
+        });
+        let [first, second, gone] = ids.map(|id| asker(&origin, "app", id));
+        // The same caller follows as well, and once more.
+        let again = asker(&origin, "app", first.caller);
+        let elsewhere = asker(&origin, "other", first.caller);
+        let askers = Askers::default();
+        for ready in [&again, &again, &gone, &second] {
+            askers.enter(ready);
+        }
+        askers.leave(&gone);
+        askers.leave(&again);
+        assert!(askers.current().is_none());
+        assert!(askers.pass_on(&first));
+        assert!(Arc::ptr_eq(&askers.current().unwrap(), &second), "not to the same caller, nor to who has left");
+        assert!(askers.pass_on(&first), "another transfer of the first one's: it has been passed on already");
+        assert!(Arc::ptr_eq(&askers.current().unwrap(), &second));
+        assert!(!askers.pass_on(&second), "there is nobody else");
+        askers.enter(&elsewhere);
+        assert!(askers.pass_on(&second), "who comes later counts");
+        assert!(Arc::ptr_eq(&askers.current().unwrap(), &elsewhere), "the same caller may read it elsewhere");
+    }
+}

@@ -35,6 +35,7 @@ mod window;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::watch;
 
@@ -95,6 +96,8 @@ pub(super) struct Fill {
     pub repository: RepositoryName,
     /// The state of that repository when it was started: its yes is none to a later one.
     pub edition: Edition,
+    /// It found the blob stored when it began: the upstream has said nothing.
+    is_found: AtomicBool,
     progress: watch::Sender<Progress>,
     ground: Ground,
     readers: Readers,
@@ -110,6 +113,7 @@ impl Fill {
             key,
             repository,
             edition,
+            is_found: AtomicBool::new(false),
             progress: watch::Sender::new(progress),
             ground: Ground::default(),
             readers: Readers::default(),
@@ -138,6 +142,11 @@ impl Fill {
             },
             Err(_closed) => Err(Arc::new(FillError::Aborted)),
         }
+    }
+
+    /// Returns true when the upstream has said yes to a fill that has started; else the blob was found, whoever brought it.
+    pub(super) fn was_given(&self) -> bool {
+        !self.is_found.load(Ordering::Acquire)
     }
 
     /// Waits until all bytes are there and match the digest.

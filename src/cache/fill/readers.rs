@@ -188,7 +188,9 @@ impl Interest {
 
     fn with_place(fill: Arc<Fill>, place: Option<Arc<Reader>>, asker: Option<Arc<Asker>>) -> Self {
         fill.readers.interested.fetch_add(1, Ordering::AcqRel);
-        asker.iter().for_each(|asker| fill.askers.enter(asker));
+        if let Some(asker) = &asker {
+            fill.askers.enter(asker);
+        }
         Self { fill, place: Mutex::new(place), asker }
     }
 }
@@ -202,7 +204,9 @@ impl Clone for Interest {
 impl Drop for Interest {
     fn drop(&mut self) {
         self.begun();
-        self.asker.iter().for_each(|asker| self.fill.askers.leave(asker));
+        if let Some(asker) = &self.asker {
+            self.fill.askers.leave(asker);
+        }
         self.fill.readers.interested.fetch_sub(1, Ordering::AcqRel);
         self.fill.readers.moved.send_replace(());
     }

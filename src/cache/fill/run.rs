@@ -5,6 +5,7 @@
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use futures_util::future::join;
 use tokio::time::Instant;
@@ -118,6 +119,7 @@ impl FillTask {
 
     fn adopt(&self, object: Object) {
         let fill = self.fill();
+        fill.is_found.store(true, Ordering::Release);
         fill.ground.take_object(match object.content {
             Content::Memory(bytes) => Arc::new(bytes),
             Content::File(file) => file,

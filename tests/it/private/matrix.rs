@@ -98,11 +98,10 @@ fn expected(who: Who, place: Place, ask: Ask) -> Expected {
         (Place::Shared, _) => Expected::Denied,
         (_, Who::Anonymous | Who::WrongScheme) => Expected::Unauthorized,
         (Place::Right, Who::Owner) => Expected::Content,
-        (Place::OtherUpstream, Who::Owner) => Expected::NotFound,
         (Place::OtherRepository, Who::Other) if matches!(ask, Ask::Tags | Ask::NoTags | Ask::Referrers) => {
             Expected::OtherList
         }
-        (Place::OtherRepository, Who::Other) => Expected::NotFound,
+        (Place::OtherUpstream, Who::Owner) | (Place::OtherRepository, Who::Other) => Expected::NotFound,
         (_, Who::Owner | Who::Other | Who::WrongPassword | Who::WrongToken) => Expected::Denied,
     }
 }

@@ -105,6 +105,50 @@ async fn a_fill_that_nobody_may_read_any_more_ends_short_and_the_next_owner_goes
     cachalot.finish().await;
 }
 
+/// Waits until so many questions about manifests or blobs are being answered here.
+async fn in_flight(cachalot: &Cachalot, handler: &str, count: u64) {
+    while cachalot.metric(&format!(r#"cachalot_http_requests_in_flight{{handler="{handler}"}}"#)) < count {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn who_joined_a_question_of_somebody_who_is_denied_is_told_the_truth() {
+    let (registry, image) = registry(true).await;
+    let paths = [format!("/v2/{APP}/manifests/1"), format!("/v2/{APP}/blobs/{}", image.layer(0))];
+    for (round, (path, handler)) in paths.iter().zip(["manifests", "blobs"]).enumerate() {
+        let names = ["leader", "follower"].map(|name| format!("{name}-{round}"));
+        for name in &names {
+            registry.let_in(name, PASSWORD, &[APP]);
+        }
+        let lines = "access_ttl = \"1h\"\ntag_ttl = \"0s\"\nstale_wait = \"10s\"";
+        let cachalot = cachalot(&registry, lines).await;
+        let [leader, follower] = names.clone().map(|name| Shown::user(&name));
+        for shown in [&leader, &follower] {
+            assert_eq!(status(&cachalot, shown, &format!("/v2/{APP}/tags/list")).await, 200);
+        }
+        registry.fault(Match::path(path), Fault::Hold);
+        let leads = get(&cachalot, &leader, path);
+        let follows = async {
+            registry.wait_for(|log| log.held() == 1).await;
+            get(&cachalot, &follower, path).await
+        };
+        let driver = async {
+            in_flight(&cachalot, handler, 2).await;
+            // The leader loses its right while it is asked in its name, and the connection breaks: it is asked again in vain.
+            registry.let_in(&names[0], PASSWORD, &[]);
+            registry.stop().await;
+            registry.restart().await;
+        };
+        let (led, followed, ()) = tokio::join!(leads, follows, driver);
+        assert_eq!((led.status, followed.status), (403, 200), "{path}: {led:?}");
+        assert!(followed.is_complete);
+        assert_eq!(status(&cachalot, &leader, path).await, 403);
+        assert_eq!(status(&cachalot, &follower, path).await, 200);
+        cachalot.finish().await;
+    }
+}
+
 #[tokio::test]
 async fn what_is_hidden_from_one_is_not_absent_for_another() {
     for (path_of, part) in [("manifests/1", "/manifests/1"), ("tags/list", "/tags/list")] {
