@@ -24,7 +24,6 @@
 mod watched;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -46,6 +45,9 @@ use crate::wire::Accept;
 
 /// How long a no is remembered: a client that was refused asks again at once, and who was just given the right is in after a breath.
 const NO_TTL: Duration = Duration::from_secs(5);
+
+/// How long it is remembered that a yes was taken back: longer than any question takes that was asked before.
+const ASKED_FOR: Duration = Duration::from_mins(1);
 
 /// Yeses remembered of one upstream: some 10 MiB. Only the upstream makes them, so a stranger pushes none of them out.
 const YES_MAX: u64 = 50_000;
@@ -103,8 +105,8 @@ pub(super) struct Access {
     yes: Memo<(CallerId, RepositoryName), Instant>,
     /// Apart for lists: who may not list tags may be let in to pull.
     no: Memo<(CallerId, RepositoryName, Sphere), ()>,
-    /// Counts yeses that were taken back: one that was asked for before is not remembered after.
-    taken_back: AtomicU64,
+    /// When a yes was last taken back: one that was asked for before is not remembered after.
+    taken_back: Memo<(CallerId, RepositoryName), Instant>,
 }
 
 /// Whose view of an upstream it is.
@@ -142,7 +144,9 @@ impl Access {
             Memo::builder().max_capacity(YES_MAX).eviction_policy(EvictionPolicy::lru()).time_to_live(kept).build();
         let no =
             Memo::builder().max_capacity(NO_MAX).eviction_policy(EvictionPolicy::lru()).time_to_live(NO_TTL).build();
-        Some(Arc::new(Self { rules, key: CallerKey::new(), yes, no, taken_back: AtomicU64::new(0) }))
+        let taken_back =
+            Memo::builder().max_capacity(NO_MAX).eviction_policy(EvictionPolicy::lru()).time_to_live(ASKED_FOR).build();
+        Some(Arc::new(Self { rules, key: CallerKey::new(), yes, no, taken_back }))
     }
 
     fn is_for_callers(&self, repository: &RepositoryName) -> bool {
@@ -164,20 +168,22 @@ impl Access {
         self.yes.get(&(caller, repository.clone())).is_some_and(|asked_at| is_within(kept, asked_at, now))
     }
 
-    /// Notes what the upstream said; it was `asked` then, and so many yeses had been taken back by then.
+    /// Notes what the upstream said when it was asked at `asked_at`.
     fn note(
         &self,
         caller: CallerId,
         repository: &RepositoryName,
         sphere: Sphere,
         told: &Result<(), CacheError>,
-        asked: (Instant, u64),
+        asked_at: Instant,
     ) {
-        let (asked_at, taken_back) = asked;
+        let place = (caller, repository.clone());
         match told {
             Ok(()) => {
-                if self.taken_back.load(Ordering::SeqCst) == taken_back {
-                    self.yes.insert((caller, repository.clone()), asked_at);
+                // First noted, then looked at the mark: whoever marks does it the other way round.
+                self.yes.insert(place.clone(), asked_at);
+                if self.taken_back.get(&place).is_some_and(|at| at >= asked_at) {
+                    self.yes.invalidate(&place);
                 }
             }
             Err(error) if error.is_denial() => {
@@ -191,8 +197,9 @@ impl Access {
 
     /// Forgets a yes: the upstream has said no since.
     fn take_back(&self, caller: CallerId, repository: &RepositoryName) {
-        self.taken_back.fetch_add(1, Ordering::SeqCst);
-        self.yes.invalidate(&(caller, repository.clone()));
+        let place = (caller, repository.clone());
+        self.taken_back.insert(place.clone(), Instant::now());
+        self.yes.invalidate(&place);
     }
 }
 
@@ -381,7 +388,7 @@ impl Cache {
 /// Asks the upstream in the caller's name, and notes what it says.
 async fn ask(view: &Arc<Upstream>, repository: &RepositoryName, wanted: Wanted<'_>) -> Result<(), CacheError> {
     let Some(Viewer { id, access, .. }) = &view.viewer else { return Err(CacheError::Aborted) };
-    let asked = (Instant::now(), access.taken_back.load(Ordering::SeqCst));
+    let asked_at = Instant::now();
     let told = match wanted {
         Wanted::Manifest(reference) => may_read_manifest(view, repository, reference).await,
         Wanted::Blob(digest) => view.origin.may_read_blob(repository, digest).await.map_err(|error| view.error(error)),
@@ -397,7 +404,7 @@ async fn ask(view: &Arc<Upstream>, repository: &RepositoryName, wanted: Wanted<'
     if !told.as_ref().is_err_and(|error| error.of_upstream().is_none_or(|error| error.allows_stale())) {
         view.silence.ends();
     }
-    access.note(*id, repository, wanted.sphere(), &told, asked);
+    access.note(*id, repository, wanted.sphere(), &told, asked_at);
     told
 }
 
@@ -478,5 +485,100 @@ impl OwnedWanted {
             Self::Tags => Wanted::Tags,
             Self::Referrers(subject) => Wanted::Referrers(subject),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TTL: Duration = Duration::from_mins(1);
+    const STALE: Duration = Duration::from_mins(10);
+
+    fn rules(is_for_callers: bool, except: &[&str]) -> AccessRules {
+        let except = except.iter().map(|pattern| pattern.parse().unwrap()).collect();
+        AccessRules { is_for_callers, except, ttl: TTL, stale_if_error: STALE }
+    }
+
+    fn caller(access: &Access, shown: &'static str) -> CallerId {
+        Caller::new(&access.key, Some(&HeaderValue::from_static(shown))).unwrap().id()
+    }
+
+    fn failure(source: UpstreamError) -> Result<(), CacheError> {
+        Err(CacheError::Upstream { upstream: "registry.test".parse().unwrap(), source })
+    }
+
+    #[test]
+    fn an_upstream_is_for_callers_but_for_what_is_excepted() {
+        assert!(Access::new(rules(false, &[])).is_none());
+        for (is_for_callers, except, repository, expected) in [
+            (true, &[] as &[&str], "team/app", true),
+            (true, &["public/**"], "public/a/b", false),
+            (true, &["public/**"], "team/app", true),
+            (false, &["team/*"], "team/app", true),
+            (false, &["team/*"], "team/app/deep", false),
+            (false, &["team/*"], "public/app", false),
+        ] {
+            let access = Access::new(rules(is_for_callers, except)).unwrap();
+            assert_eq!(access.is_for_callers(&repository.parse().unwrap()), expected, "{repository} {except:?}");
+        }
+    }
+
+    #[test]
+    fn a_yes_holds_for_its_time_and_ends_with_a_no() {
+        let access = Access::new(rules(true, &[])).unwrap();
+        let (one, other) = (caller(&access, "Bearer a"), caller(&access, "Bearer b"));
+        let (app, elsewhere): (RepositoryName, RepositoryName) = ("app".parse().unwrap(), "other".parse().unwrap());
+        let asked_at = Instant::now();
+        let recall = |caller, repository, after| {
+            let at = asked_at + after;
+            (access.recall(caller, repository, Sphere::Content, at), access.holds_stale(caller, repository, at))
+        };
+        let second = Duration::from_secs(1);
+        for told in [
+            failure(UpstreamError::Denied { status: 403, message: None }),
+            failure(UpstreamError::NotFound { message: None }),
+        ] {
+            access.taken_back.invalidate_all();
+            access.note(one, &app, Sphere::Content, &Ok(()), asked_at);
+            for (after, expected) in [
+                (Duration::ZERO, (Memory::Yes, true)),
+                (TTL.saturating_sub(second), (Memory::Yes, true)),
+                (TTL, (Memory::Nothing, true)),
+                ((TTL + STALE).saturating_sub(second), (Memory::Nothing, true)),
+                (TTL + STALE, (Memory::Nothing, false)),
+            ] {
+                assert_eq!(recall(one, &app, after), expected, "{after:?}");
+                assert_eq!(recall(one, &elsewhere, after), (Memory::Nothing, false));
+                assert_eq!(recall(other, &app, after), (Memory::Nothing, false));
+            }
+            access.note(
+                one,
+                &app,
+                Sphere::Content,
+                &failure(UpstreamError::Protocol { reason: String::new() }),
+                asked_at,
+            );
+            assert_eq!(recall(one, &app, TTL), (Memory::Nothing, true), "a failure takes nothing back");
+            let is_denial = told.as_ref().is_err_and(CacheError::is_denial);
+            access.note(one, &app, Sphere::Content, &told, asked_at);
+            let expected = if is_denial { Memory::No } else { Memory::Nothing };
+            assert_eq!(recall(one, &app, Duration::ZERO), (expected, false));
+            assert_eq!(access.recall(one, &app, Sphere::Lists, asked_at), Memory::Nothing);
+            access.no.invalidate_all();
+        }
+    }
+
+    #[test]
+    fn a_yes_that_was_asked_for_before_a_no_is_not_remembered_after_it() {
+        let access = Access::new(rules(true, &[])).unwrap();
+        let (one, app) = (caller(&access, "Bearer a"), "app".parse().unwrap());
+        let asked_at = Instant::now();
+        access.take_back(one, &app);
+        access.note(one, &app, Sphere::Content, &Ok(()), asked_at);
+        assert_eq!(access.recall(one, &app, Sphere::Content, asked_at), Memory::Nothing, "S-7");
+        let asked_again_at = Instant::now() + Duration::from_millis(1);
+        access.note(one, &app, Sphere::Content, &Ok(()), asked_again_at);
+        assert_eq!(access.recall(one, &app, Sphere::Content, asked_again_at), Memory::Yes);
     }
 }
