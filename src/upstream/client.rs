@@ -14,6 +14,7 @@ use super::caller::Caller;
 use super::capability::Capability;
 use super::error::{RateLimit, UpstreamError};
 use super::exchange::{Exchange, Question};
+use super::given::{self, Given};
 use super::limit::Budget;
 use super::observe::{Observer, RequestKind};
 use super::options::{Options, OptionsError, Timeouts};
@@ -128,26 +129,37 @@ impl Client {
         Ok(told)
     }
 
-    /// Asks by HEAD, and where that is refused by the shortest GET, as [`Client::head_blob`] does. Where the answer leads to is not asked.
+    /// Asks by HEAD, and where that is refused by the shortest GET, as [`Client::head_blob`] does. Nobody is asked where the answer leads
+    /// to, unless it is not clear that it leads to the blob.
     async fn ask_for_blob(&self, repository: &RepositoryName, digest: &Digest) -> Result<(), UpstreamError> {
         let budget = Budget::start(self.timeouts.header);
         let _permit = self.exchange.request_turn(&budget, RateLimit::Requests).await?;
-        let is_given = async |method, range| {
-            let question = Question { stays: true, ..blob_question(method, repository, digest, range)? };
-            let attempt =
-                async |endpoint, pool| expect_given(self.exchange.attempt(&question, endpoint, pool).await?).await;
+        let first_byte = Some((0, Some(0)));
+        let is_given = async |method, range, stays| {
+            let question = Question { stays, ..blob_question(method, repository, digest, range)? };
+            let attempt = async |endpoint, pool| {
+                given::read(self.exchange.attempt(&question, endpoint, pool).await?, digest).await
+            };
             self.exchange.persist(&budget, RateLimit::Requests, Pool::Api, attempt).await
         };
         let takes_head = self.capability(Capability::BlobHead);
+        let mut told = None;
         if takes_head != Some(false) {
-            match is_given(Method::HEAD, None).await {
+            match is_given(Method::HEAD, None, true).await {
                 Err(UpstreamError::Denied { .. }) if takes_head.is_none() => {}
                 // A HEAD may say no where a GET makes the upstream fetch the blob itself (U-51).
                 Err(UpstreamError::NotFound { .. } | UpstreamError::Status { status: 405 | 501, .. }) => {}
-                told => return told,
+                answer => told = Some(answer?),
             }
         }
-        is_given(Method::GET, Some((0, Some(0)))).await
+        let told = match told {
+            Some(told) => told,
+            None => is_given(Method::GET, first_byte, true).await?,
+        };
+        match told {
+            Given::Yes => Ok(()),
+            Given::Unclear => is_given(Method::GET, first_byte, false).await.map(drop),
+        }
     }
 
     async fn fetch_list(&self, question: Question<'_>, limit_bytes: usize) -> Result<ListPage, UpstreamError> {
@@ -356,24 +368,6 @@ fn is_endpoint(url: &Url) -> bool {
 
 async fn expect_ok(response: Response<Incoming>) -> Result<Response<Incoming>, UpstreamError> {
     if response.status() == StatusCode::OK { Ok(response) } else { Err(answer::refusal(response).await) }
-}
-
-/// Checks that the registry gives a blob: itself, or by telling where it is. A page for people is no blob (U-71).
-async fn expect_given(response: Response<Incoming>) -> Result<(), UpstreamError> {
-    match response.status() {
-        StatusCode::OK | StatusCode::PARTIAL_CONTENT if is_page(response.headers()) => {
-            Err(protocol("a page in the place of a blob"))
-        }
-        StatusCode::OK | StatusCode::PARTIAL_CONTENT => Ok(()),
-        // An empty blob has no first byte (RFC 9110 §15.5.17).
-        StatusCode::RANGE_NOT_SATISFIABLE if range::unsatisfied_total(response.headers()).is_some() => Ok(()),
-        _ if answer::location(&response).is_some() => Ok(()),
-        _ => Err(answer::refusal(response).await),
-    }
-}
-
-fn is_page(headers: &HeaderMap) -> bool {
-    answer::text(headers, &header::CONTENT_TYPE).is_some_and(|told| told.to_ascii_lowercase().starts_with("text/html"))
 }
 
 /// Reads a blob's size from the answer to a GET of its first byte.

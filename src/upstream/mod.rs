@@ -6,7 +6,7 @@
 //! ```text
 //! client    the questions of Origin, as requests; transfer: the bytes of a blob
 //!   └ exchange    one question: attempts, redirects, proofs
-//!       ├ retry, redirect, realm, range, capability    decisions and what was learnt, pure
+//!       ├ retry, redirect, realm, range, given, capability    decisions and what was learnt, pure
 //!       ├ endpoints ─ health               who is asked, in which order
 //!       ├ auth ─ token ─ token_request     what proves us to whom
 //!       │   ├ credentials                  the account, and where it comes from
@@ -32,6 +32,7 @@ pub mod egress;
 mod endpoints;
 mod error;
 mod exchange;
+mod given;
 mod health;
 mod limit;
 mod observe;

@@ -52,7 +52,7 @@ pub trait Origin: Send + Sync + fmt::Debug {
         digest: &'a Digest,
     ) -> BoxFuture<'a, Result<BlobHead, UpstreamError>>;
 
-    /// Asks whether the registry gives a blob, by itself or by telling where it is; there nobody is asked.
+    /// Asks whether the registry gives a blob, by itself or by telling where it is; where that is clear, nobody is asked there.
     ///
     /// # Errors
     /// It does not, or does not say.

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::ground::{APP, PASSWORD, Shown, cachalot, get, registry, status};
+use super::ground::{APP, LAYER_BYTES, PASSWORD, Shown, cachalot, get, registry, status};
 use crate::harness::{Cachalot, More, Open};
 use crate::registry::{Content, Fault, Image, MIB, Match, Registry};
 
@@ -14,17 +14,20 @@ fn seen(registry: &Registry) -> Vec<String> {
 #[tokio::test]
 async fn a_content_network_is_shown_nothing_and_its_word_is_no_yes() {
     for by_token in [false, true] {
-        let (registry, image) = registry(by_token).await;
+        let (registry, _image) = registry(by_token).await;
         let network = Registry::start().await;
-        let blob = image.layer(0);
-        network.with_blob(image.layers[0].clone());
-        registry.fault(Match::blob(&blob), Fault::redirect_to(&network)).always();
+        let content = Content::generated(1, LAYER_BYTES);
+        let blob = registry.with_blob_in(APP, content.clone());
+        let hex = blob.to_string().replace("sha256:", "");
+        let location = format!("{}/storage/sha256/{hex}/data?X-Signature=secret", network.url());
+        registry.fault(Match::blob(&blob), Fault::RedirectExactly(location)).always();
+        network.fault(Match::path("/storage/"), Fault::Endless(200, Some(LAYER_BYTES)));
         registry.let_in("owner", PASSWORD, &[APP]);
         let cachalot = cachalot(&registry, "access_ttl = \"0s\"").await;
         let path = format!("/v2/{APP}/blobs/{blob}");
         for _ in 0..3 {
             let answer = get(&cachalot, &Shown::user("owner"), &path).await;
-            assert!(answer.status == 200 && answer.body == image.layers[0].bytes(), "{}", answer.status);
+            assert!(answer.status == 200 && answer.body == content.bytes(), "{}", answer.status);
         }
         for (shown, expected) in [(Shown::nothing(), 401), (Shown::user("stranger"), 403)] {
             assert_eq!(status(&cachalot, &shown, &path).await, expected);
@@ -34,6 +37,36 @@ async fn a_content_network_is_shown_nothing_and_its_word_is_no_yes() {
         registry.clear_faults();
         cachalot.finish().await;
     }
+}
+
+#[tokio::test]
+async fn a_front_that_sends_everybody_elsewhere_lets_nobody_in() {
+    let front = Registry::start().await;
+    let image = front.image(APP, "1", &Image::new().layer(Content::generated(7, LAYER_BYTES)));
+    let (behind, _same) = registry(false).await;
+    behind.let_in("owner", PASSWORD, &[APP]);
+    let login = Registry::start().await;
+    login.fault(Match::any(), Fault::HtmlPage).always();
+    let cachalot = cachalot(&front, "access_ttl = \"0s\"\naccess_stale_if_error = \"0s\"").await;
+    let path = format!("/v2/{APP}/blobs/{}", image.layer(0));
+    assert_eq!(
+        status(&cachalot, &Shown::nothing(), &path).await,
+        200,
+        "as long as the front is the registry, for anybody"
+    );
+    let (elsewhere, page) = (format!("{}{{path}}", behind.url()), format!("{}/login?rd={{path}}", login.url()));
+    for (location, shown, refusal) in [
+        (&elsewhere, Shown::nothing(), 401),
+        (&elsewhere, Shown::user("owner"), 403),
+        (&page, Shown::user("second"), 502),
+        (&page, Shown(Some("Bearer x".to_owned())), 502),
+    ] {
+        front.fault(Match::any(), Fault::RedirectWith(308, location.clone())).always();
+        assert_eq!(status(&cachalot, &shown, &path).await, refusal, "{location}");
+        assert_eq!((seen(&behind), seen(&login)), (Vec::new(), Vec::new()), "S-5");
+        front.clear_faults();
+    }
+    cachalot.finish().await;
 }
 
 #[tokio::test]
