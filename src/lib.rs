@@ -45,9 +45,10 @@
 //! * [`identity`]: [`identity::Identities`] finds out who shows a credential, as a [`identity::Principal`], and says what that may. It seals our
 //!   own tokens. `identity::passwords` and `identity::failures` bound what strangers can make us compute.
 //! * [`cache`]: [`cache::Cache`] answers questions about manifests, blobs, and lists of tags and referrers. `cache::fill` is the heart: one download,
-//!   many followers. `cache::decide` is the freshness policy as a table, `cache::flight` the single flight of small questions.
-//! * [`server`]: HTTP/1.1 in front of the cache. [`server::Directory`] is what a request may name, [`server::Door`] who is let in to it;
-//!   `server::respond` alone turns errors into statuses.
+//!   many followers. `cache::access` lets callers in where an upstream is for them. `cache::decide` is the freshness policy as a table,
+//!   `cache::flight` the single flight of small questions.
+//! * [`server`]: HTTP/1.1 in front of the cache. [`server::Directory`] is what a request may name, [`server::Door`] who is let in to it,
+//!   `server::admission` asks the upstream about callers; `server::respond` alone turns errors into statuses.
 //! * [`admin`]: health and metrics, on a listener of its own.
 //! * [`snippets`]: what to tell each client so that it pulls through the cache; pure text.
 //! * [`node`]: the agent of a node: writes that for its container runtime while the cache answers, and takes it back without a trace.
@@ -69,6 +70,9 @@
 //!   Disks rot: each process reads it once more, in a response or by [`store::scrub()`], and drops what does not match any more.
 //! * **Knowing a digest is no right to read it.** Bytes are shared; grants are per (upstream, repository, kind, digest), and given by
 //!   the upstream only.
+//! * **A caller is let in by the upstream, or not at all.** Where an upstream is for callers, no question is put before
+//!   [`cache::Cache::admit`]: it stops what comes another way. Our account is never a caller's, nor one caller's another's, and what one is
+//!   told is nothing to the others.
 //! * **The disk never decides.** What it refuses is streamed through memory to those who asked; a client never gets an error for it.
 //! * **Memory per connection is bounded**: one chunk of [`store::CHUNK_BYTES`] on its way and as much in hyper's buffer, however
 //!   large the blob and however slow the client; what lies in a file is sent from there and takes none.
@@ -110,6 +114,20 @@
 //! 6. The verifier, one more reader, has hashed all bytes: they match. The phase becomes *verified*, the withheld tails go out, the partial
 //!    is made durable and renamed, and the fill leaves the list. Had they not matched, both bodies would have ended short, visibly, the
 //!    partial would be gone, and the next request would start afresh.
+//!
+//! # Walkthrough: a private blob that two people want
+//!
+//! 1. Ann asks for the blob with her account. Its repository is for callers, and nothing is known of Ann, who is a hash of what she has
+//!    shown: [`upstream::Origin::as_caller`] gives the upstream in her name, and the registry is asked by HEAD whether it gives her the blob.
+//!    It wants a token, which its token service gives to her account. Then it redirects to its content network: that is a yes. Nobody is
+//!    asked there. The yes holds for a minute.
+//! 2. The question goes on as any other, in her name: a fill begins, and Ann follows it.
+//! 3. Bob asks for the same blob. Whether it is here makes no difference yet: the registry is asked in his name, says yes, and he follows
+//!    the fill from byte 0, ready to lend it his name.
+//! 4. Eve asks for it with an account that may read something else. The registry says 403, and so does Cachalot: the same bytes as if
+//!    nobody had ever asked for the blob. For five seconds it does not ask about her again.
+//! 5. Ann's right is taken and her connection breaks. The fill asks for what is missing, is denied, forgets the yes about Ann, and asks again
+//!    in Bob's name. Ann's body goes on, for she was let in when it began; her next request is refused.
 //!
 //! # Walkthrough: a signature is pushed in front of a registry that lists no referrers
 //!

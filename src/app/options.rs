@@ -8,7 +8,7 @@ use http::HeaderValue;
 use hyper_util::client::proxy::matcher::Matcher;
 
 use super::AppError;
-use crate::cache::{FillLimits, Filling, Parallel, Policy, Prefetch, Rules, Upstream};
+use crate::cache::{AccessRules, FillLimits, Filling, Parallel, Policy, Prefetch, Rules, Upstream};
 use crate::identity::{Identities, IdentityOptions, KeySource, Keys, Lasting, ServiceAccountOptions};
 use crate::server::{self, ClientOptions, Clients, Directory, Door};
 use crate::settings::{self, Jwks, LogFormat, Proxy, Quantity, Settings};
@@ -144,7 +144,7 @@ fn one_upstream(
     via: &HeaderValue,
 ) -> Result<Upstream, AppError> {
     let client = Client::new(&client_options(settings, via), Arc::new(Counting(Arc::clone(&metrics))), tasks)?;
-    let rules = rules(&settings.freshness);
+    let rules = rules(&settings.freshness, access_rules(settings));
     let filling = Filling {
         limits: fill_limits(settings.fills),
         parallel: Parallel {
@@ -160,7 +160,16 @@ fn one_upstream(
     Ok(Upstream::new(Arc::new(client) as Arc<dyn Origin>, rules, filling, metrics))
 }
 
-fn rules(freshness: &settings::Freshness) -> Rules {
+fn access_rules(settings: &settings::Upstream) -> AccessRules {
+    AccessRules {
+        is_for_callers: settings.access == settings::Access::Caller,
+        except: settings.access_except.clone(),
+        ttl: settings.access_ttl,
+        stale_if_error: settings.access_stale_if_error,
+    }
+}
+
+fn rules(freshness: &settings::Freshness, access: AccessRules) -> Rules {
     let policy = Policy {
         tag_ttl: freshness.tag_ttl,
         stale_if_error: freshness.stale_if_error,
@@ -170,7 +179,8 @@ fn rules(freshness: &settings::Freshness) -> Rules {
         offline: freshness.offline,
         is_immutable: false,
     };
-    Rules { policy, immutable_tags: freshness.immutable_tags.clone(), tells_429: freshness.when_limited.is_429 }
+    let (immutable_tags, tells_429) = (freshness.immutable_tags.clone(), freshness.when_limited.is_429);
+    Rules { policy, immutable_tags, tells_429, access }
 }
 
 pub(super) fn fill_limits(fills: settings::Fills) -> FillLimits {

@@ -4,13 +4,16 @@ use std::sync::Arc;
 
 use super::body::{BlobBody, Reading};
 use super::fill::Interest;
-use super::fill::{Fill, FillKey, FillTask, Joined, Lead, Reach};
+use super::fill::{Asker, Fill, FillKey, FillTask, Joined, Lead, Reach};
 use super::push::Edition;
 use super::{Cache, CacheError, Place, Upstream};
 use crate::oci::{Digest, Reference, RepositoryName};
 use crate::store::{GrantKind, Object, blocking};
 use crate::telemetry::{Kind, Trigger};
 use crate::wire::{ByteRange, ContentHeaders, Outcome};
+
+/// Fills of one blob that a question joins at the most: each that failed did so for somebody who had been let in a moment before.
+const JOINS_MAX: usize = 4;
 
 /// A question about a blob.
 #[derive(Debug)]
@@ -82,9 +85,17 @@ impl BlobAnswer {
     }
 }
 
+impl Upstream {
+    /// Returns in whose name a fill for `repository` asks.
+    fn asker(&self, repository: &RepositoryName) -> Arc<Asker> {
+        Arc::new(Asker { origin: Arc::clone(&self.origin), repository: repository.clone(), caller: self.caller() })
+    }
+}
+
 impl Cache {
     /// Answers a question about a blob.
     pub async fn blob(&self, question: &BlobQuestion<'_>) -> Result<BlobAnswer, CacheError> {
+        question.upstream.checks_in(question.repository)?;
         let answer = self.find_blob(question).await;
         question.upstream.count(Kind::Blob, &answer, |answer| answer.outcome);
         answer
@@ -120,22 +131,43 @@ impl Cache {
         if upstream.policy.offline {
             return Err(upstream.offline());
         }
+        for _ in 0..JOINS_MAX {
+            // Else it failed for whoever had started it, which says nothing about this caller.
+            if let Some(answer) = self.follow_fill(question, granted).await? {
+                return Ok(answer);
+            }
+        }
+        Err(CacheError::Aborted)
+    }
+
+    /// Joins the blob's fill, or starts one; `None` when it was joined and failed in somebody else's name.
+    async fn follow_fill(&self, question: &BlobQuestion<'_>, granted: bool) -> Result<Option<BlobAnswer>, CacheError> {
+        let upstream = question.upstream;
         let edition = self.edition(upstream, question.repository);
-        let (interest, outcome) = self.join_fill(question);
+        let (mut interest, outcome) = self.join_fill(question);
         let fill = Arc::clone(interest.fill());
         // The upstream's yes to the fill is a yes to the repository that started it, as it was then, and to no other (P-132).
         if !granted && (fill.repository != *question.repository || fill.edition != edition) {
             self.ask_existence(question).await?;
         }
+        if upstream.access.is_some() {
+            interest.stands_for(upstream.asker(question.repository));
+        }
         match fill.started().await {
             Ok(size_bytes) => {
+                if !granted && !fill.was_given() {
+                    self.ask_existence(question).await?;
+                }
                 self.grant_blob(question, edition);
                 let mut answer = self.answer(question, outcome, Source::Fill(interest));
                 answer.size_bytes = size_bytes;
-                Ok(answer)
+                Ok(Some(answer))
             }
             Err(why) => {
                 let error = CacheError::from_fill(upstream.origin.name(), &why);
+                if outcome != Outcome::Miss && upstream.access.is_some() && error.may_be_about_the_caller() {
+                    return Ok(None);
+                }
                 self.remember_blob_absence(question, &error);
                 Err(error)
             }
@@ -181,7 +213,10 @@ impl Cache {
         }
         let question = BlobQuestion { upstream, repository, digest, wants_bytes: true, first_byte };
         let edition = self.edition(upstream, repository);
-        let (interest, _) = self.join_fill(&question);
+        let (mut interest, _) = self.join_fill(&question);
+        if upstream.access.is_some() {
+            interest.stands_for(upstream.asker(repository));
+        }
         let size_bytes = interest.fill().started().await.ok()?;
         // The client had been let in; the grant went with the object.
         self.grant_blob(&question, edition);
@@ -192,9 +227,10 @@ impl Cache {
     /// Starts the task of a fill that was just listed.
     pub(super) fn start_fill(&self, lead: Lead, upstream: &Arc<Upstream>, trigger: Trigger, from: u64) {
         let class = self.class(&lead.fill().key.digest);
+        let asker = upstream.asker(&lead.fill().repository);
         let task = FillTask {
             lead,
-            origin: Arc::clone(&upstream.origin),
+            asker,
             store: self.store(),
             class,
             bounds: [upstream.bounds.clone(), self.0.bounds.clone()],
@@ -213,6 +249,7 @@ impl Cache {
         if let Some(interest) = self.0.inflight.find(&key)
             && (granted || interest.fill().repository == *question.repository)
             && let Ok(Some(size_bytes)) = interest.fill().started().await
+            && (granted || interest.fill().was_given())
         {
             let mut answer = self.answer(question, Outcome::Coalesced, Source::Nowhere);
             answer.size_bytes = Some(size_bytes);
@@ -234,12 +271,14 @@ impl Cache {
             return Err(upstream.offline());
         }
         let place = Place::new(upstream, question.repository, *question.digest);
-        let (for_work, repository, digest) = (Arc::clone(upstream), question.repository.clone(), *question.digest);
-        let work = move || async move {
-            let head = for_work.origin.blob_head(&repository, &digest).await;
-            head.map(|head| head.size_bytes).map_err(|error| for_work.error(error))
+        let work = || {
+            let (upstream, repository, digest) = (Arc::clone(upstream), question.repository.clone(), *question.digest);
+            async move {
+                let head = upstream.origin.blob_head(&repository, &digest).await;
+                head.map(|head| head.size_bytes).map_err(|error| upstream.error(error))
+            }
         };
-        let landed = self.0.existence.join(place, "ask about a blob", work).await;
+        let landed = self.together(&self.0.existence, upstream, place, "ask about a blob", work).await;
         let told = landed.answer.unwrap_or(Err(CacheError::Aborted));
         if let Err(error) = &told
             // A HEAD may say no where a GET makes the upstream fetch the blob itself (U-51): the GET after it is put all the same.

@@ -63,6 +63,19 @@ impl CacheError {
         matches!(source, UpstreamError::NotFound { .. })
     }
 
+    /// Returns true when the upstream says, or said a moment ago, that it may not be read.
+    pub(super) fn is_denial(&self) -> bool {
+        let (Self::Upstream { source, .. } | Self::Negative { source, .. }) = self else { return false };
+        matches!(source, UpstreamError::Denied { .. })
+    }
+
+    /// Returns true when somebody else might have been told otherwise: a no, or trouble with what proves the caller. Many registries say
+    /// 404 for what they hide.
+    pub(super) fn may_be_about_the_caller(&self) -> bool {
+        let Self::Upstream { source, .. } = self else { return false };
+        source.may_be_about_the_caller()
+    }
+
     /// Returns how the upstream failed, if it was asked: what it sends instead of a manifest, a page for people or other bytes, is no
     /// better than no answer (U-71).
     pub(super) fn of_upstream(&self) -> Option<UpstreamError> {

@@ -57,6 +57,7 @@ pub(super) struct Fetched {
 impl Cache {
     /// Answers a question about a manifest.
     pub async fn manifest(&self, question: &ManifestQuestion<'_>) -> Result<ManifestAnswer, CacheError> {
+        question.upstream.checks_in(question.repository)?;
         let (kind, answer) = match question.reference {
             Reference::Tag(tag) => (Kind::ManifestTag, self.manifest_by_tag(question, tag).await),
             Reference::Digest(digest) => (Kind::ManifestDigest, self.manifest_by_digest(question, digest).await),
@@ -145,15 +146,19 @@ impl Cache {
         digest: &Digest,
     ) -> Landed<Result<Fetched, CacheError>> {
         let place = Place::new(upstream, repository, *digest);
-        let (cache, upstream, repository, digest) = (self.clone(), Arc::clone(upstream), repository.clone(), *digest);
-        let work = move || async move {
-            let fetched = cache.fetch_manifest(&upstream, &repository, &digest).await;
-            if let Err(error) = &fetched {
-                cache.remember_absence(&upstream, &repository, GrantKind::Manifest, &Reference::Digest(digest), error);
+        let digest = *digest;
+        let work = || {
+            let (cache, upstream, repository) = (self.clone(), Arc::clone(upstream), repository.clone());
+            async move {
+                let fetched = cache.fetch_manifest(&upstream, &repository, &digest).await;
+                if let Err(error) = &fetched {
+                    let reference = Reference::Digest(digest);
+                    cache.remember_absence(&upstream, &repository, GrantKind::Manifest, &reference, error);
+                }
+                fetched
             }
-            fetched
         };
-        self.0.manifests.join(place, "fetch a manifest", work).await
+        self.together(&self.0.manifests, upstream, place, "fetch a manifest", work).await
     }
 
     async fn fetch_manifest(

@@ -2,10 +2,12 @@
 //!
 //! [`Cache`] answers four questions: a manifest ([`Cache::manifest`]), a blob ([`Cache::blob`]), a list of tags ([`Cache::tags`]) and
 //! a manifest's referrers ([`Cache::referrers`]). It relays writes (`push`). Every answer says how it came about ([`Outcome`]). Bytes are shared by digest; who may have them is decided per
-//! (upstream, repository, kind, digest): the upstream must have granted it, or is asked (S-3).
+//! (upstream, repository, kind, digest): the upstream must have granted it, or is asked (S-3). Where an upstream is for callers, each of them
+//! must be let in first ([`Cache::admit`]).
 //!
 //! What is deliberately absent: HTTP (that is `server`), credentials and redirects (`upstream`), files (`store`).
 
+mod access;
 mod blob;
 mod body;
 mod check;
@@ -28,6 +30,7 @@ use std::time::Duration;
 use moka::sync::Cache as Memo;
 use tokio::time::Instant;
 
+pub use access::{AccessRules, Unadmitted, Wanted};
 pub use blob::{BlobAnswer, BlobQuestion};
 pub use body::{BlobBody, BodyError};
 pub use decide::Policy;
@@ -44,8 +47,9 @@ use crate::oci::{Digest, Pattern, Reference, RepositoryName, Tag, UpstreamName};
 use crate::store::{BlobStore, Buffers, Class, GrantKind, Ledger};
 use crate::tasks::TaskGroup;
 use crate::telemetry::{Kind, UpstreamMetrics};
-use crate::upstream::{Capability, Origin, UpstreamError};
+use crate::upstream::{CallerId, Capability, Origin, UpstreamError};
 use crate::wire::Outcome;
+use access::{Access, Viewer};
 use fill::{Bounds, Inflight, Learned};
 use flight::Flights;
 use silence::Silence;
@@ -66,18 +70,22 @@ pub struct Parts {
     pub fills: FillLimits,
 }
 
-/// One upstream as the cache knows it.
-#[derive(Debug)]
+/// One upstream as the cache knows it, in our own name or in that of a caller ([`Upstream::seen_by`]).
+#[derive(Debug, Clone)]
 pub struct Upstream {
     origin: Arc<dyn Origin>,
     policy: Policy,
-    immutable_tags: Vec<Pattern>,
+    immutable_tags: Arc<[Pattern]>,
     tells_429: bool,
     filling: Filling,
     bounds: Bounds,
     learned: Arc<Learned>,
-    silence: Silence,
+    silence: Arc<Silence>,
     metrics: Arc<UpstreamMetrics>,
+    /// `None` where it is everybody's.
+    access: Option<Arc<Access>>,
+    /// In whose name it is asked; `None` for our own.
+    viewer: Option<Viewer>,
 }
 
 /// How old an upstream's answers may be.
@@ -88,6 +96,8 @@ pub struct Rules {
     pub immutable_tags: Vec<Pattern>,
     /// Clients are told 429 when it limits us and nothing stale is to be served.
     pub tells_429: bool,
+    /// Whom it must let read what.
+    pub access: AccessRules,
 }
 
 /// How an upstream's blobs are filled.
@@ -121,6 +131,7 @@ struct Inner {
     unsettled: push::Unsettled,
     keeper: push::Keeper,
     existence: Flights<Place<Digest>, Result<Option<u64>, CacheError>>,
+    admissions: Flights<Place<Option<String>>, Result<(), CacheError>>,
     negatives: Memo<Place<(GrantKind, Reference)>, Absence>,
     image_configs: Memo<Digest, ()>,
     looked_at: prefetch::LookedAt,
@@ -132,11 +143,18 @@ struct Place<T> {
     upstream: UpstreamName,
     repository: RepositoryName,
     what: T,
+    /// Set for what is this caller's alone.
+    caller: Option<CallerId>,
 }
 
 impl<T> Place<T> {
     fn new(upstream: &Upstream, repository: &RepositoryName, what: T) -> Self {
-        Self { upstream: upstream.origin.name().clone(), repository: repository.clone(), what }
+        Self { upstream: upstream.origin.name().clone(), repository: repository.clone(), what, caller: None }
+    }
+
+    /// The same for whoever asks alone, where the upstream is asked in a caller's name.
+    fn own(upstream: &Upstream, repository: &RepositoryName, what: T) -> Self {
+        Self { caller: upstream.caller(), ..Self::new(upstream, repository, what) }
     }
 }
 
@@ -175,6 +193,7 @@ impl Cache {
             unsettled: push::unsettled(),
             keeper: push::Keeper::default(),
             existence: Flights::new(tasks.clone()),
+            admissions: Flights::new(tasks.clone()),
             negatives: Memo::builder().max_capacity(NEGATIVES_MAX).expire_after(AbsenceExpiry).build(),
             image_configs: Memo::new(IMAGE_CONFIGS_MAX),
             looked_at: prefetch::looked_at(),
@@ -189,6 +208,7 @@ impl Cache {
         self.0.page_flights.forget(|place| place.upstream == *upstream);
         self.0.list_flights.forget(|place| place.upstream == *upstream);
         self.0.existence.forget(|place| place.upstream == *upstream);
+        self.0.admissions.forget(|place| place.upstream == *upstream);
     }
 
     /// Returns how many fills are under way.
@@ -212,12 +232,12 @@ impl Cache {
         kind: GrantKind,
         reference: &Reference,
     ) -> Option<CacheError> {
-        let place = Place::new(upstream, repository, (kind, reference.clone()));
+        let place = Place::own(upstream, repository, (kind, reference.clone()));
         let absence = self.0.negatives.get(&place).filter(|_| self.is_settled(upstream, repository))?;
         Some(CacheError::Negative { upstream: place.upstream, source: absence.error })
     }
 
-    /// Remembers a 404, 401 or 403 of the upstream for its `negative_ttl` (P-142): containerd asks again after a refused HEAD, only to
+    /// Remembers a 404, 401 or 403 of the upstream, for the caller in whose name it was asked, for its `negative_ttl` (P-142): containerd asks again after a refused HEAD, only to
     /// read the words (P-109).
     fn remember_absence(
         &self,
@@ -229,7 +249,7 @@ impl Cache {
     ) {
         let CacheError::Upstream { source, .. } = error else { return };
         if matches!(source, UpstreamError::NotFound { .. } | UpstreamError::Denied { .. }) {
-            let place = Place::new(upstream, repository, (kind, reference.clone()));
+            let place = Place::own(upstream, repository, (kind, reference.clone()));
             let policy = match reference {
                 Reference::Tag(tag) => upstream.policy_of(tag),
                 Reference::Digest(_) => upstream.policy,
@@ -242,9 +262,20 @@ impl Cache {
 impl Upstream {
     pub fn new(origin: Arc<dyn Origin>, rules: Rules, filling: Filling, metrics: Arc<UpstreamMetrics>) -> Self {
         let (bounds, learned) = (Bounds::new(filling.limits), Arc::default());
-        let Rules { policy, immutable_tags, tells_429 } = rules;
-        let silence = Silence::default();
-        Self { origin, policy, immutable_tags, tells_429, filling, bounds, learned, silence, metrics }
+        let Rules { policy, immutable_tags, tells_429, access } = rules;
+        Self {
+            origin,
+            policy,
+            immutable_tags: immutable_tags.into(),
+            tells_429,
+            filling,
+            bounds,
+            learned,
+            silence: Arc::default(),
+            metrics,
+            access: Access::new(access),
+            viewer: None,
+        }
     }
 
     /// Returns how long a client waits for this upstream that has a stale answer at hand, of the time that it would wait at the most.

@@ -88,7 +88,7 @@ impl Cache {
         let fill = Arc::clone(interest.fill());
         self.start_fill(lead, upstream, Trigger::Prefetch, 0);
         // A fill that fails has told why; nobody waits for this one.
-        if fill.started().await.is_ok() && self.edition(upstream, repository) == edition {
+        if fill.started().await.is_ok() && fill.was_given() && self.edition(upstream, repository) == edition {
             self.0.ledger.grant_blob(upstream.origin.name(), repository, &digest);
             drop(interest);
             fill.ended().await;

@@ -75,6 +75,7 @@ pub(super) fn lists() -> Lists {
 impl Cache {
     /// Answers a question about the referrers of a manifest.
     pub async fn referrers(&self, question: &ReferrersQuestion<'_>) -> Result<ReferrersAnswer, CacheError> {
+        question.upstream.checks_in(question.repository)?;
         let answer = self.find_referrers(question).await;
         question.upstream.count(Kind::Referrers, &answer, |answer| answer.outcome);
         answer
@@ -119,7 +120,10 @@ impl Cache {
             Decision::Serve => StaleReason::UpstreamError,
             // The next failure must not bring back what we may not read, or what is gone.
             Decision::Drop | Decision::Revoke => {
-                self.forget_referrers(&place);
+                // What one caller may not list is the others' still.
+                if upstream.caller().is_none() {
+                    self.forget_referrers(&place);
+                }
                 return Err(failure);
             }
             Decision::Ask(_) | Decision::Tell | Decision::Refuse => {
@@ -175,16 +179,19 @@ impl Cache {
         upstream: &Arc<Upstream>,
         place: Place<Digest>,
     ) -> Result<(Kept, Outcome), CacheError> {
-        let (cache, upstream, asked) = (self.clone(), Arc::clone(upstream), place.clone());
-        let work = move || async move {
-            let Gathered { list, stale } = cache.gather(&upstream, &asked.repository, &asked.what).await?;
-            let kept = Kept::new(list, SystemTime::now(), stale);
-            if stale.is_none() {
-                cache.keep_referrers(&upstream, asked, &kept);
+        let work = || {
+            let (cache, upstream, asked) = (self.clone(), Arc::clone(upstream), place.clone());
+            async move {
+                let Gathered { list, stale } = cache.gather(&upstream, &asked.repository, &asked.what).await?;
+                let kept = Kept::new(list, SystemTime::now(), stale);
+                // A caller may be shown nothing where others are shown something.
+                if stale.is_none() && (upstream.caller().is_none() || !kept.list.is_empty()) {
+                    cache.keep_referrers(&upstream, asked, &kept);
+                }
+                Ok(kept)
             }
-            Ok(kept)
         };
-        let landed = self.0.list_flights.join(place, "ask for referrers", work).await;
+        let landed = self.together(&self.0.list_flights, upstream, place.clone(), "ask for referrers", work).await;
         let kept = landed.answer.unwrap_or(Err(CacheError::Aborted))?;
         let outcome = match (landed.led, kept.stale) {
             (_, Some(_)) => Outcome::Stale,
@@ -200,7 +207,7 @@ impl Cache {
     }
 
     fn keep_referrers(&self, upstream: &Upstream, place: Place<Digest>, kept: &Kept) {
-        let Place { upstream: name, repository, what: subject } = &place;
+        let Place { upstream: name, repository, what: subject, .. } = &place;
         self.0.ledger.set_referrers(name, repository, subject, &kept.json, kept.checked_at);
         if self.is_settled(upstream, repository) {
             self.0.lists.insert(place, kept.clone());

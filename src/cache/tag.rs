@@ -158,7 +158,8 @@ impl Cache {
                 upstream.metrics.revalidated(Revalidation::Gone);
                 Err(failure)
             }
-            (Decision::Revoke, Some(entry)) => {
+            // What one caller may not read is the others' still.
+            (Decision::Revoke, Some(entry)) if upstream.caller().is_none() => {
                 let (upstream, repository) = (upstream.origin.name(), question.repository);
                 self.0.ledger.drop_tag(upstream, repository, tag);
                 let kind = GrantKind::Manifest;
@@ -230,30 +231,33 @@ impl Cache {
         known: Option<TagEntry>,
     ) -> Result<Asked, CacheError> {
         let place = Place::new(question.upstream, question.repository, tag.clone());
-        let (cache, upstream, repository) = (self.clone(), Arc::clone(question.upstream), question.repository.clone());
-        let tag = tag.clone();
-        let work = move || async move {
-            let asked = cache.ask_tag(&upstream, &repository, &tag, known.as_ref()).await;
-            if asked.is_ok() {
-                upstream.silence.ends();
-            }
-            upstream.metrics.revalidated(match &asked {
-                Ok(Asked::Entry(entry)) if known.is_some_and(|known| known.digest == entry.digest) => {
-                    Revalidation::Unchanged
+        let work = || {
+            let (cache, upstream) = (self.clone(), Arc::clone(question.upstream));
+            let (repository, tag, known) = (question.repository.clone(), tag.clone(), known.clone());
+            async move {
+                let asked = cache.ask_tag(&upstream, &repository, &tag, known.as_ref()).await;
+                if asked.is_ok() {
+                    upstream.silence.ends();
                 }
-                Ok(_) => Revalidation::Changed,
-                Err(CacheError::Upstream { source: UpstreamError::RateLimited { .. }, .. }) => {
-                    Revalidation::RateLimited
+                upstream.metrics.revalidated(match &asked {
+                    Ok(Asked::Entry(entry)) if known.is_some_and(|known| known.digest == entry.digest) => {
+                        Revalidation::Unchanged
+                    }
+                    Ok(_) => Revalidation::Changed,
+                    Err(CacheError::Upstream { source: UpstreamError::RateLimited { .. }, .. }) => {
+                        Revalidation::RateLimited
+                    }
+                    Err(CacheError::Upstream { source: UpstreamError::NotFound { .. }, .. }) => Revalidation::Gone,
+                    Err(_) => Revalidation::Error,
+                });
+                if let Err(error) = &asked {
+                    cache.remember_absence(&upstream, &repository, GrantKind::Manifest, &Reference::Tag(tag), error);
                 }
-                Err(CacheError::Upstream { source: UpstreamError::NotFound { .. }, .. }) => Revalidation::Gone,
-                Err(_) => Revalidation::Error,
-            });
-            if let Err(error) = &asked {
-                cache.remember_absence(&upstream, &repository, GrantKind::Manifest, &Reference::Tag(tag), error);
+                asked
             }
-            asked
         };
-        self.0.tags.join(place, "ask about a tag", work).await.answer.unwrap_or(Err(CacheError::Aborted))
+        let landed = self.together(&self.0.tags, question.upstream, place, "ask about a tag", work).await;
+        landed.answer.unwrap_or(Err(CacheError::Aborted))
     }
 
     async fn ask_tag(

@@ -18,7 +18,7 @@ use crate::upstream::{RateLimit, UpstreamError};
 use crate::wire::Outcome;
 
 /// Bytes of an upstream's page at the most: some 100,000 long tags.
-const PAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
+pub(super) const PAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// Bytes of all pages that are kept.
 const KEPT_BYTES_MAX: u64 = 32 * 1024 * 1024;
@@ -68,6 +68,7 @@ pub(super) fn pages() -> Pages {
 impl Cache {
     /// Answers a question about a repository's tags.
     pub async fn tags(&self, question: &TagsQuestion<'_>) -> Result<TagsAnswer, CacheError> {
+        question.upstream.checks_in(question.repository)?;
         let answer = self.find_tags(question).await;
         question.upstream.count(Kind::Tags, &answer, |answer| answer.outcome);
         answer
@@ -109,6 +110,8 @@ impl Cache {
         match (decision, known) {
             (Decision::Serve, Some(page)) => Ok(page.answer(Outcome::Hit, None)),
             (Decision::ServeStale(reason), Some(page)) => Ok(page.stale(upstream, reason)),
+            // What one caller may not list is the others' still.
+            (Decision::Revoke, Some(_)) if upstream.caller().is_some() => Err(failure),
             (Decision::Drop | Decision::Revoke, Some(_)) => {
                 self.0.pages.invalidate(place);
                 Err(failure)
@@ -123,19 +126,21 @@ impl Cache {
         upstream: &Arc<Upstream>,
         place: Place<String>,
     ) -> Result<(Page, Outcome), CacheError> {
-        let (cache, upstream, asked) = (self.clone(), Arc::clone(upstream), place.clone());
-        let work = move || async move {
-            let page = fetch(&upstream, &asked).await?;
-            let mut kept = page.clone();
-            if !cache.is_settled(&upstream, &asked.repository) {
-                // Good for a failure, and never the upstream's word of this moment.
-                kept.checked_at =
-                    kept.checked_at.checked_sub(upstream.policy.tag_ttl).unwrap_or(SystemTime::UNIX_EPOCH);
+        let work = || {
+            let (cache, upstream, asked) = (self.clone(), Arc::clone(upstream), place.clone());
+            async move {
+                let page = fetch(&upstream, &asked).await?;
+                let mut kept = page.clone();
+                if !cache.is_settled(&upstream, &asked.repository) {
+                    // Good for a failure, and never the upstream's word of this moment.
+                    kept.checked_at =
+                        kept.checked_at.checked_sub(upstream.policy.tag_ttl).unwrap_or(SystemTime::UNIX_EPOCH);
+                }
+                cache.0.pages.insert(asked, kept);
+                Ok(page)
             }
-            cache.0.pages.insert(asked, kept);
-            Ok(page)
         };
-        let landed = self.0.page_flights.join(place, "ask for tags", work).await;
+        let landed = self.together(&self.0.page_flights, upstream, place.clone(), "ask for tags", work).await;
         let outcome = if landed.led { Outcome::Miss } else { Outcome::Coalesced };
         landed.answer.unwrap_or(Err(CacheError::Aborted)).map(|page| (page, outcome))
     }

@@ -15,8 +15,8 @@ use futures_util::{FutureExt, StreamExt, stream};
 use tokio::sync::{Semaphore, watch};
 
 use super::{
-    BlobAnswer, BlobBody, BlobQuestion, Cache, FillLimits, Filling, Parallel, Parts, Piece, Policy, Prefetch, Rules,
-    Upstream,
+    AccessRules, BlobAnswer, BlobBody, BlobQuestion, Cache, FillLimits, Filling, Parallel, Parts, Piece, Policy,
+    Prefetch, Rules, Upstream,
 };
 use crate::oci::{Digest, Reference, RepositoryName, UpstreamName};
 use crate::store::{
@@ -25,8 +25,8 @@ use crate::store::{
 use crate::tasks::TaskGroup;
 use crate::telemetry::Metrics;
 use crate::upstream::{
-    BlobHead, BlobTransfer, Capabilities, Capability, EndpointId, ListPage, ManifestAnswer, ManifestHead, Origin,
-    RateLimit, UpstreamError, Write, Written,
+    BlobHead, BlobTransfer, Caller, Capabilities, Capability, EndpointId, ListPage, ManifestAnswer, ManifestHead,
+    Origin, RateLimit, UpstreamError, Write, Written,
 };
 use crate::wire::{ByteRange, Outcome};
 
@@ -71,6 +71,11 @@ pub(super) struct ScriptedOrigin {
     sent: Arc<AtomicU64>,
     /// One permit per chunk; closed: no limit.
     pace: Arc<Semaphore>,
+}
+
+/// Everybody may read what it has.
+fn access() -> AccessRules {
+    AccessRules { is_for_callers: false, except: Vec::new(), ttl: Duration::ZERO, stale_if_error: Duration::ZERO }
 }
 
 const CHUNK: usize = 16 * 1024;
@@ -256,6 +261,18 @@ impl Origin for ScriptedOrigin {
 
     fn write<'a>(&'a self, _write: Write<'a>) -> BoxFuture<'a, Result<Written, UpstreamError>> {
         async { Err(UpstreamError::NotFound { message: None }) }.boxed()
+    }
+
+    fn as_caller(&self, _caller: &Caller) -> Arc<dyn Origin> {
+        unreachable!("everybody may read what it has")
+    }
+
+    fn may_read_blob<'a>(
+        &'a self,
+        _repository: &'a RepositoryName,
+        _digest: &'a Digest,
+    ) -> BoxFuture<'a, Result<(), UpstreamError>> {
+        async { Ok(()) }.boxed()
     }
 
     fn distrust(&self, _endpoint: EndpointId) {}
@@ -507,7 +524,7 @@ impl Bench {
             offline,
             is_immutable: false,
         };
-        let rules = Rules { policy, immutable_tags: Vec::new(), tells_429: false };
+        let rules = Rules { policy, immutable_tags: Vec::new(), tells_429: false, access: access() };
         let filling = Filling { limits: LIMITS, parallel: PARALLEL, prefetch: Prefetch::Off };
         let upstream =
             Upstream::new(Arc::clone(&origin) as Arc<dyn Origin>, rules, filling, metrics.upstream(&origin.name))

@@ -9,7 +9,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::identity::CertificateName;
-use crate::settings::{Fills, Freshness, Jwks, LogFormat, Prefetch, Proxy, Quantity, Settings, Upstream, WhenLimited};
+use crate::settings::{
+    Access, Fills, Freshness, Jwks, LogFormat, Prefetch, Proxy, Quantity, Settings, Upstream, WhenLimited,
+};
 use crate::upstream::Credentials;
 
 /// Returns the file.
@@ -157,6 +159,7 @@ fn upstream(file: &mut File, upstream: &Upstream) {
     file.key("token_timeout", duration(upstream.token_timeout));
     file.key("proxy", text(proxy(&upstream.proxy)));
     freshness(file, &upstream.freshness);
+    access(file, upstream);
     file.key("allow", list(&upstream.allow));
     file.key("deny", list(&upstream.deny));
     file.key("internal", upstream.internal);
@@ -267,6 +270,16 @@ fn certificates(name: Option<CertificateName>) -> &'static str {
     }
 }
 
+/// Writes who may read; what has no effect is left out, since a file may not hold it.
+fn access(file: &mut File, upstream: &Upstream) {
+    file.key("access", text(if upstream.access == Access::Caller { "caller" } else { "shared" }));
+    file.key("access_except", list(&upstream.access_except));
+    if upstream.access == Access::Caller || !upstream.access_except.is_empty() {
+        file.key("access_ttl", duration(upstream.access_ttl));
+        file.key("access_stale_if_error", duration(upstream.access_stale_if_error));
+    }
+}
+
 fn prefetch(prefetch: Prefetch) -> &'static str {
     match prefetch {
         Prefetch::Off => "off",
@@ -313,7 +326,8 @@ mod tests {
              [[principal]]\nmatch = [\"**\"]\n",
             "[store]\ncapacity = \"1500000001B\"\nmin_free = \"3%\"\nmemory = \"0\"\n[freshness]\ntag_ttl = \"90s\"\n\
              [log]\nformat = \"json\"\n[[upstream]]\nname = \"a.test\"\nproxy = \"http://p.test:3128\"\nrate = 7\n\
-             hosts = [\"h.test\"]\ntoken_hosts = [\"sso.test\"]\ntoken_timeout = \"1s\"\nendpoints = [\"http://a.test:5000\"]\noffline = true\n",
+             hosts = [\"h.test\"]\ntoken_hosts = [\"sso.test\"]\ntoken_timeout = \"1s\"\nendpoints = [\"http://a.test:5000\"]\noffline = true\n\
+             [[upstream]]\nname = \"b.test\"\naccess = \"caller\"\naccess_ttl = \"7s\"\n[[upstream]]\nname = \"c.test\"\naccess_except = [\"x/*\"]\n",
         ] {
             let printed = toml(&load(directory.path(), file));
             assert_eq!(toml(&load(directory.path(), &printed)), printed);

@@ -14,12 +14,25 @@ use crate::oci::{Table, UpstreamName};
 pub struct Directory {
     pub(super) table: Table,
     upstreams: HashMap<UpstreamName, Arc<Upstream>>,
+    takes_callers: bool,
 }
 
 impl Directory {
     /// `table` names no others than `upstreams`.
     pub fn new(table: Table, upstreams: impl IntoIterator<Item = (UpstreamName, Arc<Upstream>)>) -> Self {
-        Self { table, upstreams: upstreams.into_iter().collect() }
+        let upstreams: HashMap<_, _> = upstreams.into_iter().collect();
+        let takes_callers = upstreams.values().any(|upstream| takes_callers_of(&table, upstream));
+        Self { table, upstreams, takes_callers }
+    }
+
+    /// Returns true when the caller's own credential counts for some upstream.
+    pub(super) fn takes_callers(&self) -> bool {
+        self.takes_callers
+    }
+
+    /// Returns true when it counts for this one.
+    pub(super) fn takes_callers_of(&self, upstream: &Upstream) -> bool {
+        takes_callers_of(&self.table, upstream)
     }
 
     /// Returns the upstream of that name.
@@ -31,4 +44,9 @@ impl Directory {
     pub fn upstreams(&self) -> impl Iterator<Item = &Arc<Upstream>> {
         self.upstreams.values()
     }
+}
+
+/// Writes go on in their caller's name, and so do reads of what is for callers.
+fn takes_callers_of(table: &Table, upstream: &Upstream) -> bool {
+    upstream.has_callers() || table.find(upstream.name().as_str()).is_some_and(|entry| entry.push)
 }

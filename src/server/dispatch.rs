@@ -17,7 +17,7 @@ use super::limits::HEADER_BUDGET;
 use super::peer::Peer;
 use super::respond::Problem;
 use super::routed::Routed;
-use super::{Clients, Directory, Server, blobs, clients, manifests, referrers, tags, token, writes};
+use super::{Clients, Directory, Server, admission, blobs, clients, manifests, referrers, tags, token, writes};
 use crate::oci::{Endpoint, Question, Refusal, Route, route};
 use crate::telemetry::{Handler, Shed};
 use crate::wire::cache_status_header;
@@ -76,6 +76,7 @@ async fn asked(
             visit.turn(&admitted.principal).await.map_err(|wait| too_fast(server, wait))?;
             let routed = Routed {
                 server,
+                visit,
                 directory,
                 upstream,
                 request,
@@ -135,6 +136,9 @@ fn is_our_own(server: &Server, request: &Parts) -> bool {
 }
 
 async fn ask(routed: &Routed<'_>, exchange: &mut Exchange) -> Result<Response<Body>, Problem> {
+    // Boxed: what is everybody's must not carry the room for it.
+    let view = if routed.upstream.has_callers() { Box::pin(admission::admitted(routed)).await? } else { None };
+    let routed = &Routed { upstream: view.as_ref().unwrap_or(routed.upstream), ..*routed };
     match &routed.question.endpoint {
         Endpoint::Manifest(reference) => manifests::answer(routed, reference, exchange).await,
         Endpoint::Blob(digest) => blobs::answer(routed, digest, exchange).await,

@@ -140,7 +140,7 @@ impl Visit<'_> {
             return self.checked(admitted, wanted, None);
         };
         // S-20: the same whichever upstream is named, or none: what takes how long tells nothing of them.
-        let foreign = if self.takes_callers() { Foreign::Passes } else { Foreign::IsWrong };
+        let foreign = if self.directory.takes_callers() { Foreign::Passes } else { Foreign::IsWrong };
         match identities.who(&shown, self.client, foreign).await {
             Ok(Known::Foreign) if !wanted.takes_callers => {
                 identities.count(AuthFailure::Denied);
@@ -159,13 +159,14 @@ impl Visit<'_> {
     /// Returns true when somebody can be somebody here, or a caller's own credential counts somewhere.
     pub(super) fn asks(&self) -> bool {
         let identities = &self.door.identities;
-        let has_tokens = self.door.gives_tokens() && self.takes_callers();
+        let has_tokens = self.door.gives_tokens() && self.directory.takes_callers();
         self.peer.identities && (identities.know_anybody() || has_tokens)
     }
 
-    /// Returns true when the caller's own credential counts for some upstream.
-    pub(super) fn takes_callers(&self) -> bool {
-        self.directory.table.entries().iter().any(|entry| entry.push)
+    /// Returns the problem that somebody is whom the upstream must let in, and who has not said who it is.
+    pub(super) fn unknown(&self, message: &str) -> Problem {
+        let has_shown = self.request.headers.contains_key(AUTHORIZATION);
+        self.unauthorized(message, has_shown.then_some("insufficient_scope"))
     }
 
     /// Returns whom the peer's certificate names.
@@ -175,16 +176,18 @@ impl Visit<'_> {
     }
 
     fn wanted<'a>(&self, asked: &'a Result<Route, Refusal>) -> Wanted<'a> {
-        let takes_callers = self.takes_callers();
+        let takes_callers = self.directory.takes_callers();
         match asked {
             Ok(Route::Base) => Wanted { wish: Wish::Ask, is_ping: true, takes_callers, is_judged: takes_callers },
             Err(_) => Wanted { wish: Wish::Elsewhere, is_ping: false, takes_callers, is_judged: false },
             Ok(Route::Question(question)) => {
                 let (upstream, repository) = (&question.upstream, &question.repository);
-                let takes_callers = self.directory.table.find(upstream.as_str()).is_some_and(|entry| entry.push);
+                let known = self.directory.upstream(upstream);
+                let takes_callers = known.is_some_and(|known| self.directory.takes_callers_of(known));
                 let is_write = super::writes::is_write(&self.request.method, &question.endpoint);
                 let wish = if is_write { Wish::Write(upstream, repository) } else { Wish::Read(upstream, repository) };
-                Wanted { wish, is_ping: false, takes_callers, is_judged: takes_callers && is_write }
+                let is_judged = is_write || known.is_some_and(|known| known.is_for_callers(repository));
+                Wanted { wish, is_ping: false, takes_callers, is_judged: takes_callers && is_judged }
             }
         }
     }

@@ -9,6 +9,7 @@
 //! What is deliberately absent: any decision about freshness or where bytes come from (that is `cache`), and any admin path.
 
 mod access_log;
+mod admission;
 mod blobs;
 mod body;
 mod clients;

@@ -4,6 +4,8 @@
 //! |---|---|---|
 //! | the upstream does not have it | 404 | try elsewhere, or give up |
 //! | the upstream denies us | 403 `DENIED` | never 401: that would ask the client for credentials (P-104) |
+//! | it is for callers, and the upstream does not let this one in, who has shown nothing | 401 and a challenge | again, with an account |
+//! | the same, with an account or a token | 403 `DENIED` | give up |
 //! | the upstream fails, or sends wrong bytes | 502 | next host |
 //! | the upstream failed a moment ago, and is not asked | as it failed, and `Retry-After` | next host, or later |
 //! | the upstream is this cache itself | 508 | the cache in between tells its own client 502 |
@@ -203,12 +205,12 @@ impl Problem {
         if self.status == StatusCode::METHOD_NOT_ALLOWED {
             headers.insert(ALLOW, HeaderValue::from_static(self.allow));
         }
-        headers.extend(self.challenge.map(|challenge| (WWW_AUTHENTICATE, challenge)));
         if let Some(pause) = self.retry_after {
             // Rounded up: who comes a moment too soon has come in vain.
             headers
                 .insert(RETRY_AFTER, HeaderValue::from((pause.as_secs() + u64::from(pause.subsec_nanos() > 0)).max(1)));
         }
+        headers.extend(self.challenge.map(|challenge| (WWW_AUTHENTICATE, challenge)));
         let mut response = Response::new(if is_head { Body::empty() } else { Body::full(bytes) });
         *response.status_mut() = self.status;
         *response.headers_mut() = headers;

@@ -5,16 +5,18 @@ use std::sync::Arc;
 use http::HeaderValue;
 use http::request::Parts;
 
+use super::door::Visit;
 use super::respond::{Asked, Problem};
-use super::{Directory, Server};
+use super::{Directory, Server, admission};
 use crate::cache::{CacheError, Upstream};
 use crate::oci::{Endpoint, Question};
 use crate::telemetry::Shed;
 
 /// A request and the question that it asks.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Routed<'a> {
     pub(super) server: &'a Server,
+    pub(super) visit: &'a Visit<'a>,
     pub(super) directory: &'a Directory,
     pub(super) upstream: &'a Arc<Upstream>,
     pub(super) request: &'a Parts,
@@ -29,6 +31,9 @@ impl Routed<'_> {
     pub(super) fn failure(&self, error: &CacheError, asked: Asked) -> Problem {
         if matches!(error, CacheError::Overloaded { .. }) {
             self.server.metrics.http().shed(Shed::Overload);
+        }
+        if let Some(problem) = admission::denied(self, error, asked) {
+            return problem;
         }
         Problem::of_failure(error, asked, self.upstream.tells_429())
     }

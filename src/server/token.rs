@@ -110,14 +110,14 @@ async fn holder(visit: &Visit<'_>, credential: Option<Credential>) -> Result<Hol
     let identities = &visit.door.identities;
     let Some(credential) = credential else {
         let principal = visit.proved();
-        let is_in = !visit.peer.identities || identities.anonymous || visit.takes_callers();
+        let is_in = !visit.peer.identities || identities.anonymous || visit.directory.takes_callers();
         if principal.is_anonymous() && !is_in {
             identities.count(AuthFailure::Missing);
             return Err(unauthorized("show a user and a password"));
         }
         return Ok(Holder::Principal(principal));
     };
-    let foreign = if visit.takes_callers() { Foreign::Passes } else { Foreign::IsWrong };
+    let foreign = if visit.directory.takes_callers() { Foreign::Passes } else { Foreign::IsWrong };
     match (identities.who(&credential, visit.client, foreign).await, credential) {
         (Ok(Known::Principal(principal)), _) => Ok(Holder::Principal(principal)),
         (Ok(Known::Foreign), Credential::Basic { user, password }) => {

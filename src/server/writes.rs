@@ -1,7 +1,5 @@
 //! Writes on the wire (P-148…P-162): uploads of blobs, manifests, deletes. There are none where the upstream takes none.
 
-use std::sync::Arc;
-
 use http::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, LOCATION, RANGE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -11,6 +9,7 @@ use tokio::time::timeout;
 use url::form_urlencoded;
 
 use super::access_log::{Exchange, RequestId};
+use super::admission;
 use super::body::Body;
 use super::headers::text;
 use super::limits::HEADER_BUDGET;
@@ -41,7 +40,7 @@ pub(super) async fn answer(
 ) -> Result<Response<Body>, Problem> {
     let question = routed.question;
     let writer = Writer {
-        upstream: Arc::clone(routed.upstream),
+        upstream: admission::as_writer(routed)?,
         repository: question.repository.clone(),
         authorization: routed.authorization.cloned(),
     };
@@ -90,7 +89,7 @@ impl Writing<'_> {
         let cache = &self.routed.server.cache;
         let writer = &self.writer;
         match (&self.routed.question.endpoint, &self.routed.request.method) {
-            (Endpoint::Uploads, _) => match cache.begin_upload(writer, self.begin()?, chunks(body)).await? {
+            (Endpoint::Uploads, _) => match cache.begin_upload(writer, self.begin().await?, chunks(body)).await? {
                 Begun::Done(digest) => Ok(self.created("blobs", &digest)),
                 Begun::Open(status) => Ok(self.under_way(&status, StatusCode::ACCEPTED)),
             },
@@ -147,14 +146,21 @@ impl Writing<'_> {
         if tags.len() > TAGS_MAX { Err(bad_tags(&format!("more than {TAGS_MAX} tags at once"))) } else { Ok(tags) }
     }
 
-    fn begin(&self) -> Result<Begin, Problem> {
+    async fn begin(&self) -> Result<Begin, Problem> {
         let question = self.routed.question;
         let mount = question.parameters("mount").first().and_then(|digest| digest.parse().ok());
         let named = question.parameters("from");
         let from = named.first().and_then(|from| mount_source(&self.routed.directory.table, &question.upstream, from));
         // What is not of this upstream cannot be mounted, and so is uploaded (P-154).
         let is_elsewhere = !named.is_empty() && from.is_none();
-        Ok(Begin { digest: self.digest()?, mount: mount.filter(|_| !is_elsewhere), from })
+        let mut begin = Begin { digest: self.digest()?, mount: mount.filter(|_| !is_elsewhere), from };
+        // What the caller may not read cannot be mounted either, and so is uploaded (S-4).
+        if let (Some(digest), Some(from)) = (begin.mount, &begin.from)
+            && !admission::may_mount(self.routed, from, &digest).await
+        {
+            (begin.mount, begin.from) = (None, None);
+        }
+        Ok(begin)
     }
 
     fn digest(&self) -> Result<Option<Digest>, Problem> {

@@ -70,6 +70,10 @@ pub const UPSTREAM_UNATTENDED: u32 = 32;
 pub const CONNECTIONS_PER_BLOB: u32 = 4;
 /// `upstream.parallel_from`: a smaller blob is there before further connections have gathered speed.
 pub const PARALLEL_FROM_BYTES: u64 = 32 * MIB;
+/// `upstream.access_ttl`: who loses a right keeps it for no longer than a long pull takes, and a pull asks once.
+pub const ACCESS_TTL: Duration = Duration::from_mins(1);
+/// `upstream.access_stale_if_error`: the restart of a registry or of its token service; whoever was in stays in.
+pub const ACCESS_STALE_IF_ERROR: Duration = Duration::from_mins(10);
 /// `log.level`: life cycle and one line for each request.
 pub const LOG_LEVEL: &str = "info";
 /// `upstream.connections`: as many layers as some nodes fetch at once; public registries take it without complaint.
@@ -117,6 +121,9 @@ pub(super) const MANIFESTS_BYTES_BOUNDS: RangeInclusive<u64> = MIB..=TIB;
 pub(super) const SCRUB_RATE_BOUNDS: RangeInclusive<u64> = 0..=TIB;
 pub(super) const TAG_TTL_BOUNDS: RangeInclusive<Duration> = seconds(0, 30 * DAY);
 pub(super) const STALE_IF_ERROR_BOUNDS: RangeInclusive<Duration> = seconds(0, 365 * DAY);
+/// Longer would leave those in who were put out.
+pub(super) const ACCESS_TTL_BOUNDS: RangeInclusive<Duration> = seconds(0, 3600);
+pub(super) const ACCESS_STALE_IF_ERROR_BOUNDS: RangeInclusive<Duration> = seconds(0, DAY);
 /// Above it there would be no time left to answer in.
 pub(super) const STALE_WAIT_BOUNDS: RangeInclusive<Duration> = seconds(0, 20);
 /// Longer would hide a tag from the one who has just pushed it.

@@ -10,9 +10,10 @@
 //! | `defaults`, `keys` | what holds where nothing is said, with bounds and reasons; the names that there are |
 //! | `layers` | the sources laid over one another, and where each value is written |
 //! | `reader` | typed values out of a section |
-//! | `check`, `upstreams`, `account`, `identity` | the schema filled, key by key, and what the keys mean together |
+//! | `check`, `upstreams`, `account`, `access`, `identity` | the schema filled, key by key, and what the keys mean together |
 //! | `units`, `suggest` | texts into values; what to say when that fails |
 
+mod access;
 mod account;
 mod check;
 mod defaults;

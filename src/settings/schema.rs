@@ -308,6 +308,16 @@ pub struct Upstream {
     pub proxy: Proxy,
     /// All keys of `[freshness]`. Default: those of `[freshness]`.
     pub freshness: Freshness,
+    /// `shared`: whoever may ask us reads what our account reads. `caller`: each caller reads what the upstream lets it read, asked in its own
+    /// name for each repository; our account is not used. Default: `shared`.
+    pub access: Access,
+    /// Patterns of repositories for which the other of the two holds. Default: none.
+    pub access_except: Vec<Pattern>,
+    /// How long the upstream's yes about a caller and a repository holds without asking again; 0 s to 1 h, 0 s asks every time.
+    /// Default: [`ACCESS_TTL`].
+    pub access_ttl: Duration,
+    /// How long beyond that it holds while the upstream is down, slow or rate-limiting; 0 s to 24 h. Default: [`ACCESS_STALE_IF_ERROR`].
+    pub access_stale_if_error: Duration,
     /// Patterns of repositories that may be asked for, such as `library/*` or `team/**`; others are refused. Default: all.
     pub allow: Vec<Pattern>,
     /// Patterns of repositories that are refused, also where `allow` has them. Default: none.
@@ -315,6 +325,15 @@ pub struct Upstream {
     /// The upstream may lead us to private and loopback addresses, itself, by redirect or by its token service. Default: true when an
     /// endpoint's host is such an address, `localhost`, or a name that no public registry has (one label, or an unknown suffix).
     pub internal: bool,
+}
+
+/// `access`: who may read what an upstream has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Whoever may ask us.
+    Shared,
+    /// Whom the upstream lets in.
+    Caller,
 }
 
 /// What an upstream is shown when it asks for a certificate.

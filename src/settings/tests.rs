@@ -130,6 +130,21 @@ const WRONG: &[Wrong] = &[
         ],
     },
     Wrong {
+        name: "what can let nobody in, or has no effect",
+        file: "[[upstream]]\nname = \"a.test\"\naccess = \"caller\"\noffline = true\n\
+               [[upstream]]\nname = \"b.test\"\naccess_ttl = \"1m\"\n\
+               [[upstream]]\nname = \"c.test\"\naccess = \"caller\"\ncredential_helper = \"ecr-login\"\n\
+               [[upstream]]\nname = \"d.test\"\naccess_except = [\"private/*\"]\noffline = true\n\
+               [[upstream]]\nname = \"e.test\"\naccess = \"private\"\n",
+        told: &[
+            "cachalot.toml:3:10: upstream.access: lets nobody in: whether a caller may read is asked upstream, which offline = true rules out; share what is offline, or take offline out",
+            "cachalot.toml:7:14: upstream.access_ttl: has no effect where everything is shared; write access = \"caller\", or take it out",
+            "cachalot.toml:10:10: upstream.access: leaves no use for the account of this upstream: callers are asked for by their own; take the account out, or name the repositories that are shared in access_except",
+            "cachalot.toml:14:17: upstream.access_except: lets nobody in: whether a caller may read is asked upstream, which offline = true rules out; share what is offline, or take offline out",
+            "cachalot.toml:18:10: upstream.access: \"private\" is not one of shared, caller",
+        ],
+    },
+    Wrong {
         name: "numbers without a unit",
         file: "[store]\nmemory = 256\ncapacity = \"100\"\n[freshness]\ntag_ttl = 10\n",
         told: &[
@@ -580,6 +595,10 @@ internal = true
 [[upstream]]
 name = "b.test"
 docker_config = "CONFIG"
+access = "caller"
+access_except = ["public/**"]
+access_ttl = "0s"
+access_stale_if_error = "24h"
 [[upstream]]
 name = "c.test"
 credential_helper = "ecr-login"
@@ -645,6 +664,10 @@ fn every_key_is_accepted_and_arrives() {
     assert_eq!(upstream.endpoints.len(), 2);
     assert_eq!((upstream.connections_per_blob, upstream.parallel_from), (2, 64 << 20));
     assert_eq!((upstream.fills.max, upstream.prefetch, upstream.push), (8, Prefetch::Layers, true));
+    assert_eq!((upstream.access, by_config.access), (Access::Shared, Access::Caller));
+    assert_eq!(by_config.access_except.len(), 1);
+    let access = (by_config.access_ttl, by_config.access_stale_if_error);
+    assert_eq!(access, (std::time::Duration::ZERO, std::time::Duration::from_hours(24)));
     assert_eq!(upstream.ca.len(), 2);
     let credentials = Credentials::PasswordFile { username: "bot".to_owned(), path: name("password").into() };
     assert_eq!(upstream.credentials, Some(credentials));

@@ -10,7 +10,7 @@ use bytesize::ByteSize;
 use tracing_subscriber::EnvFilter;
 use url::{Host, Url};
 
-use super::schema::{LogFormat, Prefetch, Proxy};
+use super::schema::{Access, LogFormat, Prefetch, Proxy};
 use crate::identity::CertificateName;
 use crate::oci::{Pattern, UpstreamName};
 use crate::wire::Network;
@@ -199,6 +199,14 @@ pub(super) fn log_format(text: &str) -> Result<LogFormat, String> {
 }
 
 /// Reads what is downloaded before it is asked for.
+pub(super) fn access(text: &str) -> Result<Access, String> {
+    match text {
+        "shared" => Ok(Access::Shared),
+        "caller" => Ok(Access::Caller),
+        _ => Err(format!("{text:?} is not one of shared, caller")),
+    }
+}
+
 pub(super) fn prefetch(text: &str) -> Result<Prefetch, String> {
     match text {
         "off" => Ok(Prefetch::Off),

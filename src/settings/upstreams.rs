@@ -8,7 +8,7 @@ use url::Url;
 use super::keys::BUILTIN_UPSTREAMS;
 use super::problem::{Place, Problem};
 use super::reader::Section;
-use super::{account, units};
+use super::{access, account, units};
 #[allow(clippy::wildcard_imports, reason = "the schema and its defaults are the vocabulary of this file")]
 use super::{defaults::*, schema::*};
 use crate::oci::{Entry, Table, UpstreamName};
@@ -279,6 +279,10 @@ fn anonymous(name: &UpstreamName, freshness: &Freshness) -> Option<Upstream> {
         token_timeout: TOKEN_TIMEOUT,
         proxy: Proxy::Environment,
         freshness: freshness.clone(),
+        access: Access::Shared,
+        access_except: Vec::new(),
+        access_ttl: ACCESS_TTL,
+        access_stale_if_error: ACCESS_STALE_IF_ERROR,
         allow: Vec::new(),
         deny: Vec::new(),
         internal: false,
@@ -326,6 +330,7 @@ fn read(section: &mut Section<'_>, upstream: &mut Upstream, freshness: &Freshnes
     upstream.token_timeout = section.duration("token_timeout", &ANSWER_TIMEOUT_BOUNDS).unwrap_or(TOKEN_TIMEOUT);
     upstream.proxy = section.text("proxy", units::proxy).unwrap_or(Proxy::Environment);
     upstream.freshness = self::freshness(section, freshness);
+    access::read(section, upstream);
     upstream.allow = section.list("allow", units::pattern).unwrap_or_default();
     upstream.deny = section.list("deny", units::pattern).unwrap_or_default();
     upstream.internal = section.switch("internal").unwrap_or_else(|| upstream.is_plainly_internal());

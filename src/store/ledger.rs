@@ -16,6 +16,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use moka::sync::Cache;
+use redb::backends::FileBackend;
 use redb::{Database, DatabaseError, ReadableDatabase, TableDefinition};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
@@ -393,7 +394,7 @@ fn recent() -> Cache<Vec<u8>, Option<Vec<u8>>> {
 fn create(path: &Path) -> Result<Database, DatabaseError> {
     let mut builder = Database::builder();
     builder.set_cache_size(DATABASE_CACHE_BYTES);
-    builder.create_file(open_or_create(path)?)
+    builder.create_with_backend(FileBackend::new(open_or_create(path)?)?)
 }
 
 fn ledger_error(path: String, source: impl std::error::Error + Send + Sync + 'static) -> StoreError {

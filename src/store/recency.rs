@@ -493,7 +493,8 @@ mod tests {
                 match step {
                     0 => {
                         recency.insert(digest(number), 7, at(0));
-                        [&mut new, &mut kept].map(|list| list.retain(|other| *other != number));
+                        new.retain(|other| *other != number);
+                        kept.retain(|other| *other != number);
                         new.push(number);
                         first.remove(&number);
                     }

@@ -35,6 +35,15 @@ labels! {
         Other = "other",
     }
 
+    /// How somebody came to be let in to a repository that is for callers, or not.
+    Admission {
+        Allowed = "allowed",
+        Cached = "cached",
+        Stale = "stale",
+        Denied = "denied",
+        Error = "error",
+    }
+
     /// Who wanted bytes from an upstream.
     Trigger { Client = "client", Prefetch = "prefetch" }
 

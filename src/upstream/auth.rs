@@ -10,6 +10,10 @@
 //! an account refused, by the host or by its token service ──► another one, if its source has one by now ──► asked again, once (U-22)
 //! ```
 //! What worked is remembered, so that later requests come with the proof at once.
+//!
+//! A caller in whose name the upstream is asked has proofs of its own: its account in the place of ours, under the same rules, or its token as
+//! it stands, for the upstream's own origin only. Tokens that a caller's account gave are kept for that caller, apart from ours. What is
+//! known of hosts, how they want to be convinced, is everybody's.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +22,7 @@ use http::{HeaderMap, HeaderValue, header};
 use tokio::time::timeout;
 use url::Url;
 
+use super::caller::Caller;
 use super::capability::Capabilities;
 use super::credentials::{Account, Asker, CredentialsError, Source};
 use super::error::UpstreamError;
@@ -91,6 +96,8 @@ pub(super) struct Proof {
 enum ProofOrigin {
     Token(TokenKey),
     Account(Arc<Account>),
+    /// A caller's token, as it came.
+    Caller,
 }
 
 /// What one upstream's client knows of proofs.
@@ -99,9 +106,13 @@ pub(super) struct Auth {
     source: Option<Source>,
     realm_hosts: Vec<String>,
     token_limit: Duration,
+    /// In whose name it asks; `None` for our own.
+    caller: Option<Caller>,
     /// Origin to what worked there.
     known: moka::sync::Cache<String, Scheme>,
-    tokens: Tokens,
+    tokens: Arc<Tokens>,
+    /// Those of callers: however many come, they do not push out ours.
+    callers_tokens: Arc<Tokens>,
     capabilities: Arc<Capabilities>,
     /// The registry that the account is for.
     home: Option<Url>,
@@ -114,20 +125,58 @@ impl Auth {
             source: Source::new(options),
             realm_hosts: options.realm_hosts.clone(),
             token_limit: options.timeouts.token,
+            caller: None,
             known: moka::sync::Cache::builder().max_capacity(KNOWN_MAX).time_to_live(KNOWN_FOR).build(),
-            tokens: Tokens::new(),
+            tokens: Arc::new(Tokens::new()),
+            callers_tokens: Arc::new(Tokens::new()),
             capabilities,
             home: home(options),
             observer,
         }
     }
 
+    /// Returns the same for the questions of `caller`: our account is not in it.
+    pub(super) fn as_caller(&self, caller: &Caller) -> Self {
+        Self {
+            source: caller.account().cloned().map(Source::of_caller),
+            realm_hosts: self.realm_hosts.clone(),
+            token_limit: self.token_limit,
+            caller: Some(caller.clone()),
+            known: self.known.clone(),
+            tokens: Arc::clone(&self.callers_tokens),
+            callers_tokens: Arc::clone(&self.callers_tokens),
+            capabilities: Arc::clone(&self.capabilities),
+            home: self.home.clone(),
+            observer: Arc::clone(&self.observer),
+        }
+    }
+
+    /// Returns true for an endpoint that may be asked. In a caller's name that is one of the upstream's own registry: what a mirror of
+    /// somebody else's gives without having seen the caller says nothing about the caller.
+    pub(super) fn may_ask(&self, endpoint: &Url) -> bool {
+        self.caller.is_none() || self.is_at_home(endpoint)
+    }
+
+    fn is_at_home(&self, url: &Url) -> bool {
+        self.home.as_ref().is_some_and(|home| realm::belongs_to(home, url, &self.realm_hosts))
+    }
+
+    /// Returns the token that a caller brought, where it may be seen.
+    fn passed(&self, place: Place<'_>) -> Option<Proof> {
+        let token = self.caller.as_ref()?.token().filter(|_| place.is_upstream && self.is_at_home(place.url))?;
+        Some(Proof { authorization: token.clone(), scheme: Scheme::Basic, origin: ProofOrigin::Caller })
+    }
+
     /// Returns the proof to send at once, when it is known what `place` wants.
     pub(super) async fn before(&self, transport: &Transport, place: Place<'_>) -> Result<Option<Proof>, UpstreamError> {
+        if let Some(passed) = self.passed(place) {
+            return Ok(Some(passed));
+        }
         let Some(scheme) = self.known.get(&place.origin()) else { return Ok(None) };
         let Some(scope) = place.scope() else { return Ok(None) };
         let proved = self.prove(transport, place, scheme, Some(scope)).await;
-        if proved.is_err() {
+        let is_about_the_caller = matches!(&proved, Err(UpstreamError::Denied { .. })) && self.caller.is_some();
+        if proved.is_err() && !is_about_the_caller {
             // The registry may have moved its token service: the next attempt hears from itself where to go.
             self.known.invalidate(&place.origin());
         }
@@ -142,8 +191,13 @@ impl Auth {
         headers: &HeaderMap,
         tried: Option<Proof>,
     ) -> Result<Option<Proof>, UpstreamError> {
-        if let Some(Proof { authorization, origin: ProofOrigin::Token(key), .. }) = &tried {
-            self.tokens.discard(key.clone(), authorization).await;
+        match &tried {
+            Some(Proof { authorization, origin: ProofOrigin::Token(key), .. }) => {
+                self.tokens.discard(key.clone(), authorization).await;
+            }
+            // The caller has nothing else to show.
+            Some(Proof { origin: ProofOrigin::Caller, .. }) => return Ok(None),
+            Some(Proof { origin: ProofOrigin::Account(_), .. }) | None => {}
         }
         let values = headers.get_all(header::WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
         match challenge::choose(challenge::parse(values)) {
@@ -172,6 +226,9 @@ impl Auth {
 
     /// Remembers that `place` took this proof.
     pub(super) fn remember(&self, place: Place<'_>, proof: &Proof) {
+        if matches!(proof.origin, ProofOrigin::Caller) {
+            return;
+        }
         let origin = place.origin();
         if self.known.get(&origin).as_ref() != Some(&proof.scheme) {
             self.known.insert(origin, proof.scheme.clone());
@@ -189,12 +246,14 @@ impl Auth {
             Scheme::Basic => return Ok(self.account(place).await?.and_then(by_account)),
             Scheme::Bearer { realm, service } => (realm, service.clone()),
         };
+        let shows_account = place.is_upstream && self.source.is_some();
         let key = TokenKey {
             origin: place.origin(),
             realm: realm.to_string(),
             service,
             scope,
-            account_of: (place.is_upstream && self.source.is_some()).then(|| place.repository.clone()),
+            account_of: shows_account.then(|| place.repository.clone()),
+            caller: self.caller.as_ref().filter(|_| shows_account).map(Caller::id),
         };
         let token = self.tokens.obtain(key.clone(), self.fetch(transport, place, &key, realm)).await?;
         Ok(Some(Proof { authorization: token.authorization, scheme, origin: ProofOrigin::Token(key) }))
@@ -202,8 +261,7 @@ impl Auth {
 
     /// Returns whose account `place` may see: a mirror of somebody else's among the endpoints sees none but its own.
     fn asker<'a>(&self, place: Place<'a>) -> Asker<'a> {
-        let is_at_home = self.home.as_ref().is_some_and(|home| realm::belongs_to(home, place.url, &self.realm_hosts));
-        Asker { endpoint: place.url, is_at_home, repository: place.repository }
+        Asker { endpoint: place.url, is_at_home: self.is_at_home(place.url), repository: place.repository }
     }
 
     /// Returns the account that `place` may see.
@@ -237,7 +295,11 @@ impl Auth {
             }
             _ => outcome,
         }
-        .map_err(UpstreamError::from)
+        .map_err(|error| match error {
+            // That is the upstream's word about the caller, where our own account would be our trouble.
+            TokenError::Account if self.caller.is_some() => UpstreamError::Denied { status: 401, message: None },
+            error => error.into(),
+        })
     }
 
     /// Asks once, within the time-out for tokens, and tells how that ended.
@@ -299,7 +361,38 @@ fn repository_in(path: &str) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::caller::CallerKey;
     use super::*;
+    use crate::oci::UpstreamName;
+
+    #[test]
+    fn what_a_caller_shows_is_for_the_registrys_own_endpoints_and_origin() {
+        let url = |text: &str| Url::parse(text).expect("a URL");
+        let name: UpstreamName = "registry.example.com".parse().expect("a name");
+        let mut options = Options::new(name, url("https://registry.example.com"));
+        options.endpoints.extend([url("https://eu.example.com"), url("https://mirror.example.org")]);
+        let ours = Auth::new(&options, Arc::default(), Arc::new(()));
+        let repository: RepositoryName = "app".parse().expect("a name");
+        for shown in [None, Some("Basic YTpi"), Some("Bearer x")] {
+            let shown = shown.map(HeaderValue::from_static);
+            let caller = Caller::new(&CallerKey::new(), shown.as_ref()).expect("a caller");
+            let auth = ours.as_caller(&caller);
+            for (endpoint, is_upstream, may_ask, may_see) in [
+                ("https://registry.example.com/v2/", true, true, true),
+                ("https://eu.example.com/v2/", true, true, true),
+                ("https://mirror.example.org/v2/", true, false, false),
+                ("https://registry.example.com/v2/", false, true, false),
+                ("https://cdn.example.net/", false, false, false),
+            ] {
+                let endpoint = url(endpoint);
+                assert_eq!(auth.may_ask(&endpoint), may_ask, "{endpoint}");
+                assert!(ours.may_ask(&endpoint), "{endpoint}");
+                let place = Place { url: &endpoint, is_upstream, repository: &repository };
+                let passes = caller.token().is_some() && may_see;
+                assert_eq!(auth.passed(place).is_some(), passes, "S-5: {endpoint} {caller:?}");
+            }
+        }
+    }
 
     #[test]
     fn the_hosts_scope_counts_when_it_is_about_the_same_repository() {

@@ -10,9 +10,11 @@ use tokio::time::Instant;
 use url::Url;
 
 use super::answer;
+use super::caller::Caller;
 use super::capability::Capability;
 use super::error::{RateLimit, UpstreamError};
 use super::exchange::{Exchange, Question};
+use super::given::{self, Given};
 use super::limit::Budget;
 use super::observe::{Observer, RequestKind};
 use super::options::{Options, OptionsError, Timeouts};
@@ -127,6 +129,39 @@ impl Client {
         Ok(told)
     }
 
+    /// Asks by HEAD, and where that is refused by the shortest GET, as [`Client::head_blob`] does. Nobody is asked where the answer leads
+    /// to, unless it is not clear that it leads to the blob.
+    async fn ask_for_blob(&self, repository: &RepositoryName, digest: &Digest) -> Result<(), UpstreamError> {
+        let budget = Budget::start(self.timeouts.header);
+        let _permit = self.exchange.request_turn(&budget, RateLimit::Requests).await?;
+        let first_byte = Some((0, Some(0)));
+        let is_given = async |method, range, stays| {
+            let question = Question { stays, ..blob_question(method, repository, digest, range)? };
+            let attempt = async |endpoint, pool| {
+                given::read(self.exchange.attempt(&question, endpoint, pool).await?, digest).await
+            };
+            self.exchange.persist(&budget, RateLimit::Requests, Pool::Api, attempt).await
+        };
+        let takes_head = self.capability(Capability::BlobHead);
+        let mut told = None;
+        if takes_head != Some(false) {
+            match is_given(Method::HEAD, None, true).await {
+                Err(UpstreamError::Denied { .. }) if takes_head.is_none() => {}
+                // A HEAD may say no where a GET makes the upstream fetch the blob itself (U-51).
+                Err(UpstreamError::NotFound { .. } | UpstreamError::Status { status: 405 | 501, .. }) => {}
+                answer => told = Some(answer?),
+            }
+        }
+        let told = match told {
+            Some(told) => told,
+            None => is_given(Method::GET, first_byte, true).await?,
+        };
+        match told {
+            Given::Yes => Ok(()),
+            Given::Unclear => is_given(Method::GET, first_byte, false).await.map(drop),
+        }
+    }
+
     async fn fetch_list(&self, question: Question<'_>, limit_bytes: usize) -> Result<ListPage, UpstreamError> {
         let budget = Budget::start(self.timeouts.header);
         let _permit = self.exchange.request_turn(&budget, RateLimit::Requests).await?;
@@ -220,6 +255,19 @@ impl Origin for Client {
         Box::pin(self.head_blob(repository, digest))
     }
 
+    fn may_read_blob<'a>(
+        &'a self,
+        repository: &'a RepositoryName,
+        digest: &'a Digest,
+    ) -> BoxFuture<'a, Result<(), UpstreamError>> {
+        Box::pin(self.ask_for_blob(repository, digest))
+    }
+
+    fn as_caller(&self, caller: &Caller) -> Arc<dyn Origin> {
+        let exchange = self.exchange.as_caller(caller);
+        Arc::new(Self { name: self.name.clone(), timeouts: self.timeouts, exchange })
+    }
+
     fn blob<'a>(
         &'a self,
         repository: &'a RepositoryName,
@@ -237,7 +285,8 @@ impl Origin for Client {
         limit_bytes: usize,
     ) -> BoxFuture<'a, Result<ListPage, UpstreamError>> {
         let (path, headers) = (format!("{repository}/tags/list"), HeaderMap::new());
-        let question = Question { kind: RequestKind::Tags, method: Method::GET, path, query, repository, headers };
+        let (kind, method) = (RequestKind::Tags, Method::GET);
+        let question = Question { kind, method, path, query, repository, headers, stays: false };
         Box::pin(self.fetch_list(question, limit_bytes))
     }
 
@@ -250,7 +299,8 @@ impl Origin for Client {
     ) -> BoxFuture<'a, Result<ListPage, UpstreamError>> {
         let path = format!("{repository}/referrers/{subject}");
         let headers = HeaderMap::from_iter([(header::ACCEPT, HeaderValue::from_static(MediaType::OCI_INDEX))]);
-        let question = Question { kind: RequestKind::Referrers, method: Method::GET, path, query, repository, headers };
+        let (kind, method) = (RequestKind::Referrers, Method::GET);
+        let question = Question { kind, method, path, query, repository, headers, stays: false };
         Box::pin(self.fetch_list(question, limit_bytes))
     }
 
@@ -288,7 +338,8 @@ fn manifest_question<'a>(
     let mut headers = HeaderMap::new();
     headers.insert(header::ACCEPT, header_value(accept)?);
     let path = format!("{repository}/manifests/{reference}");
-    Ok(Question { kind: RequestKind::of_manifest(reference), method, path, query: "", repository, headers })
+    let kind = RequestKind::of_manifest(reference);
+    Ok(Question { kind, method, path, query: "", repository, headers, stays: false })
 }
 
 fn blob_question<'a>(
@@ -303,7 +354,7 @@ fn blob_question<'a>(
         headers.insert(header::RANGE, header_value(&format!("bytes={start}-{end}"))?);
     }
     let path = format!("{repository}/blobs/{digest}");
-    Ok(Question { kind: RequestKind::Blob, method, path, query: "", repository, headers })
+    Ok(Question { kind: RequestKind::Blob, method, path, query: "", repository, headers, stays: false })
 }
 
 fn is_endpoint(url: &Url) -> bool {

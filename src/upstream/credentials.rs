@@ -57,9 +57,15 @@ pub enum Account {
 }
 
 impl Account {
+    /// Returns the name and the secret.
+    pub(super) fn parts(&self) -> (&str, &Secret) {
+        let (Self::Password { username, password: secret } | Self::IdentityToken { username, token: secret }) = self;
+        (username, secret)
+    }
+
     /// Returns `Basic …`, marked as sensitive; `None` when a header cannot carry it, which base64 rules out.
     pub(super) fn basic(&self) -> Option<HeaderValue> {
-        let (Self::Password { username, password: secret } | Self::IdentityToken { username, token: secret }) = self;
+        let (username, secret) = self.parts();
         let pair = Zeroizing::new(format!("{username}:{}", secret.expose()));
         let text = Zeroizing::new(format!("Basic {}", *Zeroizing::new(STANDARD.encode(pair.as_bytes()))));
         let mut value = HeaderValue::from_str(&text).ok()?;
@@ -149,6 +155,11 @@ impl Source {
                 Kind::Helper { question, answers: answers() }
             }
         }))
+    }
+
+    /// A caller's own account, for this caller's questions only.
+    pub(super) fn of_caller(account: Arc<Account>) -> Self {
+        Self(Kind::Fixed(account))
     }
 
     /// Returns the account to show to who asks for one, `None` when the source has none: the upstream is asked anonymously then.

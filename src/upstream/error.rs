@@ -129,6 +129,11 @@ impl UpstreamError {
         }
     }
 
+    /// Returns true when it might have been answered in somebody else's name: many registries say 404 for what they hide.
+    pub fn may_be_about_the_caller(&self) -> bool {
+        matches!(self, Self::NotFound { .. } | Self::Denied { .. } | Self::Auth { .. })
+    }
+
     /// Returns true when a stale copy may be served instead: network error, time-out, 5xx, 429; never 401, 403, 404 (P-139).
     pub fn allows_stale(&self) -> bool {
         match self {

@@ -9,6 +9,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::answer;
 use super::auth::{Auth, Place};
+use super::caller::Caller;
 use super::capability::Capabilities;
 use super::endpoints::Endpoints;
 use super::error::{RateLimit, UpstreamError};
@@ -36,6 +37,8 @@ pub(super) struct Question<'a> {
     pub(super) repository: &'a RepositoryName,
     /// `Accept`, `Range`; nothing that may not be seen by a host that a redirect leads to.
     pub(super) headers: HeaderMap,
+    /// An answer that leads to another origin is the answer: nobody is asked there.
+    pub(super) stays: bool,
 }
 
 impl Question<'_> {
@@ -63,7 +66,7 @@ const PROBE_LIMIT: Duration = Duration::from_secs(5);
 pub(super) struct Exchange {
     pub(super) transport: Arc<Transport>,
     auth: Auth,
-    limits: Limits,
+    limits: Arc<Limits>,
     pub(super) endpoints: Arc<Endpoints>,
     pub(super) capabilities: Arc<Capabilities>,
     pub(super) observer: Arc<dyn Observer>,
@@ -77,11 +80,24 @@ impl Exchange {
         Self {
             transport: Arc::new(Transport::new(options, Arc::clone(&observer))),
             auth: Auth::new(options, Arc::clone(&capabilities), Arc::clone(&observer)),
-            limits: Limits::new(options),
+            limits: Arc::new(Limits::new(options)),
             endpoints: Arc::new(Endpoints::new(options.endpoints.clone())),
             capabilities,
             observer,
             tasks,
+        }
+    }
+
+    /// Returns the same in the name of `caller`: what proves us is the caller's, everything else is shared.
+    pub(super) fn as_caller(&self, caller: &Caller) -> Self {
+        Self {
+            transport: Arc::clone(&self.transport),
+            auth: self.auth.as_caller(caller),
+            limits: Arc::clone(&self.limits),
+            endpoints: Arc::clone(&self.endpoints),
+            capabilities: Arc::clone(&self.capabilities),
+            observer: Arc::clone(&self.observer),
+            tasks: self.tasks.clone(),
         }
     }
 
@@ -173,7 +189,8 @@ impl Exchange {
         F: Future<Output = Result<T, UpstreamError>>,
     {
         let not_asked = |error| Failed { error, failures: Vec::new() };
-        let Plan { ask, probe, trial, refused } = self.endpoints.plan(about).map_err(not_asked)?;
+        let Plan { mut ask, probe, trial, refused } = self.endpoints.plan(about).map_err(not_asked)?;
+        ask.retain(|endpoint| self.endpoints.url(EndpointId(*endpoint), "").is_some_and(|url| self.auth.may_ask(&url)));
         let _trial = self.endpoints.trial(trial);
         for endpoint in probe {
             self.probe(EndpointId(endpoint));
@@ -285,6 +302,7 @@ impl Exchange {
             let Some(location) = answer::location(&response).filter(|_| !is_elsewhere) else { return Ok(response) };
             match redirect::decide(&url, location, hops) {
                 Verdict::Refuse(refusal) => return Err(UpstreamError::Protocol { reason: refusal.to_string() }),
+                Verdict::Follow { keeps_authorization: false, .. } if question.stays => return Ok(response),
                 Verdict::Follow { url: next, keeps_authorization } => {
                     url = next;
                     // Once gone, trust does not come back, also when the redirect does (U-60).

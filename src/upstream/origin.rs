@@ -1,11 +1,13 @@
 //! The questions that the cache may put to one upstream.
 
 use std::fmt;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 
+use super::caller::Caller;
 use super::capability::Capability;
 use super::error::{RateLimit, UpstreamError};
 use super::write::{Write, Written};
@@ -17,6 +19,10 @@ use crate::oci::{Digest, MediaType, Reference, RepositoryName, UpstreamName};
 /// Dropping a returned future or stream closes its transfer.
 pub trait Origin: Send + Sync + fmt::Debug {
     fn name(&self) -> &UpstreamName;
+
+    /// Returns the same upstream in the name of `caller`: its transport, limits, health and what is known of it are shared, our account is
+    /// not. What the caller shows goes where our account would go, and nowhere else.
+    fn as_caller(&self, caller: &Caller) -> Arc<dyn Origin>;
 
     /// Asks what `reference` is, without its bytes (HEAD; free of charge at Docker Hub, U-4).
     ///
@@ -45,6 +51,16 @@ pub trait Origin: Send + Sync + fmt::Debug {
         repository: &'a RepositoryName,
         digest: &'a Digest,
     ) -> BoxFuture<'a, Result<BlobHead, UpstreamError>>;
+
+    /// Asks whether the registry gives a blob, by itself or by telling where it is; where that is clear, nobody is asked there.
+    ///
+    /// # Errors
+    /// It does not, or does not say.
+    fn may_read_blob<'a>(
+        &'a self,
+        repository: &'a RepositoryName,
+        digest: &'a Digest,
+    ) -> BoxFuture<'a, Result<(), UpstreamError>>;
 
     /// Starts a transfer of a blob from byte `start` to byte `end` inclusive, or to its end.
     ///

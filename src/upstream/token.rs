@@ -13,6 +13,7 @@ use serde::Deserialize;
 use url::Url;
 use zeroize::Zeroizing;
 
+use super::caller::CallerId;
 use super::error::UpstreamError;
 use crate::oci::RepositoryName;
 use crate::telemetry::Secret;
@@ -45,6 +46,8 @@ pub(super) struct TokenKey {
     pub(super) scope: Option<String>,
     /// The repository with whose account it is fetched; `None` where no account is used.
     pub(super) account_of: Option<RepositoryName>,
+    /// Whose account that is, where it is a caller's.
+    pub(super) caller: Option<CallerId>,
 }
 
 impl TokenKey {
@@ -175,6 +178,7 @@ mod tests {
             service: owned(service),
             scope: owned(scope),
             account_of: None,
+            caller: None,
         }
     }
 

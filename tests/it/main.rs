@@ -15,6 +15,7 @@ mod lifecycle;
 mod outage;
 mod policy;
 mod prefetch;
+mod private;
 mod properties;
 mod push;
 mod quirks;

@@ -12,11 +12,13 @@
 //! * [`Fill`] is what everybody shares: progress, the ground that bytes land on, the readers.
 //! * [`Follower`] reads a range of it. The tail of a body that runs to the blob's end is withheld until the digest is known good.
 //! * `run` is the task: it asks the upstream, keeps `transfers` going as `schedule` decides, verifies in order, and commits.
+//! * `askers` is in whose name it asks, where that matters.
 //! * `bounds` is how many there may be; `learned` is what they remember of their upstream.
 //! * [`Inflight`] finds the fill of a digest, so that nothing is fetched twice.
 //!
 //! A failed fill is never reused: the next request starts a fresh one, which goes on with the bytes that the store has kept of it.
 
+mod askers;
 mod bounds;
 mod early;
 mod follow;
@@ -33,9 +35,11 @@ mod window;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::watch;
 
+pub(super) use askers::Asker;
 pub(super) use bounds::Bounds;
 pub use bounds::FillLimits;
 pub(super) use follow::{FollowError, Follower, Reach, WITHHELD_BYTES};
@@ -49,6 +53,7 @@ use super::push::Edition;
 use crate::oci::{Digest, RepositoryName, UpstreamName};
 use crate::store::{Buffers, Present};
 use crate::upstream::UpstreamError;
+use askers::Askers;
 use ground::Ground;
 pub(super) use readers::Interest;
 use readers::Readers;
@@ -91,9 +96,12 @@ pub(super) struct Fill {
     pub repository: RepositoryName,
     /// The state of that repository when it was started: its yes is none to a later one.
     pub edition: Edition,
+    /// It found the blob stored when it began: the upstream has said nothing.
+    is_found: AtomicBool,
     progress: watch::Sender<Progress>,
     ground: Ground,
     readers: Readers,
+    askers: Askers,
     buffers: Buffers,
 }
 
@@ -105,9 +113,11 @@ impl Fill {
             key,
             repository,
             edition,
+            is_found: AtomicBool::new(false),
             progress: watch::Sender::new(progress),
             ground: Ground::default(),
             readers: Readers::default(),
+            askers: Askers::default(),
             buffers,
         }
     }
@@ -132,6 +142,11 @@ impl Fill {
             },
             Err(_closed) => Err(Arc::new(FillError::Aborted)),
         }
+    }
+
+    /// Returns true when the upstream has said yes to a fill that has started; else the blob was found, whoever brought it.
+    pub(super) fn was_given(&self) -> bool {
+        !self.is_found.load(Ordering::Acquire)
     }
 
     /// Waits until all bytes are there and match the digest.

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
 use super::Fill;
+use super::askers::Asker;
 use super::schedule::Wish;
 
 /// The readers of one fill.
@@ -155,13 +156,15 @@ pub(crate) struct Interest {
     /// The place at the first byte, until the client has begun.
     // A plain mutex: held to take it out, once.
     place: Mutex<Option<Arc<Reader>>>,
+    /// In whose name the fill may go on, where that matters.
+    asker: Option<Arc<Asker>>,
 }
 
 impl Interest {
     /// Joins `fill`; `None` when its first bytes have passed and are nowhere any more.
     pub(super) fn joining(fill: &Arc<Fill>) -> Option<Self> {
         // The place first, then the look: the fill closes first, then looks at the places.
-        let interest = Self::with_place(Arc::clone(fill), Some(fill.readers.enter(0, 0)));
+        let interest = Self::with_place(Arc::clone(fill), Some(fill.readers.enter(0, 0)), None);
         (!fill.readers.is_closed.load(Ordering::SeqCst)).then_some(interest)
     }
 
@@ -177,21 +180,33 @@ impl Interest {
         }
     }
 
-    fn with_place(fill: Arc<Fill>, place: Option<Arc<Reader>>) -> Self {
+    /// Lets the fill go on in the name of `asker` while this interest lasts.
+    pub(crate) fn stands_for(&mut self, asker: Arc<Asker>) {
+        self.fill.askers.enter(&asker);
+        self.asker = Some(asker);
+    }
+
+    fn with_place(fill: Arc<Fill>, place: Option<Arc<Reader>>, asker: Option<Arc<Asker>>) -> Self {
         fill.readers.interested.fetch_add(1, Ordering::AcqRel);
-        Self { fill, place: Mutex::new(place) }
+        if let Some(asker) = &asker {
+            fill.askers.enter(asker);
+        }
+        Self { fill, place: Mutex::new(place), asker }
     }
 }
 
 impl Clone for Interest {
     fn clone(&self) -> Self {
-        Self::with_place(Arc::clone(&self.fill), None)
+        Self::with_place(Arc::clone(&self.fill), None, self.asker.clone())
     }
 }
 
 impl Drop for Interest {
     fn drop(&mut self) {
         self.begun();
+        if let Some(asker) = &self.asker {
+            self.fill.askers.leave(asker);
+        }
         self.fill.readers.interested.fetch_sub(1, Ordering::AcqRel);
         self.fill.readers.moved.send_replace(());
     }

@@ -5,10 +5,12 @@
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use futures_util::future::join;
 use tokio::time::Instant;
 
+use super::askers::Asker;
 use super::bounds::{self, Bounds, Place};
 use super::inflight::Lead;
 use super::learned::Learned;
@@ -18,13 +20,14 @@ use super::verify::{Unverified, verify};
 use super::{Fill, FillError, Phase};
 use crate::store::{BlobStore, Class, Content, Object, Partial, Present, StoreError, blocking};
 use crate::telemetry::{FillEnd, Kind, MismatchSource, Trigger, UpstreamMetrics, sentence};
-use crate::upstream::{BlobTransfer, Capability, Origin, UpstreamError};
+use crate::upstream::{BlobTransfer, Capability, UpstreamError};
 
 /// Everything that one fill's task needs.
 #[derive(Debug)]
 pub(crate) struct FillTask {
     pub lead: Lead,
-    pub origin: Arc<dyn Origin>,
+    /// Who started it.
+    pub asker: Arc<Asker>,
     pub store: Arc<dyn BlobStore>,
     pub class: Class,
     /// The upstream's bounds, then everybody's.
@@ -116,6 +119,7 @@ impl FillTask {
 
     fn adopt(&self, object: Object) {
         let fill = self.fill();
+        fill.is_found.store(true, Ordering::Release);
         fill.ground.take_object(match object.content {
             Content::Memory(bytes) => Arc::new(bytes),
             Content::File(file) => file,
@@ -133,12 +137,13 @@ impl FillTask {
         let (size, present) = left.and_then(Partial::resumed).unwrap_or((u64::MAX, Present::default()));
         let missing = present.first_gap(0);
         if missing >= size {
-            let head = self.origin.blob_head(&self.fill().repository, &self.fill().key.digest).await?;
+            let Asker { origin, repository, .. } = &*self.asker;
+            let head = origin.blob_head(repository, &self.fill().key.digest).await?;
             return Ok(Opened { transfer: None, size_bytes: head.size_bytes.or(Some(size)), honours_ranges: true });
         }
         let wanted = present.first_gap(self.from);
         let from = if wanted < size { wanted } else { missing };
-        if self.origin.capability(Capability::Ranges) == Some(false) {
+        if self.asker.origin.capability(Capability::Ranges) == Some(false) {
             return self.open_whole().await;
         }
         let mut fetch = schedule::first(from, missing);
@@ -151,7 +156,7 @@ impl FillTask {
         let refused = match answer {
             Ok(transfer) if !transfer.is_range => {
                 if transfer.size_bytes.is_none_or(|size| fetch.end.is_some_and(|end| size > end)) {
-                    self.origin.note_capability(Capability::Ranges, false);
+                    self.asker.origin.note_capability(Capability::Ranges, false);
                 }
                 return Ok(Opened::whole(transfer));
             }
@@ -166,7 +171,7 @@ impl FillTask {
         let opened = self.open_whole().await?;
         // An empty blob has no range to give.
         if refused && opened.size_bytes != Some(0) {
-            self.origin.note_capability(Capability::Ranges, false);
+            self.asker.origin.note_capability(Capability::Ranges, false);
         }
         Ok(opened)
     }
@@ -177,7 +182,8 @@ impl FillTask {
 
     async fn ask(&self, fetch: Fetch) -> Result<BlobTransfer, UpstreamError> {
         let last = fetch.end.map(|end| end.saturating_sub(1));
-        self.origin.blob(&self.fill().repository, &self.fill().key.digest, fetch.start, last).await
+        let Asker { origin, repository, .. } = &*self.asker;
+        origin.blob(repository, &self.fill().key.digest, fetch.start, last).await
     }
 
     /// Goes on with what was left; false when it is not of the same length.

@@ -10,11 +10,12 @@ use futures_util::stream::Fuse;
 use futures_util::{FutureExt, StreamExt};
 use tokio::sync::Notify;
 
+use super::askers::Asker;
 use super::ground::Landed;
 use super::schedule::{Fetch, Order, SEGMENT_BYTES, Underway};
 use super::{Fill, Phase};
 use crate::telemetry::{Kind, Trigger, UpstreamMetrics};
-use crate::upstream::{BlobTransfer, Chunks, EndpointId, Origin, UpstreamError};
+use crate::upstream::{BlobTransfer, Chunks, EndpointId, UpstreamError};
 
 /// Bytes landed in one step at the most: less than the distance at which a waiting reader is given a transfer of its own, so that the
 /// two cannot overlap. As many are gathered before they are landed, and one more network read.
@@ -101,6 +102,8 @@ pub(super) enum Ended {
     Done,
     /// The upstream answered a range with something else: the whole blob, or a refusal.
     RangesIgnored,
+    /// It was denied to whom it was asked for; it is the turn of another.
+    PassedOn,
     /// The ground did not take its bytes.
     Refused,
     /// It broke; `progressed` when it brought any byte.
@@ -122,7 +125,7 @@ impl Ended {
 pub(super) struct Transfer {
     pub(super) fill: Arc<Fill>,
     pub(super) board: Arc<Board>,
-    pub(super) origin: Arc<dyn Origin>,
+    pub(super) asker: Arc<Asker>,
     pub(super) metrics: Arc<UpstreamMetrics>,
     pub(super) trigger: Trigger,
     pub(super) number: u64,
@@ -149,6 +152,9 @@ impl Transfer {
             Some(opened) => opened,
             None => match self.open().await {
                 Ok(opened) => opened,
+                Err(error) if error.may_be_about_the_caller() && self.fill.askers.pass_on(&self.asker) => {
+                    return Ended::PassedOn;
+                }
                 Err(error) => return Ended::Broken { error, progressed: false },
             },
         };
@@ -175,7 +181,8 @@ impl Transfer {
     }
 
     async fn ask(&self, start: u64, last: Option<u64>) -> Result<BlobTransfer, UpstreamError> {
-        self.origin.blob(&self.fill.repository, &self.fill.key.digest, start, last).await
+        let Asker { origin, repository, .. } = &*self.asker;
+        origin.blob(repository, &self.fill.key.digest, start, last).await
     }
 
     /// The length is what the first answer said; a later one that says otherwise is another object (P-67).

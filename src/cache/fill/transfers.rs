@@ -115,7 +115,7 @@ impl<'a> Transfers<'a> {
                     underway: &underway,
                     wishes: &wishes,
                     mode,
-                    spare: self.task.origin.free_transfers().saturating_sub(self.opening()),
+                    spare: self.task.asker.origin.free_transfers().saturating_sub(self.opening()),
                 })
             };
             match fetch {
@@ -139,7 +139,7 @@ impl<'a> Transfers<'a> {
     pub(super) fn distrust_senders(&self) {
         if self.resumed_bytes == 0 {
             for sender in self.board.senders() {
-                self.task.origin.distrust(sender);
+                self.task.asker.origin.distrust(sender);
             }
         }
     }
@@ -186,7 +186,7 @@ impl<'a> Transfers<'a> {
         let transfer = Transfer {
             fill: Arc::clone(self.task.fill()),
             board: Arc::clone(&self.board),
-            origin: Arc::clone(&self.task.origin),
+            asker: self.task.fill().askers.current().unwrap_or_else(|| Arc::clone(&self.task.asker)),
             metrics: Arc::clone(&self.task.metrics),
             trigger: self.task.trigger,
             number,
@@ -198,9 +198,11 @@ impl<'a> Transfers<'a> {
     fn ended(&mut self, ended: Ended) -> Result<(), Arc<FillError>> {
         match ended {
             Ended::Done => self.fruitless = 0,
+            // The next one is asked for at once.
+            Ended::PassedOn => {}
             Ended::RangesIgnored => {
                 self.honours_ranges = false;
-                self.task.origin.note_capability(Capability::Ranges, false);
+                self.task.asker.origin.note_capability(Capability::Ranges, false);
             }
             Ended::Refused if self.task.fill().readers.are_interested() => {}
             Ended::Refused => return Err(Arc::new(FillError::Abandoned)),
@@ -254,6 +256,7 @@ fn pause(fruitless: u32) -> Duration {
 mod tests {
     use tokio::time::{advance, timeout};
 
+    use super::super::askers::Asker;
     use super::super::bounds::{Bounds, FillLimits};
     use super::super::{FillKey, Inflight, Joined, Phase};
     use super::*;
@@ -281,7 +284,7 @@ mod tests {
         let task = FillTask {
             lead,
             metrics: metrics.upstream(origin.name()),
-            origin,
+            asker: Arc::new(Asker { origin, repository: "app".parse().unwrap(), caller: None }),
             store: Arc::new(disk),
             class: Class::Layer,
             bounds: [(); 2].map(|()| Bounds::new(FillLimits { fills: 1, bytes: 1024, unattended: 1 })),

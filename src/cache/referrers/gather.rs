@@ -235,6 +235,10 @@ impl Of<'_> {
             let reference = Reference::Digest(*referrer.digest());
             let head = self.upstream.origin.manifest_head(self.repository, &reference, Accept::MANIFESTS).await;
             if let Err(UpstreamError::NotFound { .. }) = head {
+                // What is hidden from one caller is the others' still.
+                if self.upstream.caller().is_some() {
+                    return None;
+                }
                 let (upstream, repository) = (self.upstream.origin.name(), self.repository);
                 let gone = Grant { upstream, repository, kind: GrantKind::Manifest, digest: referrer.digest() };
                 self.cache.0.ledger.revoke(&gone);

@@ -6,7 +6,9 @@ use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, I
 
 use super::families::{Families, Grid, words};
 use super::http::code;
-use crate::telemetry::labels::{FillEnd, Kind, MismatchSource, Prefetched, Revalidation, StaleReason, Trigger};
+use crate::telemetry::labels::{
+    Admission, FillEnd, Kind, MismatchSource, Prefetched, Revalidation, StaleReason, Trigger,
+};
 use crate::wire::{Outcome, Quota};
 
 /// Seconds, to the response head.
@@ -40,6 +42,7 @@ pub struct UpstreamMetrics {
     fetched_bytes: Grid<IntCounter>,
     stale: Grid<IntCounter>,
     revalidations: Grid<IntCounter>,
+    admissions: Grid<IntCounter>,
     fills: IntCounterVec,
     fills_in_flight: IntGauge,
     fill_followers: IntGauge,
@@ -73,6 +76,7 @@ pub(super) struct Shared {
     fetched_bytes: IntCounterVec,
     stale: IntCounterVec,
     revalidations: IntCounterVec,
+    admissions: IntCounterVec,
     fills: IntCounterVec,
     fills_in_flight: IntGaugeVec,
     fill_followers: IntGaugeVec,
@@ -109,6 +113,11 @@ impl Shared {
             revalidations: make.counters(
                 "revalidations_total",
                 "Questions to upstreams about tags, first ones included: changed is a tag that was not known, or has moved.",
+                &["upstream", "result"],
+            )?,
+            admissions: make.counters(
+                "access_decisions_total",
+                "Callers let in to repositories that are for callers, or not: allowed is asked for, cached remembered.",
                 &["upstream", "result"],
             )?,
             fills: make.counters("fills_total", "Ended fills.", &["upstream", "kind", "trigger", "result"])?,
@@ -202,6 +211,7 @@ impl UpstreamMetrics {
             mismatches: grid(&shared.mismatches, words!(MismatchSource)),
             stale: row(&shared.stale, words!(StaleReason)),
             revalidations: row(&shared.revalidations, words!(Revalidation)),
+            admissions: row(&shared.admissions, words!(Admission)),
             fills: shared.fills.clone(),
             fills_in_flight: shared.fills_in_flight.with_label_values(&[label]),
             fill_followers: shared.fill_followers.with_label_values(&[label]),
@@ -266,6 +276,11 @@ impl UpstreamMetrics {
 
     pub fn revalidated(&self, result: Revalidation) {
         self.revalidations.add(0, result as usize, 1);
+    }
+
+    /// Counts somebody who was let in, or not.
+    pub fn admission(&self, how: Admission) {
+        self.admissions.add(0, how as usize, 1);
     }
 
     pub fn mismatch(&self, kind: Kind, source: MismatchSource) {

@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::log::Request;
-use super::reply::Reply;
+use super::reply::{Reply, error};
 
 /// What a client must show, and the tokens that were issued.
 #[derive(Default)]
@@ -23,6 +23,8 @@ pub(crate) struct Auth {
     forms: Vec<String>,
     /// Token to the scopes it is for.
     tokens: HashMap<String, Vec<String>>,
+    /// Token to the account that it was issued to.
+    owners: HashMap<String, String>,
     issued: usize,
 }
 
@@ -33,6 +35,11 @@ enum Mode {
     /// With the `Authorization` that the token endpoint wants, if any.
     Token(Option<String>),
     Basic(String),
+    /// Accounts with rights of their own, by `Authorization`; nobody else has any.
+    Accounts {
+        by_token: bool,
+        rights: HashMap<String, Vec<String>>,
+    },
     /// A store of signed URLs: everybody who has one, by GET, and nobody who shows anything else as well.
     Signed,
 }
@@ -50,6 +57,25 @@ impl Auth {
         self.mode = Mode::Signed;
     }
 
+    pub(crate) fn require_account(&mut self, by_token: bool) {
+        self.mode = Mode::Accounts { by_token, rights: HashMap::new() };
+    }
+
+    /// Makes an account, or replaces its rights; tokens that it was given before are good no more.
+    pub(crate) fn set_rights(&mut self, username: &str, password: &str, repositories: &[&str]) {
+        let Mode::Accounts { rights, .. } = &mut self.mode else { panic!("require accounts first") };
+        let account = basic(username, password);
+        rights.insert(account.clone(), repositories.iter().map(|&name| name.to_owned()).collect());
+        let owners = &self.owners;
+        self.tokens.retain(|token, _| owners.get(token) != Some(&account));
+    }
+
+    /// Returns the account behind an `Authorization`: the one that a token was issued to.
+    pub(crate) fn account_of(&self, authorization: &str) -> String {
+        let token = authorization.strip_prefix("Bearer ");
+        token.and_then(|token| self.owners.get(token)).map_or(authorization, String::as_str).to_owned()
+    }
+
     pub(crate) fn set_token_path(&mut self, path: &'static str) {
         self.token_path = path;
     }
@@ -59,7 +85,13 @@ impl Auth {
     }
 
     /// Returns the refusal of a request to a store of signed URLs, or `None` when it may pass.
-    pub(crate) fn refusal(&self, seen: &Request) -> Option<Reply> {
+    pub(crate) fn refusal(&self, seen: &Request, repository: Option<&str>) -> Option<Reply> {
+        if let Mode::Accounts { by_token: false, rights } = &self.mode
+            && let Some(repositories) = seen.authorization.as_ref().and_then(|shown| rights.get(shown))
+        {
+            let may = repository.is_none_or(|name| repositories.iter().any(|right| right == name));
+            return (!may).then(|| error(403, "DENIED", "requested access to the resource is denied"));
+        }
         if !matches!(self.mode, Mode::Signed) {
             return None;
         }
@@ -99,7 +131,8 @@ impl Auth {
         let passes = match &self.mode {
             Mode::Open | Mode::Signed => true,
             Mode::Basic(wanted) => authorization == Some(wanted),
-            Mode::Token(_) => {
+            Mode::Accounts { by_token: false, rights } => authorization.is_some_and(|shown| rights.contains_key(shown)),
+            Mode::Token(_) | Mode::Accounts { by_token: true, .. } => {
                 let token = authorization.and_then(|value| value.strip_prefix("Bearer "));
                 token.and_then(|token| self.tokens.get(token)).is_some_and(|scopes| covers(scopes, repository))
             }
@@ -113,8 +146,8 @@ impl Auth {
             return text.replace("{url}", url).replace("{repository}", repository.unwrap_or_default());
         }
         match &self.mode {
-            Mode::Basic(_) => "Basic realm=\"scripted\"".to_owned(),
-            Mode::Open | Mode::Signed | Mode::Token(_) => {
+            Mode::Basic(_) | Mode::Accounts { by_token: false, .. } => "Basic realm=\"scripted\"".to_owned(),
+            Mode::Open | Mode::Signed | Mode::Token(_) | Mode::Accounts { by_token: true, .. } => {
                 let scope = repository.map(|name| format!(",scope=\"repository:{name}:pull\"")).unwrap_or_default();
                 let path = self.token_path();
                 format!("Bearer realm=\"{url}{path}\",service=\"scripted\"{scope}")
@@ -133,8 +166,17 @@ impl Auth {
             return None;
         }
         let pairs = url::form_urlencoded::parse(query.as_bytes());
-        let scopes = pairs.filter(|(name, _)| name == "scope").map(|(_, value)| value.into_owned()).collect();
-        Some(self.token(scopes))
+        let mut scopes: Vec<_> =
+            pairs.filter(|(name, _)| name == "scope").map(|(_, value)| value.into_owned()).collect();
+        if let Mode::Accounts { rights, .. } = &self.mode {
+            let nothing = Vec::new();
+            let repositories = match authorization {
+                Some(shown) => rights.get(shown)?,
+                None => &nothing,
+            };
+            scopes.retain(|scope| repositories.iter().any(|name| scope.starts_with(&format!("repository:{name}:"))));
+        }
+        Some(self.token_of(scopes, authorization))
     }
 
     /// Exchanges an identity token, or returns the status of a refusal.
@@ -152,13 +194,14 @@ impl Auth {
         if value("refresh_token") != wanted {
             return Err(401);
         }
-        Ok(self.token(value("scope").split(' ').map(str::to_owned).collect()))
+        Ok(self.token_of(value("scope").split(' ').map(str::to_owned).collect(), None))
     }
 
-    fn token(&mut self, scopes: Vec<String>) -> String {
+    fn token_of(&mut self, scopes: Vec<String>, account: Option<&str>) -> String {
         self.issued += 1;
         let token = format!("secret-token-{}", self.issued);
         self.tokens.insert(token.clone(), scopes);
+        self.owners.extend(account.map(|account| (token.clone(), account.to_owned())));
         let lifetime = self.lifetime.unwrap_or(300);
         format!(r#"{{"token":"{token}","expires_in":{lifetime}}}"#)
     }

@@ -292,6 +292,21 @@ impl Registry {
         lock(&self.world.auth).require_basic(username, password);
     }
 
+    /// Asks for one of its accounts, by the Basic scheme or by a token; each may read what [`Registry::let_in`] says and nothing else.
+    pub(crate) fn require_account(&self, by_token: bool) {
+        lock(&self.world.auth).require_account(by_token);
+    }
+
+    /// Lets an account read these repositories from here on, and no others; what it was given before is good no more.
+    pub(crate) fn let_in(&self, username: &str, password: &str, repositories: &[&str]) {
+        lock(&self.world.auth).set_rights(username, password, repositories);
+    }
+
+    /// Returns by which account a request came, as the `Authorization` of the Basic scheme, or what it showed instead.
+    pub(crate) fn account_of(&self, request: &Request) -> Option<String> {
+        request.authorization.as_deref().map(|shown| lock(&self.world.auth).account_of(shown))
+    }
+
     /// Lets in whom it gave a signed URL: by GET, and without an `Authorization`, as object stores do.
     pub(crate) fn require_signature(&self) {
         lock(&self.world.auth).require_signature();

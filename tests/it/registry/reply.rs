@@ -66,6 +66,11 @@ impl World {
         format!("{}://{}", self.scheme, self.address)
     }
 
+    pub(crate) fn refusal(&self, seen: &Request) -> Option<Reply> {
+        let repository = route(&seen.path).map(|(repository, _, _)| repository.trim_end_matches("/blobs"));
+        lock(&self.auth).refusal(seen, repository)
+    }
+
     pub(crate) fn challenge(&self, seen: &Request) -> Option<String> {
         if seen.path == lock(&self.auth).token_path() {
             return None;

@@ -73,7 +73,7 @@ async fn answer(
         request.headers().get(header::CONTENT_TYPE).map(|value| value.to_str().unwrap_or_default().to_owned());
     let body = request.into_body().collect().await.map_err(|_gone| Broken)?.to_bytes();
     *lock(&wire.raw) = None;
-    let refusal = lock(&world.auth).refusal(&seen);
+    let refusal = world.refusal(&seen);
     let mut reply = if let Some(refusal) = refusal {
         refusal
     } else if let Some(challenge) = world.challenge(&seen) {
