@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::admin::{self, Admin, Readiness, State};
 use crate::cache::{Cache, Parts};
 use crate::oci::UpstreamName;
-use crate::server::{self, Server};
+use crate::server::{self, Entrance, ListenerRules, Places, Server, TlsError};
 use crate::settings::{Settings, Sources};
 use crate::store::{BlobStore, Disk, Ledger, Memory, StoreError, scrub};
 use crate::tasks::TaskGroup;
@@ -71,12 +71,14 @@ pub fn run(settings: &Settings, sources: &Sources) -> Result<(), AppError> {
 /// A running server.
 #[derive(Debug)]
 pub struct App {
-    /// Where the data plane listens.
+    /// Where the data plane listens: those of `server.listen`, then those of every `[[listener]]`.
     pub addresses: Vec<SocketAddr>,
     /// Where the control plane listens.
     pub admin_address: SocketAddr,
     pub metrics: Arc<Metrics>,
     server: Arc<Server>,
+    /// Those of every `[[listener]]`, by the address that the settings have.
+    entrances: Vec<(SocketAddr, Arc<Entrance>)>,
     readiness: Arc<Readiness>,
     /// What holds.
     // A plain mutex: held while a configuration is put in the place of another.
@@ -99,7 +101,16 @@ impl App {
     /// A busy port, an unusable store, an upstream that makes no client.
     #[expect(clippy::unused_async, reason = "it needs a runtime: sockets are registered with it, tasks spawned")]
     pub async fn start(settings: &Settings) -> Result<Self, AppError> {
-        let listeners = bind_all(&settings.server.listen)?;
+        let mut listeners = Vec::new();
+        let mut entrances = Vec::new();
+        for address in &settings.server.listen {
+            listeners.push((bind(*address)?, Arc::new(Entrance::new(ListenerRules::default()))));
+        }
+        for listener in &settings.listeners {
+            let entrance = Arc::new(Entrance::new(options::listener_rules(listener, None)?));
+            entrances.push((listener.address, Arc::clone(&entrance)));
+            listeners.push((bind(listener.address)?, entrance));
+        }
         let admin_listener = bind(settings.admin.listen)?;
         let names: Vec<_> = settings.upstreams.iter().map(|upstream| upstream.name.clone()).collect();
         let metrics = Arc::new(Metrics::new(&names, settings.metrics.repositories as usize)?);
@@ -118,6 +129,7 @@ impl App {
         let server = Arc::new(Server {
             directory: ArcSwap::from_pointee(options::directory(settings, &metrics, &work, &via, None)?),
             clients: ArcSwap::from_pointee(options::clients(&settings.clients)),
+            places: Arc::new(Places::new(settings.server.connections as usize)),
             cache,
             metrics: Arc::clone(&metrics),
             options: options::limits(&settings.server, settings.log.access, via),
@@ -125,10 +137,11 @@ impl App {
         options::note_certificates(settings, &metrics);
         metrics.config_applied(SystemTime::now());
         let app = Self {
-            addresses: listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect(),
+            addresses: listeners.iter().filter_map(|(listener, _)| listener.local_addr().ok()).collect(),
             admin_address: admin_listener.local_addr().unwrap_or(settings.admin.listen),
             metrics: Arc::clone(&metrics),
             server: Arc::clone(&server),
+            entrances,
             readiness: Arc::clone(&readiness),
             settings: Mutex::new(settings.clone()),
             started_with: settings.clone(),
@@ -146,9 +159,9 @@ impl App {
         });
         let admin = Arc::new(Admin { metrics, readiness: Arc::clone(&readiness), refresh });
         background.spawn("admin", admin::serve(admin_listener, admin, background.clone(), stop_background));
-        for listener in listeners {
-            connections
-                .spawn("listener", server::serve(listener, Arc::clone(&server), connections.clone(), stop.clone()));
+        for (listener, entrance) in listeners {
+            let serving = server::serve(listener, entrance, Arc::clone(&server), connections.clone(), stop.clone());
+            connections.spawn("listener", serving);
         }
         readiness.set(State::Ready);
         Ok(app)
@@ -207,6 +220,9 @@ impl App {
         for address in &self.addresses {
             tracing::info!(%address, "serving");
         }
+        for warning in settings.warnings(SystemTime::now()) {
+            tracing::warn!("{warning}");
+        }
         tracing::info!(address = %self.admin_address, "admin: /metrics, /livez, /readyz");
         tracing::info!(path = %settings.store.path.display(), "store");
         let names: Vec<_> = settings.upstreams.iter().map(|upstream| upstream.name.as_str()).collect();
@@ -255,14 +271,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn bind_all(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, AppError> {
-    let mut listeners = Vec::with_capacity(addresses.len());
-    for address in addresses {
-        listeners.push(bind(*address)?);
-    }
-    Ok(listeners)
-}
-
 fn bind(address: SocketAddr) -> Result<TcpListener, AppError> {
     let listen = || {
         let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
@@ -293,6 +301,8 @@ pub enum AppError {
     Runtime(#[source] std::io::Error),
     #[error("cannot listen on {address}: choose another address with --listen or --admin, or stop what uses it")]
     Bind { address: SocketAddr, source: std::io::Error },
+    #[error("cannot speak TLS on {address}")]
+    Tls { address: SocketAddr, source: TlsError },
     #[error("cannot use the store {path}: give a directory that this user can write, with --store or store.path")]
     Store { path: String, source: StoreError },
     #[error("cannot make the metrics")]

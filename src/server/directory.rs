@@ -14,12 +14,24 @@ use crate::oci::{Table, UpstreamName};
 pub struct Directory {
     pub(super) table: Table,
     upstreams: HashMap<UpstreamName, Arc<Upstream>>,
+    public_url: Option<String>,
 }
 
 impl Directory {
     /// `table` names no others than `upstreams`.
     pub fn new(table: Table, upstreams: impl IntoIterator<Item = (UpstreamName, Arc<Upstream>)>) -> Self {
-        Self { table, upstreams: upstreams.into_iter().collect() }
+        Self { table, upstreams: upstreams.into_iter().collect(), public_url: None }
+    }
+
+    /// Makes it known to clients by `url`, an origin without a slash at its end.
+    #[must_use]
+    pub fn known_as(self, url: Option<String>) -> Self {
+        Self { public_url: url, ..self }
+    }
+
+    /// Returns the URL by which clients know us, without a slash at its end.
+    pub(super) fn public_url(&self) -> Option<&str> {
+        self.public_url.as_deref()
     }
 
     /// Returns the upstream of that name.

@@ -1,6 +1,6 @@
 //! One request: routed, asked of the cache, answered, accounted.
 
-use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, VIA};
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, VIA};
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response};
 use hyper::body::Incoming;
@@ -13,7 +13,7 @@ use super::limits::HEADER_BUDGET;
 use super::peer::Peer;
 use super::respond::Problem;
 use super::routed::Routed;
-use super::{Directory, Server, blobs, manifests, referrers, tags, writes};
+use super::{Directory, Server, blobs, heads, manifests, referrers, tags, writes};
 use crate::oci::{Endpoint, Question, Refusal, Route, route};
 use crate::telemetry::{Handler, Shed};
 use crate::wire::cache_status_header;
@@ -28,7 +28,7 @@ pub(super) async fn handle(server: &Server, request: Request<Incoming>, peer: &P
     let is_head = method == Method::HEAD;
     let (request, body) = request.into_parts();
     let directory = server.directory.load_full();
-    let answered = match routed(&directory, &request) {
+    let answered = match heads::check(&request).and_then(|()| routed(&directory, &request)) {
         Ok(Route::Base) => {
             exchange.is_for(Handler::Ping);
             Ok(base())
@@ -57,7 +57,7 @@ pub(super) async fn handle(server: &Server, request: Request<Incoming>, peer: &P
             }
             None => Err(Problem::unknown_upstream()),
         },
-        Err(refusal) => Err(Problem::of_refusal(&refusal)),
+        Err(problem) => Err(problem),
     };
     let mut response = answered.unwrap_or_else(|problem| problem.into_response(exchange.request_id, is_head));
     response.headers_mut().insert(API_VERSION, HeaderValue::from_static("registry/2.0"));
@@ -66,11 +66,11 @@ pub(super) async fn handle(server: &Server, request: Request<Incoming>, peer: &P
     response.map(|body| body.accounted(exchange))
 }
 
-fn routed(directory: &Directory, request: &Parts) -> Result<Route, Refusal> {
+fn routed(directory: &Directory, request: &Parts) -> Result<Route, Problem> {
     // The parser has refused requests without a path, except for `*` and authority forms, which no route has.
     let target = request.uri.path_and_query().map_or("", |target| target.as_str());
-    let host = request.headers.get(HOST).and_then(|host| host.to_str().ok()).or(request.uri.host());
-    route(&directory.table, &request.method, target, host)
+    route(&directory.table, &request.method, target, heads::host(request))
+        .map_err(|refusal| Problem::of_refusal(&refusal))
 }
 
 /// Answers a question: a write takes as long as its body moves, anything else the header budget at the most.

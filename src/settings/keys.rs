@@ -1,7 +1,7 @@
 //! The names that a configuration may hold: sections, their keys, and the upstreams that are there without a file.
 
-/// Sections that may be there several times: `[[upstream]]`.
-const REPEATED: [&str; 1] = ["upstream"];
+/// Sections that may be there several times: `[[listener]]`, `[[upstream]]`.
+const REPEATED: [&str; 2] = ["listener", "upstream"];
 
 /// Returns true for a section that may be there several times.
 pub(super) fn is_repeated(section: &str) -> bool {
@@ -14,21 +14,24 @@ pub(super) fn written(section: &str) -> String {
 }
 
 /// Every section and its keys.
-pub(super) const SECTIONS: [(&str, &[&str]); 9] = [
+pub(super) const SECTIONS: [(&str, &[&str]); 10] = [
     (
         "server",
         &[
             "listen",
+            "public_url",
             "default_upstream",
             "builtin_upstreams",
             "drain_timeout",
             "header_timeout",
+            "handshake_timeout",
             "connections",
             "write_stall_timeout",
         ],
     ),
+    ("listener", &["address", "cert", "key", "client_ca", "client_certificate", "http2", "identities"]),
     ("admin", &["listen"]),
-    ("clients", &["rate", "burst", "trusted_proxies"]),
+    ("clients", &["rate", "burst", "connections", "trusted_proxies"]),
     ("store", &["path", "capacity", "min_free", "memory", "manifests", "scrub_rate"]),
     (
         "freshness",

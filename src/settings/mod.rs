@@ -10,7 +10,7 @@
 //! | `defaults`, `keys` | what holds where nothing is said, with bounds and reasons; the names that there are |
 //! | `layers` | the sources laid over one another, and where each value is written |
 //! | `reader` | typed values out of a section |
-//! | `check`, `upstreams`, `account` | the schema filled, key by key, and what the keys mean together |
+//! | `check`, `listeners`, `upstreams`, `account` | the schema filled, key by key, and what the keys mean together |
 //! | `units`, `suggest` | texts into values; what to say when that fails |
 
 mod account;
@@ -18,6 +18,7 @@ mod check;
 mod defaults;
 mod keys;
 mod layers;
+mod listeners;
 mod problem;
 mod reader;
 mod schema;

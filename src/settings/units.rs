@@ -135,6 +135,15 @@ pub(super) fn endpoint(text: &str) -> Result<Url, String> {
     Ok(url)
 }
 
+/// Reads the URL by which clients know us; what stands in it besides scheme, host and port would be in every link.
+pub(super) fn public_url(text: &str) -> Result<Url, String> {
+    let url = plain_url(text, "https://cache.example", "leave out what stands before the @")?;
+    match url.path() {
+        "" | "/" => Ok(url),
+        path => Err(format!("{text:?} has a path; leave out {path:?}, clients ask for /v2/ at the root of a host")),
+    }
+}
+
 /// Reads `environment`, `none`, or the URL of a proxy.
 pub(super) fn proxy(text: &str) -> Result<Proxy, String> {
     match text {

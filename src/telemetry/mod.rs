@@ -8,8 +8,8 @@ mod secret;
 mod sentence;
 
 pub use labels::{
-    CertificateUse, EvictReason, FillEnd, Handler, Kind, MemoryLookup, MismatchSource, Prefetched, Revalidation,
-    Scrubbed, Shed, StaleReason, StoreErrorReason, StoreOperation, Tier, Trigger,
+    CertificateUse, ConnectionShed, EvictReason, FillEnd, Handler, Handshake, Kind, MemoryLookup, MismatchSource,
+    Prefetched, Revalidation, Scrubbed, Shed, StaleReason, StoreErrorReason, StoreOperation, Tier, Trigger,
 };
 pub use logs::{Format, LogError, Logs, init};
 pub use metrics::{Family, HttpMetrics, InFlight, Metrics, StorageMetrics, UpstreamMetrics};
