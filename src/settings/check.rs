@@ -49,7 +49,7 @@ pub(super) fn check(layers: Layers, sources: &Sources) -> Result<Settings, Vec<P
             let server = Server { default_upstream, ..server };
             Ok(Settings {
                 server,
-                listeners,
+                listeners: listeners.into_iter().map(|(_, listener)| listener).collect(),
                 admin,
                 store,
                 clients,

@@ -13,15 +13,15 @@ use super::schema::{ClientAuthorities, Listener, ListenerTls, Server, Settings};
 use super::units;
 use crate::server::{ServerIdentity, expires_at};
 
-/// Reads every `[[listener]]`, and settles on the plain addresses beside them.
-pub(super) fn read(reader: &mut Reader<'_>, server: Server) -> (Server, Vec<Listener>) {
+/// Reads every `[[listener]]`, with its place among them, and settles on the plain addresses beside them.
+pub(super) fn read(reader: &mut Reader<'_>, server: Server) -> (Server, Vec<(usize, Listener)>) {
     let sections = reader.sections("listener");
     let has_none = sections.is_empty();
-    let listeners: Vec<Listener> = sections
+    let listeners = sections
         .into_iter()
         .enumerate()
-        .filter_map(|(index, values)| listener(reader.part(format!("listener[{index}]"), values)))
-        .collect();
+        .filter_map(|(index, values)| Some((index, listener(reader.part(format!("listener[{index}]"), values))?)))
+        .collect::<Vec<_>>();
     let place = reader.places.value("server.listen");
     let listen = match (server.listen, has_none, place) {
         (listen, true, Place::Default) if listen.is_empty() => vec![LISTEN],
@@ -106,11 +106,11 @@ fn clients(section: &mut Section<'_>) -> Option<ClientAuthorities> {
 pub(super) fn check_addresses(
     reader: &mut Reader<'_>,
     listen: &[SocketAddr],
-    listeners: &[Listener],
+    listeners: &[(usize, Listener)],
     admin: SocketAddr,
 ) {
     let plain = listen.iter().enumerate().map(|(index, address)| (*address, "server.listen", index));
-    let others = listeners.iter().enumerate().map(|(index, listener)| (listener.address, "listener.address", index));
+    let others = listeners.iter().map(|(index, listener)| (listener.address, "listener.address", *index));
     let all: Vec<(SocketAddr, &str, usize)> = plain.chain(others).collect();
     for (at, (address, key, index)) in all.iter().enumerate() {
         let path = match *key {

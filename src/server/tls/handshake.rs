@@ -21,7 +21,7 @@ const HANDSHAKE_RECORD: u8 = 0x16;
 const FAREWELL_BYTES: u64 = 64 * 1024;
 
 /// What whoever speaks plain HTTP to a port with TLS is told (P-129).
-const PLAIN_HTTP_ANSWER: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: 57\r\n\
+const PLAIN_HTTP_ANSWER: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: 58\r\n\
     Connection: close\r\n\r\nThis port speaks TLS: write https:// in front of the URL.\n";
 
 /// A connection after its handshake.
