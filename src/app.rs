@@ -20,8 +20,8 @@ use tokio_util::sync::CancellationToken;
 use crate::admin::{self, Admin, Readiness, State};
 use crate::cache::{Cache, Parts};
 use crate::oci::UpstreamName;
-use crate::server::{self, Entrance, ListenerRules, Places, Server, TlsError};
-use crate::settings::{Settings, Sources};
+use crate::server::{self, Entrance, Places, Server, TlsError};
+use crate::settings::{Listener, Settings, Sources};
 use crate::store::{BlobStore, Disk, Ledger, Memory, StoreError, scrub};
 use crate::tasks::TaskGroup;
 use crate::telemetry::{self, LogError, Metrics};
@@ -101,16 +101,11 @@ impl App {
     /// A busy port, an unusable store, an upstream that makes no client.
     #[expect(clippy::unused_async, reason = "it needs a runtime: sockets are registered with it, tasks spawned")]
     pub async fn start(settings: &Settings) -> Result<Self, AppError> {
-        let mut listeners = Vec::new();
-        let mut entrances = Vec::new();
-        for address in &settings.server.listen {
-            listeners.push((bind(*address)?, Arc::new(Entrance::new(ListenerRules::default()))));
-        }
-        for listener in &settings.listeners {
-            let entrance = Arc::new(Entrance::new(options::listener_rules(listener, None)?));
-            entrances.push((listener.address, Arc::clone(&entrance)));
-            listeners.push((bind(listener.address)?, entrance));
-        }
+        let mut listeners = bind_plain(&settings.server.listen)?;
+        let own = bind_own(&settings.listeners)?;
+        let entrances = settings.listeners.iter().zip(&own);
+        let entrances = entrances.map(|(settings, (_, entrance))| (settings.address, Arc::clone(entrance))).collect();
+        listeners.extend(own);
         let admin_listener = bind(settings.admin.listen)?;
         let names: Vec<_> = settings.upstreams.iter().map(|upstream| upstream.name.clone()).collect();
         let metrics = Arc::new(Metrics::new(&names, settings.metrics.repositories as usize)?);
@@ -269,6 +264,21 @@ async fn sweep(disk: Disk, server: Arc<Server>) {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A listener, and how it treats whoever connects.
+type Bound = (TcpListener, Arc<Entrance>);
+
+fn bind_plain(addresses: &[SocketAddr]) -> Result<Vec<Bound>, AppError> {
+    addresses.iter().map(|address| Ok((bind(*address)?, Arc::default()))).collect()
+}
+
+fn bind_own(listeners: &[Listener]) -> Result<Vec<Bound>, AppError> {
+    let bound = listeners.iter().map(|listener| {
+        let rules = options::listener_rules(listener, None)?;
+        Ok((bind(listener.address)?, Arc::new(Entrance::new(rules))))
+    });
+    bound.collect()
 }
 
 fn bind(address: SocketAddr) -> Result<TcpListener, AppError> {

@@ -69,7 +69,7 @@ pub async fn serve(
         };
         match accepted {
             Ok((stream, address)) => {
-                let Some(of_client) = admit(&stream, address, &server) else { continue };
+                let Some(admitted) = admit(&stream, address, &server) else { continue };
                 let place = tokio::select! {
                     () = stop.cancelled() => return,
                     place = server.places.one() => place,
@@ -79,7 +79,7 @@ pub async fn serve(
                 tasks.spawn("connection", async move {
                     let _counted = server.metrics.http().connected();
                     connection::serve(stream, address, rules, &server, streams, stop).await;
-                    drop((of_client, place));
+                    drop((admitted, place));
                 });
             }
             Err(error) => {
@@ -90,25 +90,32 @@ pub async fn serve(
     }
 }
 
-/// Returns the place that the client has among its own, which a trusted proxy does not need; `None` closes the connection.
-fn admit(stream: &TcpStream, address: SocketAddr, server: &Server) -> Option<Option<ClientPlace>> {
-    let place = match server.clients.load().connections_of(address) {
-        None => None,
+/// Whose place a connection takes, for as long as it lasts.
+enum Admitted {
+    /// That of a proxy, behind which are many.
+    Proxy,
+    /// One of the client's own.
+    Client { _place: ClientPlace },
+}
+
+/// Lets a connection in, or counts why not: `None` closes it.
+fn admit(stream: &TcpStream, address: SocketAddr, server: &Server) -> Option<Admitted> {
+    let admitted = match server.clients.load().connections_of(address) {
+        None => Admitted::Proxy,
         Some((client, limit)) => {
-            let place = server.places.of_client(client, limit);
-            if place.is_none() {
+            let Some(place) = server.places.of_client(client, limit) else {
                 tracing::debug!(peer = %address, limit, "a client has all its connections: one more is closed");
                 server.metrics.http().connection_shed(ConnectionShed::ClientLimit);
                 return None;
-            }
-            place
+            };
+            Admitted::Client { _place: place }
         }
     };
     if let Err(error) = prepare(stream, server) {
         tracing::debug!(peer = %address, %error, "a connection was gone before it was served");
         return None;
     }
-    Some(place)
+    Some(admitted)
 }
 
 fn prepare(stream: &TcpStream, server: &Server) -> io::Result<()> {

@@ -745,7 +745,7 @@ fn a_listeners_certificate_and_key_are_checked_and_an_expired_one_is_warned_of()
     let settings = Settings::load(&ground.sources()).unwrap();
     assert!(settings.warnings(std::time::SystemTime::now()).is_empty());
     // The end of 4095: what rcgen writes when it is not told.
-    let late = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(67_090_118_400);
+    let late = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_hours(67_090_118_400 / 3600);
     let warnings = settings.warnings(late);
     assert!(warnings.len() == 1 && warnings[0].contains("expired on Sun, 01 Jan 4096"), "{warnings:?}");
 }

@@ -27,10 +27,10 @@ const GOOD_CLIENTS: usize = 200;
 const GOOD_AT_ONCE: usize = 10;
 
 /// Rows at once.
-const ROWS_AT_ONCE: usize = 8;
+const ROWS_AT_ONCE: usize = 16;
 
 /// Short waits: the rows that are about them take as long.
-const SERVER: &str = "header_timeout = \"1s\"\nhandshake_timeout = \"1s\"\nwrite_stall_timeout = \"1s\"";
+const SERVER: &str = "header_timeout = \"2s\"\nhandshake_timeout = \"2s\"\nwrite_stall_timeout = \"2s\"";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_that_is_sent_harms_others() {

@@ -63,12 +63,12 @@ async fn version_and_protocol_are_agreed_on() {
 async fn who_may_connect_is_what_the_authority_says() {
     let (registry, ground) = (Registry::start().await, Ground::new());
     let [ours, other] = ["ours", "other"].map(Authority::new);
-    let ca = ground.mounted.path("ca.crt");
+    let (ca, quoted) = (ground.mounted.path("ca.crt"), ground.mounted.quoted("ca.crt"));
     std::fs::write(&ca, ours.pem()).unwrap();
     for (mode, without) in
         [("", None), ("client_certificate = \"required\"", None), ("client_certificate = \"optional\"", Some(200))]
     {
-        let cachalot = ground.start(&registry, &format!("client_ca = {ca:?}\n{mode}")).await;
+        let cachalot = ground.start(&registry, &format!("client_ca = {quoted}\n{mode}")).await;
         for (name, shown, expected) in [
             ("none", None, without),
             ("ours", Some(ours.client("node-1")), Some(200)),
@@ -134,8 +134,8 @@ async fn a_new_certificate_is_shown_without_touching_what_stands() {
 async fn sessions_are_resumed_across_certificates_and_not_across_who_may_connect() {
     let (registry, ground) = (Registry::start().await, Ground::new());
     let [first, second] = ["first", "second"].map(Authority::new);
-    let ca = ground.mounted.path("ca.crt");
-    let lines = format!("client_ca = {ca:?}");
+    let (ca, quoted) = (ground.mounted.path("ca.crt"), ground.mounted.quoted("ca.crt"));
+    let lines = format!("client_ca = {quoted}");
     std::fs::write(&ca, first.pem()).unwrap();
     for version in [&TLS12, &TLS13] {
         std::fs::write(&ca, first.pem()).unwrap();

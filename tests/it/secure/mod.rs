@@ -28,8 +28,8 @@ impl Ground {
 
     /// Returns the section of a listener with these further lines.
     pub(crate) fn listener(&self, lines: &str) -> String {
-        let [cert, key] = ["tls.crt", "tls.key"].map(|name| self.mounted.path(name));
-        format!("[[listener]]\naddress = \"127.0.0.1:0\"\ncert = {cert:?}\nkey = {key:?}\n{lines}\n")
+        let [cert, key] = ["tls.crt", "tls.key"].map(|name| self.mounted.quoted(name));
+        format!("[[listener]]\naddress = \"127.0.0.1:0\"\ncert = {cert}\nkey = {key}\n{lines}\n")
     }
 
     /// Starts a Cachalot with such a listener, beside the plain one.

@@ -65,6 +65,11 @@ impl Mounted {
         self.0.path().join(name)
     }
 
+    /// Returns the path as it stands in a configuration.
+    pub(crate) fn quoted(&self, name: &str) -> String {
+        format!("{:?}", self.path(name).display().to_string())
+    }
+
     /// Replaces all files.
     pub(crate) fn put(&self, files: &[(&str, &str)]) {
         let version = format!("..version-{:016x}", fastrand::u64(..));
