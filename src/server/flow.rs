@@ -10,6 +10,9 @@
 //!          ─ socket     a write that waits for the socket
 //! ```
 //!
+//! What the kernel has taken counts as taken. It takes more when a third of its buffer is free, which may be a MiB on a fast line: a client
+//! that reads less than some 15 KiB a second there is let go as if it read nothing, and goes on with a range.
+//!
 //! Counting costs two atomic additions for each chunk. [`Patience`] looks at it a few times a minute.
 
 use std::pin::Pin;

@@ -5,8 +5,11 @@
 //! | connection | buffers | at the most |
 //! |---|---|---|
 //! | plain | [`BUFFER_BYTES`] in either direction, one chunk of [`crate::store::CHUNK_BYTES`]; content of files takes none | 192 KiB |
-//! | TLS, HTTP/1.1 | the same, [`TLS_BUFFER_BYTES`] of records that wait for the socket, and one record that comes in (16 KiB) | 272 KiB |
+//! | TLS, HTTP/1.1 | the same, 64 KiB of records that wait for the socket (what rustls allows by itself), and one record that comes in (16 KiB) | 272 KiB |
 //! | TLS, HTTP/2 | [`H2_STREAMS_MAX`] streams with one chunk, [`H2_SEND_BYTES`] and [`H2_HEADERS_BYTES_MAX`] each; [`H2_CONNECTION_WINDOW_BYTES`] of request bodies; the records | 13 MiB |
+//!
+//! A manifest or a list that is answered counts besides, at most 4 MiB, which the memory tier shares where it has it. What the kernel keeps
+//! of a connection is `net.ipv4.tcp_wmem`'s to say.
 //!
 //! An idle one has none of them. A client that fills them and leaves them so is let go after `server.write_stall_timeout` (`flow`), and
 //! has no more than `clients.connections` of them.
@@ -19,10 +22,6 @@ use http::HeaderValue;
 ///
 /// hyper holds at most this plus one chunk for a client that reads slowly. What is sent from a file takes none of it.
 pub(super) const BUFFER_BYTES: usize = 64 * 1024;
-
-/// Bytes of TLS records that wait for the socket: what rustls allows by itself.
-#[cfg(test)]
-const TLS_BUFFER_BYTES: usize = 64 * 1024;
 
 /// How long a client waits for the head of its answer, everything behind it included: clients give up at 30 s (P-124). Work that
 /// others may want goes on.
@@ -88,7 +87,7 @@ mod tests {
         const KIB: usize = 1024;
         let plain = 2 * BUFFER_BYTES + CHUNK_BYTES;
         assert_eq!(plain, 192 * KIB);
-        let records = TLS_BUFFER_BYTES + 16 * KIB;
+        let records = 64 * KIB + 16 * KIB;
         assert_eq!(plain + records, 272 * KIB);
         let stream = CHUNK_BYTES + H2_SEND_BYTES + H2_HEADERS_BYTES_MAX as usize;
         let streams = H2_STREAMS_MAX as usize * stream;
