@@ -22,8 +22,8 @@ use crate::cache::{Cache, Parts};
 use crate::fetch::FetchError;
 use crate::identity::{KeysError, Lasting};
 use crate::oci::UpstreamName;
-use crate::server::{self, Server};
-use crate::settings::{Settings, Sources, warnings};
+use crate::server::{self, Entrance, Places, Server, TlsError};
+use crate::settings::{Listener, Settings, Sources};
 use crate::store::{BlobStore, Disk, Ledger, Memory, StoreError, scrub};
 use crate::tasks::TaskGroup;
 use crate::telemetry::{self, LogError, Metrics};
@@ -73,12 +73,14 @@ pub fn run(settings: &Settings, sources: &Sources) -> Result<(), AppError> {
 /// A running server.
 #[derive(Debug)]
 pub struct App {
-    /// Where the data plane listens.
+    /// Where the data plane listens: those of `server.listen`, then those of every `[[listener]]`.
     pub addresses: Vec<SocketAddr>,
     /// Where the control plane listens.
     pub admin_address: SocketAddr,
     pub metrics: Arc<Metrics>,
     server: Arc<Server>,
+    /// Those of every `[[listener]]`, by the address that the settings have.
+    entrances: Vec<(SocketAddr, Arc<Entrance>)>,
     readiness: Arc<Readiness>,
     admin: Arc<Admin>,
     lasting: Arc<Lasting>,
@@ -103,7 +105,11 @@ impl App {
     /// A busy port, an unusable store, an upstream that makes no client.
     #[expect(clippy::unused_async, reason = "it needs a runtime: sockets are registered with it, tasks spawned")]
     pub async fn start(settings: &Settings) -> Result<Self, AppError> {
-        let listeners = bind_all(&settings.server.listen)?;
+        let mut listeners = bind_plain(&settings.server.listen)?;
+        let own = bind_own(&settings.listeners)?;
+        let entrances = settings.listeners.iter().zip(&own);
+        let entrances = entrances.map(|(settings, (_, entrance))| (settings.address, Arc::clone(entrance))).collect();
+        listeners.extend(own);
         let admin_listener = bind(settings.admin.listen)?;
         let names: Vec<_> = settings.upstreams.iter().map(|upstream| upstream.name.clone()).collect();
         let metrics = Arc::new(Metrics::new(&names, settings.metrics.repositories as usize)?);
@@ -124,6 +130,7 @@ impl App {
             directory: ArcSwap::from_pointee(options::directory(settings, &metrics, &work, &via, None)?),
             clients: ArcSwap::from_pointee(options::clients(&settings.clients)),
             door: ArcSwap::from_pointee(options::door(settings, &lasting)?),
+            places: Arc::new(Places::new(settings.server.connections as usize)),
             cache,
             metrics: Arc::clone(&metrics),
             options: options::limits(&settings.server, settings.log.access, via),
@@ -142,10 +149,11 @@ impl App {
             refresh,
         });
         let app = Self {
-            addresses: listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect(),
+            addresses: listeners.iter().filter_map(|(listener, _)| listener.local_addr().ok()).collect(),
             admin_address: admin_listener.local_addr().unwrap_or(settings.admin.listen),
             metrics: Arc::clone(&metrics),
             server: Arc::clone(&server),
+            entrances,
             readiness: Arc::clone(&readiness),
             admin: Arc::clone(&admin),
             lasting,
@@ -159,9 +167,9 @@ impl App {
         };
         app.keep_house(disk, ledger, settings.store.scrub_rate);
         background.spawn("admin", admin::serve(admin_listener, admin, background.clone(), stop_background));
-        for listener in listeners {
-            connections
-                .spawn("listener", server::serve(listener, Arc::clone(&server), connections.clone(), stop.clone()));
+        for (listener, entrance) in listeners {
+            let serving = server::serve(listener, entrance, Arc::clone(&server), connections.clone(), stop.clone());
+            connections.spawn("listener", serving);
         }
         readiness.set(State::Ready);
         Ok(app)
@@ -217,11 +225,11 @@ impl App {
     }
 
     fn announce(&self, settings: &Settings) {
-        for warning in warnings(settings) {
-            tracing::warn!("{warning}");
-        }
         for address in &self.addresses {
             tracing::info!(%address, "serving");
+        }
+        for warning in settings.warnings(SystemTime::now()) {
+            tracing::warn!("{warning}");
         }
         tracing::info!(address = %self.admin_address, "admin: /metrics, /livez, /readyz");
         tracing::info!(path = %settings.store.path.display(), "store");
@@ -272,12 +280,19 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn bind_all(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, AppError> {
-    let mut listeners = Vec::with_capacity(addresses.len());
-    for address in addresses {
-        listeners.push(bind(*address)?);
-    }
-    Ok(listeners)
+/// A listener, and how it treats whoever connects.
+type Bound = (TcpListener, Arc<Entrance>);
+
+fn bind_plain(addresses: &[SocketAddr]) -> Result<Vec<Bound>, AppError> {
+    addresses.iter().map(|address| Ok((bind(*address)?, Arc::default()))).collect()
+}
+
+fn bind_own(listeners: &[Listener]) -> Result<Vec<Bound>, AppError> {
+    let bound = listeners.iter().map(|listener| {
+        let rules = options::listener_rules(listener, None)?;
+        Ok((bind(listener.address)?, Arc::new(Entrance::new(rules))))
+    });
+    bound.collect()
 }
 
 fn bind(address: SocketAddr) -> Result<TcpListener, AppError> {
@@ -310,6 +325,8 @@ pub enum AppError {
     Runtime(#[source] std::io::Error),
     #[error("cannot listen on {address}: choose another address with --listen or --admin, or stop what uses it")]
     Bind { address: SocketAddr, source: std::io::Error },
+    #[error("cannot speak TLS on {address}")]
+    Tls { address: SocketAddr, source: TlsError },
     #[error("cannot use the store {path}: give a directory that this user can write, with --store or store.path")]
     Store { path: String, source: StoreError },
     #[error("cannot make the metrics")]

@@ -47,8 +47,9 @@
 //! * [`cache`]: [`cache::Cache`] answers questions about manifests, blobs, and lists of tags and referrers. `cache::fill` is the heart: one download,
 //!   many followers. `cache::access` lets callers in where an upstream is for them. `cache::decide` is the freshness policy as a table,
 //!   `cache::flight` the single flight of small questions.
-//! * [`server`]: HTTP/1.1 in front of the cache. [`server::Directory`] is what a request may name, [`server::Door`] who is let in to it,
-//!   `server::admission` asks the upstream about callers; `server::respond` alone turns errors into statuses.
+//! * [`server`]: HTTP/1.1 and HTTP/2 in front of the cache, plain or by [`server::Tls`]. [`server::Directory`] is what a request may name,
+//!   [`server::Door`] who is let in to it; `server::admission` asks the upstream about callers; `server::respond` alone turns errors into
+//!   statuses; `server::flow` knows what a client leaves lying.
 //! * [`admin`]: health and metrics, on a listener of its own.
 //! * [`snippets`]: what to tell each client so that it pulls through the cache; pure text.
 //! * [`node`]: the agent of a node: writes that for its container runtime while the cache answers, and takes it back without a trace.
@@ -74,8 +75,12 @@
 //!   [`cache::Cache::admit`]: it stops what comes another way. Our account is never a caller's, nor one caller's another's, and what one is
 //!   told is nothing to the others.
 //! * **The disk never decides.** What it refuses is streamed through memory to those who asked; a client never gets an error for it.
-//! * **Memory per connection is bounded**: one chunk of [`store::CHUNK_BYTES`] on its way and as much in hyper's buffer, however
-//!   large the blob and however slow the client; what lies in a file is sent from there and takes none.
+//! * **Memory per connection is bounded**, however large the blob and however slow the client: one chunk of [`store::CHUNK_BYTES`] on its
+//!   way and as much in hyper's buffer; with TLS as much again in records; with HTTP/2 a chunk for each of its streams. `server::limits`
+//!   has the sums. On a plain connection what lies in a file is sent from there and takes none.
+//! * **Who takes nothing holds nothing.** What was given to a client and is not taken for `server.write_stall_timeout` ends its connection,
+//!   whether a socket, a window or a reader is in the way.
+//! * **Nobody has all places.** Connections are limited in all and by client; a client's misbehaviour ends its own.
 //! * **Nothing is asked of an upstream before the door.** Whom `server::door` refuses causes no request, and is told the same of what exists and
 //!   what does not. What is wrong is never taken for nobody.
 //! * **A credential of ours goes nowhere.** `Routed::authorization` is the only one that an upstream sees, and holds a caller's own, or nothing.

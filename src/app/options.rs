@@ -10,7 +10,7 @@ use hyper_util::client::proxy::matcher::Matcher;
 use super::AppError;
 use crate::cache::{AccessRules, FillLimits, Filling, Parallel, Policy, Prefetch, Rules, Upstream};
 use crate::identity::{Identities, IdentityOptions, KeySource, Keys, Lasting, ServiceAccountOptions};
-use crate::server::{self, ClientOptions, Clients, Directory, Door};
+use crate::server::{self, ClientOptions, ClientTrust, Clients, Directory, Door, ListenerRules, Tls, TlsOptions};
 use crate::settings::{self, Jwks, LogFormat, Proxy, Quantity, Settings};
 use crate::store::{Disk, Ledger, prepare};
 use crate::tasks::TaskGroup;
@@ -46,6 +46,11 @@ pub(super) fn open_disk(settings: &settings::Store, metrics: &Arc<Metrics>) -> R
 
 /// Tells the metrics when certificates expire.
 pub(super) fn note_certificates(settings: &Settings, metrics: &Metrics) {
+    let listeners = || settings.listeners.iter().filter_map(|listener| listener.tls.as_ref());
+    let shown = listeners().filter_map(|tls| tls.identity.expires_at()).min();
+    metrics.certificate_expires(CertificateUse::Server, shown);
+    let authorities = listeners().filter_map(|tls| server::expires_at(&tls.clients.as_ref()?.authorities)).min();
+    metrics.certificate_expires(CertificateUse::ClientCa, authorities);
     let ours = settings.upstreams.iter().filter_map(|upstream| upstream.client_certificate.as_ref());
     let expiry = ours.filter_map(|certificate| certificate.identity.expires_at()).min();
     metrics.certificate_expires(CertificateUse::UpstreamClient, expiry);
@@ -74,12 +79,34 @@ pub(super) fn directory(
         };
         Ok((upstream.name.clone(), made))
     });
-    Ok(Directory::new(settings.table.clone(), upstreams.collect::<Result<Vec<_>, AppError>>()?))
+    let directory = Directory::new(settings.table.clone(), upstreams.collect::<Result<Vec<_>, AppError>>()?);
+    // An origin, as browsers write it: a port that its scheme has anyway is left out.
+    Ok(directory.known_as(settings.server.public_url.as_ref().map(|url| url.origin().ascii_serialization())))
+}
+
+/// Returns how the listener at one of the addresses of `settings` treats whoever connects there; `before` is how it did so far.
+///
+/// # Errors
+/// When its TLS cannot be made.
+pub(super) fn listener_rules(
+    settings: &settings::Listener,
+    before: Option<&ListenerRules>,
+) -> Result<ListenerRules, AppError> {
+    let before = before.and_then(|rules| rules.tls.as_ref());
+    let tls = settings.tls.as_ref().map(|tls| {
+        let clients = tls
+            .clients
+            .as_ref()
+            .map(|clients| ClientTrust { authorities: clients.authorities.clone(), is_required: clients.is_required });
+        let options = TlsOptions { identity: tls.identity.clone(), clients, http2: tls.http2 };
+        Tls::new(options, before).map_err(|source| AppError::Tls { address: settings.address, source })
+    });
+    Ok(ListenerRules { identities: settings.identities, tls: tls.transpose()? })
 }
 
 pub(super) fn clients(settings: &settings::Clients) -> Clients {
-    let settings::Clients { rate, burst, trusted_proxies } = settings.clone();
-    Clients::new(&ClientOptions { rate, burst, trusted_proxies })
+    let settings::Clients { rate, burst, connections, trusted_proxies } = settings.clone();
+    Clients::new(&ClientOptions { rate, burst, connections, trusted_proxies })
 }
 
 /// Makes the door that `settings` describe.
@@ -218,7 +245,7 @@ fn client_options(settings: &settings::Upstream, via: &HeaderValue) -> upstream:
 
 pub(super) fn limits(server: &settings::Server, access_log: bool, via: HeaderValue) -> server::Options {
     server::Options {
-        connections: server.connections as usize,
+        handshake_timeout: server.handshake_timeout,
         header_timeout: server.header_timeout,
         write_stall_timeout: server.write_stall_timeout,
         access_log,

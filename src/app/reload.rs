@@ -4,9 +4,11 @@
 //! network, tells nobody. Files that it names count as its parts. What is seen twice in a row is applied: a file is not always written at
 //! once.
 //!
-//! What takes effect: upstreams and how they are found, identities, limits of clients, the log level, `server.drain_timeout`. Fills that run go on
+//! What takes effect: upstreams and how they are found, identities, certificates and rules of listeners, limits of clients, the log level,
+//! `server.drain_timeout` and `server.public_url`. Connections that stand go on with the certificate that they began with. Fills that run go on
 //! with the upstream that they began with. The rest is told to need a restart.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -15,8 +17,8 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::{App, AppError, lock, options, supervisor};
 use crate::identity::Identities;
-use crate::server::{Directory, Door};
-use crate::settings::{Problems, Settings, Sources};
+use crate::server::{Directory, Door, Entrance, ListenerRules};
+use crate::settings::{Listener, Problems, Settings, Sources};
 use crate::telemetry::{Logs, sentence};
 
 /// How often the configuration is read again: some milliseconds of work.
@@ -61,13 +63,17 @@ impl App {
     /// Makes new settings take effect, as far as that is possible now, and returns the keys that need a restart.
     ///
     /// # Errors
-    /// When an upstream makes no client, or an authority cannot be used; then nothing has changed.
+    /// When an upstream makes no client, a listener no TLS, or an authority cannot be used; then nothing has changed.
     pub fn apply(&self, settings: &Settings) -> Result<Vec<String>, AppError> {
         let mut current = lock(&self.settings);
         let (before, via) = (self.server.directory.load_full(), &self.server.options.via);
         let after = options::directory(settings, &self.metrics, &self.work, via, Some((&current, &before)))?;
         let (door, admin) = self.identities(&current, settings)?;
         let after = Arc::new(after);
+        let rules = self.rules_of_listeners(&current, settings)?;
+        for (entrance, rules) in rules {
+            entrance.set(rules);
+        }
         self.server.directory.store(Arc::clone(&after));
         self.leave(&before, &after);
         if settings.clients != current.clients {
@@ -95,6 +101,22 @@ impl App {
         let admin = (of_admin(current) != of_admin(settings))
             .then(|| options::admin_identities(&settings.admin, &self.lasting));
         Ok((door.transpose()?, admin.transpose()?))
+    }
+
+    /// Returns the rules of the listeners that have others now.
+    fn rules_of_listeners(
+        &self,
+        current: &Settings,
+        settings: &Settings,
+    ) -> Result<Vec<(&Entrance, ListenerRules)>, AppError> {
+        let changed = settings.listeners.iter().filter(|listener| !current.listeners.contains(listener));
+        let known = changed.filter_map(|listener| {
+            let (_, entrance) = self.entrances.iter().find(|(address, _)| *address == listener.address)?;
+            Some((listener, &**entrance))
+        });
+        known
+            .map(|(listener, entrance)| Ok((entrance, options::listener_rules(listener, Some(&entrance.rules()))?)))
+            .collect()
     }
 
     /// Leaves the upstreams that are replaced or gone.
@@ -132,6 +154,9 @@ impl App {
         match outcome {
             Ok(needs_restart) => {
                 tracing::info!("the configuration is applied");
+                for warning in lock(&self.settings).warnings(SystemTime::now()) {
+                    tracing::warn!("{warning}");
+                }
                 for key in &needs_restart {
                     tracing::warn!(key, "this key has changed and takes effect with the next start");
                 }
@@ -151,11 +176,20 @@ impl App {
     }
 }
 
+/// Returns where the `[[listener]]`s listen, in an order of its own.
+fn addresses(settings: &Settings) -> Vec<SocketAddr> {
+    let mut addresses: Vec<SocketAddr> = settings.listeners.iter().map(|Listener { address, .. }| *address).collect();
+    addresses.sort();
+    addresses
+}
+
 /// Returns the keys whose change takes effect with the next start.
 fn needs_restart(started_with: &Settings, settings: &Settings) -> Vec<String> {
     let (old, new) = (started_with, settings);
     let changed = [
         ("server.listen", old.server.listen != new.server.listen),
+        ("listener.address", addresses(old) != addresses(new)),
+        ("server.handshake_timeout", old.server.handshake_timeout != new.server.handshake_timeout),
         ("server.header_timeout", old.server.header_timeout != new.server.header_timeout),
         ("server.connections", old.server.connections != new.server.connections),
         ("server.write_stall_timeout", old.server.write_stall_timeout != new.server.write_stall_timeout),

@@ -1,10 +1,11 @@
 //! `cachalot check-config FILE`: tells everything that is wrong with a configuration, and starts nothing.
 
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 use super::serve::environment;
 use super::{effective, refuse, say, tell};
-use crate::settings::{Flags, Settings, Sources, warnings};
+use crate::settings::{Flags, Settings, Sources};
 
 /// Check a configuration file, together with the environment, without starting anything.
 ///
@@ -25,13 +26,13 @@ pub(super) struct Args {
 pub(super) fn run(args: Args) -> u8 {
     let shown = args.file.display().to_string();
     let sources = Sources { file: Some(args.file), environment: environment(), flags: Flags::default() };
-    let loaded = Settings::load(&sources);
-    for warning in loaded.iter().flat_map(warnings) {
-        say(format_args!("cachalot: {shown}: {warning}"));
-    }
-    match loaded {
-        Ok(settings) if args.print => tell(effective::toml(&settings).trim_end()),
-        Ok(_) => tell(format_args!("{shown}: ok")),
+    match Settings::load(&sources) {
+        Ok(settings) => {
+            for warning in settings.warnings(SystemTime::now()) {
+                say(format_args!("warning: {warning}"));
+            }
+            if args.print { tell(effective::toml(&settings).trim_end()) } else { tell(format_args!("{shown}: ok")) }
+        }
         Err(problems) => refuse(&problems),
     }
 }

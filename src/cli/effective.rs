@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::identity::CertificateName;
 use crate::settings::{
-    Access, Fills, Freshness, Jwks, LogFormat, Prefetch, Proxy, Quantity, Settings, Upstream, WhenLimited,
+    Access, Fills, Freshness, Jwks, Listener, LogFormat, Prefetch, Proxy, Quantity, Settings, Upstream, WhenLimited,
 };
 use crate::upstream::Credentials;
 
@@ -31,6 +31,9 @@ pub(super) fn toml(settings: &Settings) -> String {
     file.key("access", settings.log.access);
     file.section("[metrics]");
     file.key("repositories", settings.metrics.repositories);
+    for one in &settings.listeners {
+        listener(&mut file, one);
+    }
     for one in &settings.upstreams {
         upstream(&mut file, one);
     }
@@ -41,14 +44,16 @@ fn server(file: &mut File, settings: &Settings) {
     let server = &settings.server;
     file.section("[server]");
     file.key("listen", list(&server.listen));
-    file.key("default_upstream", text(server.default_upstream.as_ref().map_or("", |name| name.as_str())));
-    if let Some(url) = &server.public_url {
-        file.key("public_url", text(url));
+    match &server.public_url {
+        Some(url) => file.key("public_url", text(url)),
+        None => file.note("public_url is not set: links are relative"),
     }
+    file.key("default_upstream", text(server.default_upstream.as_ref().map_or("", |name| name.as_str())));
     file.note("those that hold stand below");
     file.key("builtin_upstreams", false);
     file.key("drain_timeout", duration(server.drain_timeout));
     file.key("header_timeout", duration(server.header_timeout));
+    file.key("handshake_timeout", duration(server.handshake_timeout));
     file.key("connections", server.connections);
     file.key("write_stall_timeout", duration(server.write_stall_timeout));
     file.section("[admin]");
@@ -112,6 +117,7 @@ fn clients(file: &mut File, settings: &Settings) {
     let clients = &settings.clients;
     file.section("[clients]");
     limits(file, clients.rate, clients.burst);
+    file.key("connections", clients.connections);
     file.key("trusted_proxies", list(&clients.trusted_proxies));
 }
 
@@ -124,6 +130,21 @@ fn store(file: &mut File, settings: &Settings) {
     file.key("memory", text(bytes(store.memory)));
     file.key("manifests", text(bytes(store.manifests)));
     file.key("scrub_rate", text(bytes(store.scrub_rate)));
+}
+
+fn listener(file: &mut File, listener: &Listener) {
+    file.section("[[listener]]");
+    file.key("address", text(listener.address));
+    if let Some(tls) = &listener.tls {
+        file.key("cert", text(tls.cert.display()));
+        file.key("key", text(tls.key.display()));
+        if let Some(clients) = &tls.clients {
+            file.key("client_ca", text(clients.path.display()));
+            file.key("client_certificate", text(if clients.is_required { "required" } else { "optional" }));
+        }
+        file.key("http2", tls.http2);
+    }
+    file.key("identities", listener.identities);
 }
 
 fn upstream(file: &mut File, upstream: &Upstream) {
@@ -325,6 +346,7 @@ mod tests {
              [[principal]]\nmatch = [\"cert:spiffe://**\", \"anonymous\"]\nrepositories = [\"docker.io/**\"]\npush = false\nrate = 7\n\
              [[principal]]\nmatch = [\"**\"]\n",
             "[store]\ncapacity = \"1500000001B\"\nmin_free = \"3%\"\nmemory = \"0\"\n[freshness]\ntag_ttl = \"90s\"\n\
+             [server]\npublic_url = \"https://cache.test:5443\"\nlisten = []\n[[listener]]\naddress = \"[::]:5443\"\nidentities = false\n\
              [log]\nformat = \"json\"\n[[upstream]]\nname = \"a.test\"\nproxy = \"http://p.test:3128\"\nrate = 7\n\
              hosts = [\"h.test\"]\ntoken_hosts = [\"sso.test\"]\ntoken_timeout = \"1s\"\nendpoints = [\"http://a.test:5000\"]\noffline = true\n\
              [[upstream]]\nname = \"b.test\"\naccess = \"caller\"\naccess_ttl = \"7s\"\n[[upstream]]\nname = \"c.test\"\naccess_except = [\"x/*\"]\n",

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -11,6 +11,7 @@ use futures_util::stream::{self, BoxStream};
 use http_body::{Frame, SizeHint};
 
 use super::access_log::Exchange;
+use super::flow::{Chunk, Lease};
 use super::socket::{Outbox, Rescue};
 use crate::cache::{BlobBody, BodyError, Piece};
 use crate::telemetry::sentence;
@@ -30,6 +31,8 @@ pub(super) struct Body {
     exchange: Option<Exchange>,
     /// Where file content is put that the connection sends by itself.
     outbox: Option<Outbox>,
+    /// The exchange on the connection's account.
+    lease: Option<Lease>,
 }
 
 enum Content {
@@ -42,26 +45,31 @@ enum Content {
 
 impl Body {
     pub(super) fn empty() -> Self {
-        Self { content: Content::Empty, remaining: Some(0), exchange: None, outbox: None }
+        Self { content: Content::Empty, remaining: Some(0), exchange: None, outbox: None, lease: None }
     }
 
     pub(super) fn full(bytes: Bytes) -> Self {
-        Self { remaining: Some(bytes.len() as u64), content: Content::Full(bytes), exchange: None, outbox: None }
+        Self { remaining: Some(bytes.len() as u64), content: Content::Full(bytes), ..Self::empty() }
     }
 
     /// A stream of `len` bytes, or of unknown length.
     pub(super) fn stream(len: Option<u64>, chunks: BoxStream<'static, Result<Bytes, BodyError>>) -> Self {
-        Self { content: Content::Stream(chunks), remaining: len, exchange: None, outbox: None }
+        Self { content: Content::Stream(chunks), remaining: len, ..Self::empty() }
     }
 
     /// A blob's bytes, of which there are `len`.
     pub(super) fn blob(len: Option<u64>, body: BlobBody) -> Self {
-        Self { content: Content::Blob(body), remaining: len, exchange: None, outbox: None }
+        Self { content: Content::Blob(body), remaining: len, ..Self::empty() }
     }
 
-    /// Lets file content go through the connection's outbox.
-    pub(super) fn through(self, outbox: Outbox) -> Self {
-        Self { outbox: Some(outbox), ..self }
+    /// Puts the body on a connection: on its account, and with its outbox, if it has one, for file content.
+    pub(super) fn leased(self, mut lease: Lease, outbox: Option<Outbox>) -> Self {
+        if self.remaining == Some(0) {
+            lease.is_over();
+        } else {
+            lease.waits_for_client(true);
+        }
+        Self { outbox, lease: Some(lease), ..self }
     }
 
     /// Gives the body its account; the account is closed with it.
@@ -92,6 +100,20 @@ impl Body {
             }
             Content::Stream(chunks) => chunks.poll_next_unpin(context),
         }
+    }
+
+    /// Notes whose turn it is, and gives out the bytes.
+    fn given(&mut self, next: Option<Result<Bytes, BodyError>>) -> Option<Result<Frame<Chunk>, BodyError>> {
+        let is_over = self.remaining == Some(0) || !matches!(next, Some(Ok(_)));
+        let Some(lease) = &mut self.lease else {
+            return next.map(|next| next.map(|b| Frame::data(Chunk::new(b, None))));
+        };
+        if is_over {
+            lease.is_over();
+        } else {
+            lease.waits_for_client(true);
+        }
+        next.map(|next| next.map(|bytes| Frame::data(lease.given(bytes))))
     }
 
     fn account(&mut self, next: Option<&Result<Bytes, BodyError>>) {
@@ -140,16 +162,21 @@ fn pieces(body: BlobBody, outbox: Outbox) -> BoxStream<'static, Result<Bytes, Bo
 }
 
 impl http_body::Body for Body {
-    type Data = Bytes;
+    type Data = Chunk;
     type Error = BodyError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let next = ready!(self.next(context));
+    ) -> Poll<Option<Result<Frame<Chunk>, BodyError>>> {
+        let Poll::Ready(next) = self.next(context) else {
+            if let Some(lease) = &mut self.lease {
+                lease.waits_for_client(false);
+            }
+            return Poll::Pending;
+        };
         self.account(next.as_ref());
-        Poll::Ready(next.map(|next| next.map(Frame::data)))
+        Poll::Ready(self.given(next))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -22,6 +22,8 @@ pub struct ClientOptions {
     pub rate: Option<NonZeroU32>,
     /// Requests at once after a pause.
     pub burst: Option<NonZeroU32>,
+    /// Connections of one client at once.
+    pub connections: u32,
     /// Proxies whose word on the client's address counts.
     pub trusted_proxies: Vec<Network>,
 }
@@ -31,21 +33,31 @@ pub struct ClientOptions {
 pub struct Clients {
     trusted_proxies: Vec<Network>,
     turns: Option<Turns<IpAddr>>,
+    connections: u32,
 }
 
 impl Clients {
     pub fn new(options: &ClientOptions) -> Self {
         let turns = options.rate.map(|rate| Turns::new(rate, options.burst));
-        Self { trusted_proxies: options.trusted_proxies.clone(), turns }
+        Self { trusted_proxies: options.trusted_proxies.clone(), turns, connections: options.connections }
+    }
+
+    /// Returns who counts as one client at `peer`, and how many connections it may have; `None` for a proxy, behind which are many.
+    pub(super) fn connections_of(&self, peer: SocketAddr) -> Option<(IpAddr, u32)> {
+        let client = peer.ip().to_canonical();
+        (!self.is_trusted(client)).then(|| (key(client), self.connections))
+    }
+
+    fn is_trusted(&self, address: IpAddr) -> bool {
+        self.trusted_proxies.iter().any(|network| network.contains(address))
     }
 
     /// Returns the client's address: the peer's, or what trusted proxies say in `X-Forwarded-For`, read from its end.
     pub(super) fn address(&self, peer: SocketAddr, headers: &HeaderMap) -> IpAddr {
-        let is_trusted = |address: IpAddr| self.trusted_proxies.iter().any(|network| network.contains(address));
         let mut client = peer.ip().to_canonical();
         let told: Vec<&str> = lines(headers, &FORWARDED_FOR).flat_map(|line| line.split(',')).collect();
         for told in told.into_iter().rev() {
-            if !is_trusted(client) {
+            if !self.is_trusted(client) {
                 break;
             }
             let Some(address) = parse(told.trim()) else { break };
@@ -93,6 +105,7 @@ mod tests {
         Clients::new(&ClientOptions {
             rate: rate.and_then(NonZeroU32::new),
             burst: None,
+            connections: 7,
             trusted_proxies: trusted.iter().map(|network| network.parse().unwrap()).collect(),
         })
     }
@@ -118,6 +131,20 @@ mod tests {
             }
             let address = clients.address(peer.parse().unwrap(), &headers);
             assert_eq!(address.to_string(), expected, "P-118: {peer} {forwarded:?}");
+        }
+    }
+
+    #[test]
+    fn connections_are_counted_by_address_of_ipv6_by_64_bits_and_those_of_proxies_are_not() {
+        let clients = clients(None, &["10.0.0.0/8"]);
+        for (peer, expected) in [
+            ("10.0.0.1:1", None),
+            ("192.168.0.1:1", Some("192.168.0.1")),
+            ("[::ffff:192.168.0.1]:1", Some("192.168.0.1")),
+            ("[2606:0:0:1:2:3:4:5]:1", Some("2606:0:0:1::")),
+        ] {
+            let expected = expected.map(|client| (client.parse().unwrap(), 7));
+            assert_eq!(clients.connections_of(peer.parse().unwrap()), expected, "S-37: {peer}");
         }
     }
 

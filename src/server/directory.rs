@@ -15,6 +15,7 @@ pub struct Directory {
     pub(super) table: Table,
     upstreams: HashMap<UpstreamName, Arc<Upstream>>,
     takes_callers: bool,
+    public_url: Option<String>,
 }
 
 impl Directory {
@@ -22,7 +23,7 @@ impl Directory {
     pub fn new(table: Table, upstreams: impl IntoIterator<Item = (UpstreamName, Arc<Upstream>)>) -> Self {
         let upstreams: HashMap<_, _> = upstreams.into_iter().collect();
         let takes_callers = upstreams.values().any(|upstream| takes_callers_of(&table, upstream));
-        Self { table, upstreams, takes_callers }
+        Self { table, upstreams, takes_callers, public_url: None }
     }
 
     /// Returns true when the caller's own credential counts for some upstream.
@@ -33,6 +34,17 @@ impl Directory {
     /// Returns true when it counts for this one.
     pub(super) fn takes_callers_of(&self, upstream: &Upstream) -> bool {
         takes_callers_of(&self.table, upstream)
+    }
+
+    /// Makes it known to clients by `url`, an origin without a slash at its end.
+    #[must_use]
+    pub fn known_as(self, url: Option<String>) -> Self {
+        Self { public_url: url, ..self }
+    }
+
+    /// Returns the URL by which clients know us, without a slash at its end.
+    pub(super) fn public_url(&self) -> Option<&str> {
+        self.public_url.as_deref()
     }
 
     /// Returns the upstream of that name.

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use http::header::{CONTENT_LENGTH, HOST, VIA};
+use http::header::{CONTENT_LENGTH, VIA};
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response};
 use hyper::body::Incoming;
@@ -17,7 +17,7 @@ use super::limits::HEADER_BUDGET;
 use super::peer::Peer;
 use super::respond::Problem;
 use super::routed::Routed;
-use super::{Clients, Directory, Server, admission, blobs, clients, manifests, referrers, tags, token, writes};
+use super::{Clients, Directory, Server, admission, blobs, clients, heads, manifests, referrers, tags, token, writes};
 use crate::oci::{Endpoint, Question, Refusal, Route, route};
 use crate::telemetry::{Handler, Shed};
 use crate::wire::cache_status_header;
@@ -33,23 +33,31 @@ pub(super) async fn handle(server: &Server, request: Request<Incoming>, peer: &P
     let (request, body) = request.into_parts();
     let (directory, door) = (server.directory.load_full(), server.door.load_full());
     let visit = Visit { door: &door, directory: &directory, peer, client: clients::key(client), request: &request };
-    let answered = if token::is_for(&visit) {
-        exchange.is_for(Handler::Token);
-        match turn(server, &clients, client).await {
-            Ok(()) => token::answer(&visit, body).await.map(|(principal, response)| {
-                exchange.is_by(&principal);
-                response
-            }),
-            Err(problem) => Err(problem),
-        }
-    } else {
-        asked(server, &visit, (&clients, client), body, &mut exchange).await
+    let answered = match heads::check(&request) {
+        Err(problem) => Err(problem),
+        Ok(()) if token::is_for(&visit) => token(server, &visit, (&clients, client), body, &mut exchange).await,
+        Ok(()) => asked(server, &visit, (&clients, client), body, &mut exchange).await,
     };
     let mut response = answered.unwrap_or_else(|problem| problem.into_response(exchange.request_id, is_head));
     response.headers_mut().insert(API_VERSION, HeaderValue::from_static("registry/2.0"));
     response.headers_mut().entry(CACHE_STATUS).or_insert_with(|| cache_status(&exchange));
     exchange.set_status(response.status());
     response.map(|body| body.accounted(exchange))
+}
+
+/// Answers a request for a token.
+async fn token(
+    server: &Server,
+    visit: &Visit<'_>,
+    (clients, client): (&Clients, IpAddr),
+    body: Incoming,
+    exchange: &mut Exchange,
+) -> Result<Response<Body>, Problem> {
+    exchange.is_for(Handler::Token);
+    turn(server, clients, client).await?;
+    let (principal, response) = token::answer(visit, body).await?;
+    exchange.is_by(&principal);
+    Ok(response)
 }
 
 /// Routes the request, lets it in and answers it.
@@ -115,8 +123,7 @@ fn too_fast(server: &Server, wait: Duration) -> Problem {
 fn routed(directory: &Directory, request: &Parts) -> Result<Route, Refusal> {
     // The parser has refused requests without a path, except for `*` and authority forms, which no route has.
     let target = request.uri.path_and_query().map_or("", |target| target.as_str());
-    let host = request.headers.get(HOST).and_then(|host| host.to_str().ok()).or(request.uri.host());
-    route(&directory.table, &request.method, target, host)
+    route(&directory.table, &request.method, target, heads::host(request))
 }
 
 /// Answers a question: a write takes as long as its body moves, anything else the header budget at the most.

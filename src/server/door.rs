@@ -153,14 +153,14 @@ impl Visit<'_> {
 
     /// Waits for the principal's turn.
     pub(super) async fn turn(&self, principal: &Principal) -> Result<(), Duration> {
-        if self.peer.identities { self.door.identities.turn(principal).await } else { Ok(()) }
+        if self.peer.rules.identities { self.door.identities.turn(principal).await } else { Ok(()) }
     }
 
     /// Returns true when somebody can be somebody here, or a caller's own credential counts somewhere.
     pub(super) fn asks(&self) -> bool {
         let identities = &self.door.identities;
         let has_tokens = self.door.gives_tokens() && self.directory.takes_callers();
-        self.peer.identities && (identities.know_anybody() || has_tokens)
+        self.peer.rules.identities && (identities.know_anybody() || has_tokens)
     }
 
     /// Returns the problem that somebody is whom the upstream must let in, and who has not said who it is.
@@ -216,7 +216,7 @@ impl Visit<'_> {
 
     /// Checks that this is enough for what is wanted; `error` says what is wrong with what was shown.
     fn checked(&self, admitted: Admitted, wanted: Wanted<'_>, error: Option<&str>) -> Result<Admitted, Problem> {
-        if !self.peer.identities {
+        if !self.peer.rules.identities {
             return Ok(admitted);
         }
         let identities = &self.door.identities;

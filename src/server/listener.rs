@@ -1,40 +1,85 @@
-//! Accepting connections, up to the limit, until told to stop.
+//! Accepting connections, up to the limits, until told to stop.
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use super::peer::Peer;
+use super::places::ClientPlace;
+use super::tls::Tls;
 use super::{Server, connection};
 use crate::tasks::TaskGroup;
+use crate::telemetry::ConnectionShed;
 
 /// The pause after a failed accept (no file descriptors left, most of all): without it the loop would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// What one listener decides for whoever connects there.
+#[derive(Debug)]
+pub struct ListenerRules {
+    /// Who connects here is asked who they are.
+    pub identities: bool,
+    /// `None`: plain HTTP.
+    pub tls: Option<Tls>,
+}
+
+impl Default for ListenerRules {
+    fn default() -> Self {
+        Self { identities: true, tls: None }
+    }
+}
+
+/// The rules of one listener as they are at the moment; a connection keeps those that it began with.
+#[derive(Debug, Default)]
+pub struct Entrance(ArcSwap<ListenerRules>);
+
+impl Entrance {
+    pub fn new(rules: ListenerRules) -> Self {
+        Self(ArcSwap::from_pointee(rules))
+    }
+
+    /// Returns the rules that a connection that comes now begins with.
+    pub fn rules(&self) -> Arc<ListenerRules> {
+        self.0.load_full()
+    }
+
+    /// Lets new connections begin with other rules.
+    pub fn set(&self, rules: ListenerRules) {
+        self.0.store(Arc::new(rules));
+    }
+}
+
 /// Accepts connections on `listener` until `stop`; each is served by a task of `tasks` and drains by itself after `stop`.
-pub async fn serve(listener: TcpListener, server: Arc<Server>, tasks: TaskGroup, stop: CancellationToken) {
-    let places = Arc::new(Semaphore::new(server.options.connections));
+pub async fn serve(
+    listener: TcpListener,
+    entrance: Arc<Entrance>,
+    server: Arc<Server>,
+    tasks: TaskGroup,
+    stop: CancellationToken,
+) {
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => return,
-            accepted = accept(&listener, &places) => accepted,
+            accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, address, place)) => {
-                if let Err(error) = prepare(&stream, &server) {
-                    tracing::debug!(peer = %address, %error, "a connection was gone before it was served");
-                    continue;
-                }
-                let (server, stop) = (Arc::clone(&server), stop.clone());
+            Ok((stream, address)) => {
+                let Some(admitted) = admit(&stream, address, &server) else { continue };
+                let place = tokio::select! {
+                    () = stop.cancelled() => return,
+                    place = server.places.one() => place,
+                };
+                let rules = entrance.rules();
+                let (server, stop, streams) = (Arc::clone(&server), stop.clone(), tasks.clone());
                 tasks.spawn("connection", async move {
-                    connection::serve(stream, Arc::new(Peer::plain(address)), server, stop).await;
-                    drop(place);
+                    let _counted = server.metrics.http().connected();
+                    connection::serve(stream, address, rules, &server, streams, stop).await;
+                    drop((admitted, place));
                 });
             }
             Err(error) => {
@@ -45,16 +90,36 @@ pub async fn serve(listener: TcpListener, server: Arc<Server>, tasks: TaskGroup,
     }
 }
 
-type Accepted = (TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit);
+/// Whose place a connection takes, for as long as it lasts.
+enum Admitted {
+    /// That of a proxy, behind which are many.
+    Proxy,
+    /// One of the client's own.
+    Client { _place: ClientPlace },
+}
 
-async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> io::Result<Accepted> {
-    let place = Arc::clone(places).acquire_owned().await.map_err(io::Error::other)?;
-    let (stream, peer) = listener.accept().await?;
-    Ok((stream, peer, place))
+/// Lets a connection in, or counts why not: `None` closes it.
+fn admit(stream: &TcpStream, address: SocketAddr, server: &Server) -> Option<Admitted> {
+    let admitted = match server.clients.load().connections_of(address) {
+        None => Admitted::Proxy,
+        Some((client, limit)) => {
+            let Some(place) = server.places.of_client(client, limit) else {
+                tracing::debug!(peer = %address, limit, "a client has all its connections: one more is closed");
+                server.metrics.http().connection_shed(ConnectionShed::ClientLimit);
+                return None;
+            };
+            Admitted::Client { _place: place }
+        }
+    };
+    if let Err(error) = prepare(stream, server) {
+        tracing::debug!(peer = %address, %error, "a connection was gone before it was served");
+        return None;
+    }
+    Some(admitted)
 }
 
 fn prepare(stream: &TcpStream, server: &Server) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    // hyper has no write time-out, and stops polling the body while a client does not read.
+    // What is sent and not acknowledged is the kernel's to notice; `flow` sees what is not taken from us.
     SockRef::from(stream).set_tcp_user_timeout(Some(server.options.write_stall_timeout))
 }

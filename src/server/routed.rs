@@ -7,7 +7,7 @@ use http::request::Parts;
 
 use super::door::Visit;
 use super::respond::{Asked, Problem};
-use super::{Directory, Server, admission};
+use super::{Directory, Server, admission, heads};
 use crate::cache::{CacheError, Upstream};
 use crate::oci::{Endpoint, Question};
 use crate::telemetry::Shed;
@@ -39,8 +39,14 @@ impl Routed<'_> {
     }
 
     /// Returns the path of the request, by which a client comes back here: a second slash at its beginning would name another host.
+    ///
+    /// Where the configuration says by which URL clients know us it is absolute (P-118), unless the host that was asked means an
+    /// upstream: elsewhere the same path would mean another one.
     pub(super) fn path(&self) -> String {
-        format!("/{}", self.request.uri.path().trim_start_matches('/'))
+        let means_upstream =
+            heads::host(self.request).is_some_and(|host| self.directory.table.find_host(host).is_some());
+        let base = self.directory.public_url().filter(|_| !means_upstream).unwrap_or_default();
+        format!("{base}/{}", self.request.uri.path().trim_start_matches('/'))
     }
 
     /// Returns that of the repository, as the request names it.

@@ -110,7 +110,7 @@ async fn holder(visit: &Visit<'_>, credential: Option<Credential>) -> Result<Hol
     let identities = &visit.door.identities;
     let Some(credential) = credential else {
         let principal = visit.proved();
-        let is_in = !visit.peer.identities || identities.anonymous || visit.directory.takes_callers();
+        let is_in = !visit.peer.rules.identities || identities.anonymous || visit.directory.takes_callers();
         if principal.is_anonymous() && !is_in {
             identities.count(AuthFailure::Missing);
             return Err(unauthorized("show a user and a password"));

@@ -112,7 +112,7 @@ pub(super) fn certificates(path: &str) -> Result<Vec<CertificateDer<'static>>, S
     Ok(certificates)
 }
 
-fn private_key(path: &str) -> Result<PrivateKeyDer<'static>, String> {
+pub(super) fn private_key(path: &str) -> Result<PrivateKeyDer<'static>, String> {
     PrivateKeyDer::from_pem_slice(&read_file(path)?).map_err(|error| match error {
         PemError::NoItemsFound => {
             format!("{path} holds no private key; write one without a passphrase in PEM (-----BEGIN PRIVATE KEY-----)")

@@ -1,6 +1,5 @@
 //! Fills the schema from the merged sections, with defaults for what is absent, and finds the values that do not fit together.
 
-use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 
@@ -10,7 +9,7 @@ use super::layers::{Layers, Places};
 use super::problem::{Place, Problem};
 use super::reader::Section;
 use super::units::{self, Quantity};
-use super::{Sources, identity, upstreams};
+use super::{Sources, identity, listeners, upstreams};
 #[allow(clippy::wildcard_imports, reason = "the schema and its defaults are the vocabulary of this file")]
 use super::{defaults::*, schema::*};
 use crate::identity::{Htpasswd, Tokens};
@@ -22,9 +21,10 @@ pub(super) fn check(layers: Layers, sources: &Sources) -> Result<Settings, Vec<P
     let mut reader = Reader { config: &config, places: &places, problems: &mut problems };
 
     let (server, builtin_upstreams) = server(reader.section("server"));
+    let (server, listeners) = listeners::read(&mut reader, server);
     let admin = admin(reader.section("admin"));
     let store = store(reader.section("store"), &sources.environment);
-    let clients = clients(reader.section("clients"));
+    let clients = clients(reader.section("clients"), server.connections);
     let identity = identity::read(&mut reader.section("identity"));
     let principals = reader.sections("principal").into_iter().enumerate();
     let principals: Vec<_> = principals
@@ -34,7 +34,7 @@ pub(super) fn check(layers: Layers, sources: &Sources) -> Result<Settings, Vec<P
     let fills = upstreams::fills(&mut reader.section("fills"), "max", FILLS);
     let log = log(reader.section("log"));
     let metrics = metrics(reader.section("metrics"));
-    check_addresses(&mut reader, &server.listen, admin.listen);
+    listeners::check_addresses(&mut reader, &server.listen, &listeners, admin.listen);
 
     let mut list = upstreams::List::new(freshness.clone());
     for (index, values) in reader.sections("upstream").into_iter().enumerate() {
@@ -57,6 +57,7 @@ pub(super) fn check(layers: Layers, sources: &Sources) -> Result<Settings, Vec<P
             let server = Server { default_upstream, ..server };
             Ok(Settings {
                 server,
+                listeners: listeners.into_iter().map(|(_, listener)| listener).collect(),
                 admin,
                 store,
                 clients,
@@ -77,8 +78,8 @@ pub(super) fn check(layers: Layers, sources: &Sources) -> Result<Settings, Vec<P
 /// The merged configuration, and where its problems go.
 pub(super) struct Reader<'a> {
     config: &'a Config,
-    places: &'a Places,
-    problems: &'a mut Vec<Problem>,
+    pub(super) places: &'a Places,
+    pub(super) problems: &'a mut Vec<Problem>,
 }
 
 impl Reader<'_> {
@@ -97,12 +98,12 @@ impl Reader<'_> {
         self.part(name.to_owned(), values)
     }
 
-    fn part(&mut self, path: String, values: Map<String, Value>) -> Section<'_> {
+    pub(super) fn part(&mut self, path: String, values: Map<String, Value>) -> Section<'_> {
         Section::new(path, values, self.places, self.problems)
     }
 
     /// Returns the sections of that name, of which there may be several.
-    fn sections(&self, name: &str) -> Vec<Map<String, Value>> {
+    pub(super) fn sections(&self, name: &str) -> Vec<Map<String, Value>> {
         let sections = self.config.get_array(name).unwrap_or_default();
         sections.into_iter().filter_map(|section| section.into_table().ok()).collect()
     }
@@ -110,22 +111,21 @@ impl Reader<'_> {
 
 /// Reads `[server]`, and whether the built-in upstreams are wanted.
 fn server(mut section: Section<'_>) -> (Server, bool) {
-    let listen = section.list("listen", units::address);
-    if listen.as_ref().is_some_and(Vec::is_empty) {
-        section.report("listen", format!("is empty; write at least one address, such as [\"{LISTEN}\"]"));
-    }
     let default_upstream = section.text("default_upstream", |text| match text {
         "" => Ok(None),
         name => units::upstream_name(name).map(Some),
     });
     let server = Server {
-        listen: listen.unwrap_or_else(|| vec![LISTEN]),
+        listen: section.list("listen", units::address).unwrap_or_default(),
         default_upstream: default_upstream.unwrap_or_else(|| units::upstream_name(DEFAULT_UPSTREAM).ok()),
         public_url: section.text("public_url", units::public_url),
         drain_timeout: section.duration("drain_timeout", &DRAIN_TIMEOUT_BOUNDS).unwrap_or(DRAIN_TIMEOUT),
         header_timeout: section
             .duration("header_timeout", &SERVER_HEADER_TIMEOUT_BOUNDS)
             .unwrap_or(SERVER_HEADER_TIMEOUT),
+        handshake_timeout: section
+            .duration("handshake_timeout", &HANDSHAKE_TIMEOUT_BOUNDS)
+            .unwrap_or(HANDSHAKE_TIMEOUT),
         connections: section.number("connections", &SERVER_CONNECTIONS_BOUNDS).unwrap_or(SERVER_CONNECTIONS),
         write_stall_timeout: section
             .duration("write_stall_timeout", &WRITE_STALL_TIMEOUT_BOUNDS)
@@ -190,7 +190,7 @@ fn default_path(environment: &[(String, String)]) -> PathBuf {
     cache.map_or_else(|| PathBuf::from(STORE_PATH), |cache| cache.join("cachalot"))
 }
 
-fn clients(mut section: Section<'_>) -> Clients {
+fn clients(mut section: Section<'_>, connections: u32) -> Clients {
     let rate = section.number("rate", &RATE_BOUNDS).and_then(NonZeroU32::new);
     if rate.is_none() && section.has("burst") {
         section.report("burst", "has no rate beside it; set rate as well".into());
@@ -198,6 +198,9 @@ fn clients(mut section: Section<'_>) -> Clients {
     Clients {
         rate,
         burst: section.number("burst", &RATE_BOUNDS).and_then(NonZeroU32::new),
+        connections: section
+            .number("connections", &SERVER_CONNECTIONS_BOUNDS)
+            .unwrap_or_else(|| (connections / CLIENT_SHARE).max(1)),
         trusted_proxies: section.list("trusted_proxies", units::network).unwrap_or_default(),
     }
 }
@@ -212,32 +215,6 @@ fn log(mut section: Section<'_>) -> Log {
         format: section.text("format", units::log_format).unwrap_or(LogFormat::Text),
         access: section.switch("access").unwrap_or(true),
     }
-}
-
-/// Finds two listeners that could not both be bound.
-fn check_addresses(reader: &mut Reader<'_>, listen: &[SocketAddr], admin: SocketAddr) {
-    for (index, address) in listen.iter().enumerate() {
-        let place = reader.places.value(&format!("server.listen[{index}]"));
-        if let Some(earlier) = listen.iter().take(index).find(|earlier| clash(**earlier, *address)) {
-            let text = format!("{address} cannot be listened on beside {earlier}; take one out or change a port");
-            reader.problems.push(Problem { place: place.clone(), key: "server.listen".into(), text });
-        }
-        if clash(*address, admin) {
-            // The blame goes to what somebody wrote.
-            let (place, key) = match reader.places.value("admin.listen") {
-                Place::Default => (place, "server.listen"),
-                place => (place, "admin.listen"),
-            };
-            let text = format!("server.listen ({address}) and admin.listen ({admin}) are the same; change a port");
-            reader.problems.push(Problem { place, key: key.into(), text });
-        }
-    }
-}
-
-/// Port 0 is another port every time; an unspecified address takes the port of every address of its family.
-fn clash(one: SocketAddr, other: SocketAddr) -> bool {
-    let covers = one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified();
-    one.port() != 0 && one.port() == other.port() && one.is_ipv4() == other.is_ipv4() && covers
 }
 
 /// No layer can fail to merge, for each was built of values only; if it does, that is said rather than hidden.

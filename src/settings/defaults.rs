@@ -26,12 +26,16 @@ pub const DEFAULT_UPSTREAM: &str = "docker.io";
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// `server.header_timeout`: beyond the 60 s of common load balancers, so that it is they who close an idle connection.
 pub const SERVER_HEADER_TIMEOUT: Duration = Duration::from_secs(75);
+/// `server.handshake_timeout`: two round trips and some arithmetic; who is slower than this on purpose holds a place for nothing.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// `server.connections`: a large cluster pulling at once, with room for file descriptors under common limits.
 pub const SERVER_CONNECTIONS: u32 = 10_000;
 /// `server.write_stall_timeout`: nobody who still wants the bytes waits for a minute with a full buffer.
 pub const WRITE_STALL_TIMEOUT: Duration = Duration::from_mins(1);
 /// `identity.token_life`: a user who is taken out is out after it; a pull asks for a few tokens, not for one a request.
 pub const TOKEN_LIFE: Duration = Duration::from_mins(5);
+/// `clients.connections`: this part of `server.connections`; one client that misbehaves leaves the rest to the others.
+pub const CLIENT_SHARE: u32 = 4;
 /// `store.path` where there is no home directory: the place for caches of services.
 pub const STORE_PATH: &str = "/var/cache/cachalot";
 /// `store.capacity`: a share, so that it fits every disk; the rest is for others on the same file system.
@@ -107,6 +111,7 @@ pub(super) const FILLS_OF_UPSTREAM: Fills =
 
 pub(super) const DRAIN_TIMEOUT_BOUNDS: RangeInclusive<Duration> = seconds(0, 3600);
 pub(super) const SERVER_HEADER_TIMEOUT_BOUNDS: RangeInclusive<Duration> = seconds(1, 600);
+pub(super) const HANDSHAKE_TIMEOUT_BOUNDS: RangeInclusive<Duration> = seconds(1, 60);
 pub(super) const SERVER_CONNECTIONS_BOUNDS: RangeInclusive<u32> = 1..=1_000_000;
 pub(super) const WRITE_STALL_TIMEOUT_BOUNDS: RangeInclusive<Duration> = seconds(1, 3600);
 /// P-179: clients take a shorter life for 60 s.

@@ -110,8 +110,8 @@ pub(super) fn check_together(reader: &mut Reader<'_>, server: &Server, identity:
     }
 }
 
-/// Returns what should be told of settings that hold nevertheless. Looks at the files that they name.
-pub fn warnings(settings: &Settings) -> Vec<String> {
+/// Returns which secrets others can read, and whether anybody can read the metrics. Looks at the files.
+pub(super) fn warnings(settings: &Settings) -> Vec<String> {
     let identity = &settings.identity;
     let files = [
         ("identity.htpasswd", identity.htpasswd.as_ref().map(|file| &file.path)),

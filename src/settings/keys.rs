@@ -1,7 +1,7 @@
 //! The names that a configuration may hold: sections, their keys, and the upstreams that are there without a file.
 
-/// Sections that may be there several times: `[[principal]]`, `[[upstream]]`.
-const REPEATED: [&str; 2] = ["principal", "upstream"];
+/// Sections that may be there several times: `[[listener]]`, `[[principal]]`, `[[upstream]]`.
+const REPEATED: [&str; 3] = ["listener", "principal", "upstream"];
 
 /// Returns true for a section that may be there several times.
 pub(super) fn is_repeated(section: &str) -> bool {
@@ -14,22 +14,24 @@ pub(super) fn written(section: &str) -> String {
 }
 
 /// Every section and its keys.
-pub(super) const SECTIONS: [(&str, &[&str]); 11] = [
+pub(super) const SECTIONS: [(&str, &[&str]); 12] = [
     (
         "server",
         &[
             "listen",
-            "default_upstream",
             "public_url",
+            "default_upstream",
             "builtin_upstreams",
             "drain_timeout",
             "header_timeout",
+            "handshake_timeout",
             "connections",
             "write_stall_timeout",
         ],
     ),
+    ("listener", &["address", "cert", "key", "client_ca", "client_certificate", "http2", "identities"]),
     ("admin", &["listen", "htpasswd", "tokens"]),
-    ("clients", &["rate", "burst", "trusted_proxies"]),
+    ("clients", &["rate", "burst", "connections", "trusted_proxies"]),
     (
         "identity",
         &[

@@ -10,7 +10,7 @@
 //! | `defaults`, `keys` | what holds where nothing is said, with bounds and reasons; the names that there are |
 //! | `layers` | the sources laid over one another, and where each value is written |
 //! | `reader` | typed values out of a section |
-//! | `check`, `upstreams`, `account`, `access`, `identity` | the schema filled, key by key, and what the keys mean together |
+//! | `check`, `listeners`, `upstreams`, `account`, `access`, `identity` | the schema filled, key by key, and what the keys mean together |
 //! | `units`, `suggest` | texts into values; what to say when that fails |
 
 mod access;
@@ -20,6 +20,7 @@ mod defaults;
 mod identity;
 mod keys;
 mod layers;
+mod listeners;
 mod problem;
 mod reader;
 mod schema;
@@ -28,9 +29,9 @@ mod units;
 mod upstreams;
 
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 pub use defaults::*;
-pub use identity::warnings;
 use layers::Layers;
 pub use problem::{Place, Problem, Problems};
 pub use schema::*;
@@ -79,6 +80,14 @@ impl Settings {
             return Err(Problems::new(layers.problems));
         }
         check::check(layers, sources).map_err(Problems::new)
+    }
+
+    /// Returns what is not wrong and should be told nevertheless: certificates that are not valid at `now`, secrets that others can read,
+    /// metrics that anybody can. Looks at the files that hold them.
+    pub fn warnings(&self, now: SystemTime) -> Vec<String> {
+        let mut warnings = listeners::warnings(self, now);
+        warnings.extend(identity::warnings(self));
+        warnings
     }
 }
 

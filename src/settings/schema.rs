@@ -18,6 +18,7 @@ use super::defaults::*;
 use super::units::Quantity;
 use crate::identity::{CertificateName, Htpasswd, Rule, TokenKeys, Tokens};
 use crate::oci::{Pattern, Table, UpstreamName};
+use crate::server::ServerIdentity;
 use crate::upstream::{ClientIdentity, Credentials};
 use crate::wire::Network;
 
@@ -25,6 +26,8 @@ use crate::wire::Network;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     pub server: Server,
+    /// Those of the file, in its order; perhaps none.
+    pub listeners: Vec<Listener>,
     pub admin: Admin,
     pub store: Store,
     pub clients: Clients,
@@ -49,23 +52,67 @@ pub struct Settings {
 /// `[server]`: where clients connect.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Server {
-    /// Addresses for clients, at least one; in the environment separated by commas. Default: [`LISTEN`].
+    /// Addresses for clients, without TLS; at least one where there is no `[[listener]]`; in the environment separated by commas.
+    /// Default: [`LISTEN`], or none where there is a `[[listener]]`.
     pub listen: Vec<SocketAddr>,
+    /// The URL by which clients know us: http or https, a host, perhaps a port. Absolute links are made of it, never of what a request
+    /// says, and clients are told to get tokens there. Default: none; links are relative, and there are no tokens.
+    pub public_url: Option<Url>,
     /// The upstream of requests that name none; the name or an alias of one in the table, `""` for none.
     /// Default: [`DEFAULT_UPSTREAM`], or none when the table has no such upstream.
     pub default_upstream: Option<UpstreamName>,
-    /// The URL by which clients know us, http or https: where they get tokens is told by it. Default: none.
-    pub public_url: Option<Url>,
     /// How long open responses may take to end after the signal to stop; 0 s to 1 h. Default: [`DRAIN_TIMEOUT`].
     pub drain_timeout: Duration,
     /// How long a client may take to send the head of a request, and how long a connection may stay idle between
     /// requests; 1 s to 10 min. Default: [`SERVER_HEADER_TIMEOUT`].
     pub header_timeout: Duration,
-    /// Client connections at one time at the most; 1 to 1 000 000. Default: [`SERVER_CONNECTIONS`].
+    /// How long a TLS handshake may take, from the connection's first moment on; 1 s to 1 min. Default: [`HANDSHAKE_TIMEOUT`].
+    pub handshake_timeout: Duration,
+    /// Client connections at one time at the most, of all listeners together; 1 to 1 000 000. Default: [`SERVER_CONNECTIONS`].
     pub connections: u32,
     /// How long a client may take nothing of a response before it is cut off; 1 s to 1 h.
     /// Default: [`WRITE_STALL_TIMEOUT`].
     pub write_stall_timeout: Duration,
+}
+
+/// `[[listener]]`: one more address for clients, with rules of its own.
+///
+/// Its files are looked at again while we run, at most every 2 s: what they hold then counts for new connections. Files that cannot be used
+/// leave what they held before in use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listener {
+    /// The address, with its port; no other listener has it.
+    pub address: SocketAddr,
+    /// TLS; without `cert` and `key` the listener speaks plain HTTP. Default: none.
+    pub tls: Option<ListenerTls>,
+    /// Who connects here is asked who they are. Default: true.
+    pub identities: bool,
+}
+
+/// How a `[[listener]]` speaks TLS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListenerTls {
+    /// `cert` and `key`, both or none: PEM files of the certificate with those that lead to its authority, and of its key; at most 1 MiB
+    /// each.
+    pub cert: PathBuf,
+    pub key: PathBuf,
+    /// What they held when the settings were loaded.
+    pub identity: ServerIdentity,
+    /// Who may connect. Default: everybody.
+    pub clients: Option<ClientAuthorities>,
+    /// HTTP/2 is offered, beside HTTP/1.1. Default: true.
+    pub http2: bool,
+}
+
+/// Whose certificates a `[[listener]]` believes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientAuthorities {
+    /// `client_ca`: a PEM file of the authorities that sign clients' certificates, at most 1 MiB.
+    pub path: PathBuf,
+    /// What it held when the settings were loaded.
+    pub authorities: Vec<CertificateDer<'static>>,
+    /// `client_certificate`: `required`, or `optional`: who shows none gets in without a name. Default: `required`.
+    pub is_required: bool,
 }
 
 /// `[clients]`: who asks, and how often one may.
@@ -76,6 +123,9 @@ pub struct Clients {
     pub rate: Option<NonZeroU32>,
     /// Requests of one client at once after a pause; 1 to 1 000 000. Default: as many as `rate`.
     pub burst: Option<NonZeroU32>,
+    /// Connections of one client at one time, by its address, of IPv6 by its /64; 1 to 1 000 000. Further ones are closed at once. Trusted
+    /// proxies may have as many as there are. Default: a quarter of `server.connections`, so that no client can take all of them.
+    pub connections: u32,
     /// Addresses and networks of proxies whose `X-Forwarded-For` says who the client is. Default: none.
     pub trusted_proxies: Vec<Network>,
 }

@@ -201,7 +201,7 @@ const WRONG: &[Wrong] = &[
         name: "no address at all",
         file: "[server]\nlisten = []\n",
         told: &[
-            "cachalot.toml:2:10: server.listen: is empty; write at least one address, such as [\"127.0.0.1:5000\"]",
+            "cachalot.toml:2:10: server.listen: is empty; write at least one address, such as [\"127.0.0.1:5000\"], or add a [[listener]]",
         ],
     },
     Wrong {
@@ -295,6 +295,26 @@ const WRONG: &[Wrong] = &[
             "cachalot.toml:1:1: upstream: has no name; write name = \"…\", the host of the registry, such as \"quay.io\"",
             "cachalot.toml:2:18: upstream.header_timeout: 60s is out of bounds; write a duration from 100ms to 25s",
             "cachalot.toml:3:9: upstream.proxy: \"proxy.test\" is not a proxy; write \"environment\", \"none\", or a URL such as \"http://proxy.example:3128\"",
+        ],
+    },
+    Wrong {
+        name: "listeners that cannot be",
+        file: "[server]\npublic_url = \"https://cache.test/v2\"\n[[listener]]\ncert = \"/nonexistent/cert.pem\"\n\
+               [[listener]]\naddress = \"127.0.0.1:5001\"\nhttp2 = true\nclient_certificate = \"maybe\"\n\
+               [[listener]]\naddress = \"0.0.0.0:5001\"\nkey = \"/nonexistent/key.pem\"\n",
+        told: &[
+            "cachalot.toml:2:14: server.public_url: \"https://cache.test/v2\" has a path; leave out \"/v2\", clients ask for /v2/ at the root of a host",
+            "cachalot.toml:3:1: listener: has no address; write address = \"…\", an IP address with a port, such as \"0.0.0.0:5443\"",
+            "cachalot.toml:4:8: listener.cert: cannot read /nonexistent/cert.pem: No such file or directory (os error 2)",
+            "cachalot.toml:4:8: listener.cert: has no key beside it; set key as well",
+            "cachalot.toml:6:11: listener.address: listener.address (127.0.0.1:5001) and admin.listen (127.0.0.1:5001) are the same; change a port",
+            "cachalot.toml:7:9: listener.http2: means nothing without TLS; set cert and key as well, or take it out",
+            "cachalot.toml:8:22: listener.client_certificate: \"maybe\" is not known; write \"required\" or \"optional\"",
+            "cachalot.toml:8:22: listener.client_certificate: has no authorities beside it; set client_ca, the file of those that sign clients' certificates",
+            "cachalot.toml:10:11: listener.address: 0.0.0.0:5001 cannot be listened on beside 127.0.0.1:5001; take one out or change a port",
+            "cachalot.toml:10:11: listener.address: listener.address (0.0.0.0:5001) and admin.listen (127.0.0.1:5001) are the same; change a port",
+            "cachalot.toml:11:7: listener.key: cannot read /nonexistent/key.pem: No such file or directory (os error 2)",
+            "cachalot.toml:11:7: listener.key: has no certificate beside it; set cert as well",
         ],
     },
     Wrong {
@@ -497,13 +517,24 @@ const HTPASSWD: &str = "alice:$2y$05$P3QfFcPNDiuSMhSZh9edk.DRGWsW.SL3ElXF04l3vb5
 const FULL: &str = r#"
 [server]
 listen = ["0.0.0.0:5000", "[::1]:5000"]
+public_url = "https://cache.test:5443"
 default_upstream = "registry-1.docker.io"
-public_url = "https://cache.test"
 builtin_upstreams = true
 drain_timeout = "1m 30s"
 header_timeout = "100s"
+handshake_timeout = "5s"
 connections = 100
 write_stall_timeout = "10s"
+[[listener]]
+address = "0.0.0.0:5443"
+cert = "CERT"
+key = "KEY"
+client_ca = "CA"
+client_certificate = "optional"
+http2 = false
+identities = false
+[[listener]]
+address = "[::1]:5444"
 [admin]
 listen = "127.0.0.1:5001"
 htpasswd = "HTPASSWD"
@@ -531,6 +562,7 @@ match = ["anonymous"]
 [clients]
 rate = 100
 burst = 500
+connections = 30
 trusted_proxies = ["10.0.0.0/8", "::1"]
 [store]
 path = "/var/lib/cachalot"
@@ -641,7 +673,6 @@ fn every_key_is_accepted_and_arrives() {
     let settings = Settings::load(&ground.sources()).unwrap_or_else(|problems| panic!("{problems}"));
     assert_eq!(settings.server.default_upstream, Some("docker.io".parse().unwrap()));
     assert_eq!(settings.server.drain_timeout, std::time::Duration::from_secs(90));
-    assert_eq!(settings.server.public_url.as_ref().map(Url::as_str), Some("https://cache.test/"));
     let identity = &settings.identity;
     assert!(identity.htpasswd.as_ref().is_some_and(|file| file.content.has("alice")) && identity.tokens.is_some());
     assert_eq!((identity.certificates, identity.anonymous), (Some(CertificateName::Dns), true));
@@ -654,6 +685,15 @@ fn every_key_is_accepted_and_arrives() {
     assert_eq!((alice.matches.len(), alice.repositories.len(), alice.push), (2, 2, false));
     assert_eq!((alice.rate.map(u32::from), alice.burst.map(u32::from)), (Some(10), Some(20)));
     assert!(anonymous.push && anonymous.repositories.is_empty() && anonymous.rate.is_none());
+    assert_eq!(settings.server.handshake_timeout, std::time::Duration::from_secs(5));
+    assert_eq!(settings.server.public_url.as_ref().map(Url::as_str), Some("https://cache.test:5443/"));
+    let [listener, plain] = settings.listeners.as_slice() else { panic!("two listeners") };
+    let tls = listener.tls.as_ref().unwrap();
+    assert_eq!((&tls.cert, tls.http2, listener.identities), (&name("cert.pem").into(), false, false));
+    let clients = tls.clients.as_ref().unwrap();
+    assert_eq!((clients.authorities.len(), clients.is_required), (2, false));
+    assert_eq!(plain, &Listener { address: "[::1]:5444".parse().unwrap(), tls: None, identities: true });
+    assert_eq!(settings.clients.connections, 30);
     assert_eq!(settings.store.memory, 1_000_000_000);
     assert_eq!(settings.metrics.repositories, 200);
     assert_eq!(settings.fills, Fills { max: 16, unfinished: 100 << 30, unattended: 0 });
@@ -778,7 +818,7 @@ fn files_of_identities_are_checked_and_secrets_are_not_told() {
     mode(0o600);
     std::fs::set_permissions(name("htpasswd"), std::fs::Permissions::from_mode(0o644)).unwrap();
     std::fs::set_permissions(name("token_key_file"), std::fs::Permissions::from_mode(0o640)).unwrap();
-    let warned = warnings(&Settings::load(&ground.sources()).unwrap());
+    let warned = Settings::load(&ground.sources()).unwrap().warnings(std::time::SystemTime::now());
     assert!(matches!(warned.as_slice(), [one] if one.starts_with("identity.htpasswd: ")), "{warned:?}");
     mode(0o602);
     let found = ground.told(&ground.sources());
@@ -791,12 +831,12 @@ fn files_of_identities_are_checked_and_secrets_are_not_told() {
 #[test]
 fn an_open_admin_listener_is_warned_of() {
     let ground = Ground::new("[admin]\nlisten = \"0.0.0.0:5001\"\n");
-    let warned = warnings(&Settings::load(&ground.sources()).unwrap());
+    let warned = Settings::load(&ground.sources()).unwrap().warnings(std::time::SystemTime::now());
     assert!(matches!(warned.as_slice(), [one] if one.starts_with("admin.listen: ")), "{warned:?}");
     ground.write("tokens", "a:0123456789abcdef");
     let tokens = ground.0.path().join("tokens");
     ground.write("cachalot.toml", &format!("[admin]\nlisten = \"0.0.0.0:5001\"\ntokens = {tokens:?}\n"));
-    let warned = warnings(&Settings::load(&ground.sources()).unwrap());
+    let warned = Settings::load(&ground.sources()).unwrap().warnings(std::time::SystemTime::now());
     assert!(!warned.iter().any(|one| one.starts_with("admin.listen: ")), "{warned:?}");
 }
 
@@ -854,6 +894,42 @@ fn a_docker_config_and_a_client_certificate_are_checked_and_secrets_are_not_told
         let key_line = key.lines().nth(1).unwrap_or("hunter2");
         assert!(!found.iter().any(|line| line.contains("hunter2") || line.contains(key_line)), "S-43: {found:?}");
     }
+}
+
+#[test]
+fn a_listener_stands_beside_plain_addresses_or_alone() {
+    let plain = |file: &str| load(file).server.listen.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(plain(""), ["127.0.0.1:5000"]);
+    assert_eq!(plain("[[listener]]\naddress = \"127.0.0.1:5443\"\n"), [""; 0]);
+    assert_eq!(plain("[server]\nlisten = []\n[[listener]]\naddress = \"127.0.0.1:5443\"\n"), [""; 0]);
+    let both = "[server]\nlisten = [\"127.0.0.1:1\"]\n[[listener]]\naddress = \"127.0.0.1:5443\"\n";
+    assert_eq!(plain(both), ["127.0.0.1:1"]);
+    assert_eq!(load("[server]\nconnections = 100\n").clients.connections, 25, "a quarter");
+}
+
+#[test]
+fn a_listeners_certificate_and_key_are_checked_and_an_expired_one_is_warned_of() {
+    let ground = Ground::new("");
+    let [ours, other] = [0, 1].map(|_| rcgen::generate_simple_self_signed(["a.test".to_owned()]).unwrap());
+    let [cert, key] = ["cert.pem", "key.pem"].map(|file| ground.0.path().join(file));
+    ground.write("cert.pem", &ours.cert.pem());
+    ground.write("cachalot.toml", &format!("[[listener]]\naddress = \"[::1]:1\"\ncert = {cert:?}\nkey = {key:?}\n"));
+    for (content, told) in [
+        (other.signing_key.serialize_pem(), "key.pem does not fit cert.pem: the key is not that of the certificate"),
+        ("hunter2".to_owned(), "key.pem holds no private key"),
+        ("x".repeat((1 << 20) + 1), "key.pem is larger than 1.0 MiB; is it the right file?"),
+    ] {
+        ground.write("key.pem", &content);
+        let found = ground.told(&ground.sources());
+        assert!(found.len() == 1 && found[0].contains(told) && !found[0].contains("hunter2"), "P-174: {found:?}");
+    }
+    ground.write("key.pem", &ours.signing_key.serialize_pem());
+    let settings = Settings::load(&ground.sources()).unwrap();
+    assert!(settings.warnings(std::time::SystemTime::now()).is_empty());
+    // The end of 4095: what rcgen writes when it is not told.
+    let late = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_hours(67_090_118_400 / 3600);
+    let warnings = settings.warnings(late);
+    assert!(warnings.len() == 1 && warnings[0].contains("expired on Sun, 01 Jan 4096"), "{warnings:?}");
 }
 
 #[test]

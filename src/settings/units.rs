@@ -136,9 +136,13 @@ pub(super) fn endpoint(text: &str) -> Result<Url, String> {
     Ok(url)
 }
 
-/// Reads the URL by which clients know us.
+/// Reads the URL by which clients know us; what stands in it besides scheme, host and port would be in every link.
 pub(super) fn public_url(text: &str) -> Result<Url, String> {
-    plain_url(text, "https://cache.example", "clients have credentials of their own; leave it out")
+    let url = plain_url(text, "https://cache.example", "leave out what stands before the @")?;
+    match url.path() {
+        "" | "/" => Ok(url),
+        path => Err(format!("{text:?} has a path; leave out {path:?}, clients ask for /v2/ at the root of a host")),
+    }
 }
 
 /// Reads a pattern of principals, or of repositories with their upstream in front: `user:*`, `docker.io/library/*`.

@@ -3,11 +3,11 @@
 use std::io;
 
 macro_rules! labels {
-    ($($(#[$doc:meta])* $name:ident { $($variant:ident = $word:literal),+ $(,)? })+) => {$(
+    ($($(#[$doc:meta])* $name:ident { $($(#[$about:meta])* $variant:ident = $word:literal),+ $(,)? })+) => {$(
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum $name {
-            $($variant),+
+            $($(#[$about])* $variant),+
         }
 
         impl $name {
@@ -102,7 +102,33 @@ labels! {
     Prefetched { Ok = "ok", Error = "error" }
 
     /// What a certificate is shown for.
-    CertificateUse { UpstreamClient = "upstream_client" }
+    CertificateUse { Server = "server", ClientCa = "client_ca", UpstreamClient = "upstream_client" }
+
+    /// How a TLS handshake with a client ended.
+    Handshake {
+        Ok = "ok",
+        Timeout = "timeout",
+        /// The client spoke plain HTTP, and was told so.
+        PlainHttp = "plain_http",
+        /// The client showed no certificate, or one that is not believed.
+        ClientCertificate = "client_certificate",
+        /// The client said that it does not believe us, or broke off by an alert of its own.
+        RefusedByClient = "refused_by_client",
+        /// What came was no TLS that we speak.
+        Protocol = "protocol",
+        /// The client left.
+        Closed = "closed",
+    }
+
+    /// Why a connection was ended, or not begun.
+    ConnectionShed {
+        /// One client has as many as it may have.
+        ClientLimit = "client_limit",
+        /// Its client took nothing of what it was given.
+        WriteStall = "write_stall",
+        /// Its client asked again and again, and did not wait for the answers.
+        AbandonedRequests = "abandoned_requests",
+    }
 
     /// Who gave bytes that do not match their digest.
     MismatchSource { Upstream = "upstream", Disk = "disk" }

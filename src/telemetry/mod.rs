@@ -8,8 +8,9 @@ mod secret;
 mod sentence;
 
 pub use labels::{
-    Admission, AuthFailure, CertificateUse, EvictReason, FillEnd, Handler, Kind, MemoryLookup, MismatchSource,
-    Prefetched, Revalidation, Scrubbed, Shed, StaleReason, StoreErrorReason, StoreOperation, Tier, Trigger,
+    Admission, AuthFailure, CertificateUse, ConnectionShed, EvictReason, FillEnd, Handler, Handshake, Kind,
+    MemoryLookup, MismatchSource, Prefetched, Revalidation, Scrubbed, Shed, StaleReason, StoreErrorReason,
+    StoreOperation, Tier, Trigger,
 };
 pub use logs::{Format, LogError, Logs, init};
 pub use metrics::{ClientMetrics, Family, HttpMetrics, InFlight, Metrics, StorageMetrics, UpstreamMetrics};

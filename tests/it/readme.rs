@@ -30,6 +30,7 @@ fn is_value(default: &str) -> bool {
 fn every_key_of_the_table_exists_and_has_the_default_that_it_says() {
     let (_, configuration) = README.split_once("## Configuration").unwrap();
     let (sections, upstream) = configuration.split_once("Each `[[upstream]]` has").unwrap();
+    let (sections, listener) = sections.split_once("Each `[[listener]]` is").unwrap();
     let mut lines = Vec::new();
     let mut count = 0;
     // These are refused without a URL by which clients know us.
@@ -55,6 +56,12 @@ fn every_key_of_the_table_exists_and_has_the_default_that_it_says() {
     assert_eq!((&stated.clients, &stated.identity), (&defaults.clients, &defaults.identity));
     assert_eq!((&stated.freshness, &stated.fills, &stated.log), (&defaults.freshness, &defaults.fills, &defaults.log));
     assert_eq!(stated.upstreams, defaults.upstreams);
+
+    let plain = "[[listener]]\naddress = \"127.0.0.1:5443\"\n";
+    let stated: Vec<(&str, &str)> = rows(listener).filter(|(_, default)| is_value(default)).collect();
+    assert_eq!(stated, [("client_certificate", "\"required\""), ("http2", "true"), ("identities", "true")]);
+    // The others are defaults of TLS, which needs files.
+    assert_eq!(load(&format!("{plain}identities = true\n")).listeners, load(plain).listeners);
 
     text.push_str("[[upstream]]\nname = \"registry.example\"\n");
     let plain = load(&text);

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use http::Request;
 
-use super::super::peer::ClientCertificate;
+use super::super::listener::ListenerRules;
+use super::super::tls::ClientCertificate;
 use super::*;
 use crate::identity::{CertificateName, Htpasswd, IdentityOptions, Lasting, Tokens};
 use crate::oci::{Entry, Table, route};
@@ -49,14 +50,14 @@ fn door(options: IdentityOptions) -> Door {
 }
 
 fn peer(certificate: Option<ClientCertificate>) -> Peer {
-    Peer { certificate, ..Peer::plain(([192, 0, 2, 1], 1).into()) }
+    Peer { address: ([192, 0, 2, 1], 1).into(), certificate, rules: Arc::default() }
 }
 
 fn certificate() -> ClientCertificate {
     ClientCertificate {
         common_name: Some("node-1".to_owned()),
-        dns_names: vec!["node-1.example".to_owned(), "other.example".to_owned()],
-        uris: vec!["spiffe://cluster/node-1".to_owned()],
+        dns_name: Some("node-1.example".to_owned()),
+        uri: Some("spiffe://cluster/node-1".to_owned()),
     }
 }
 
@@ -120,7 +121,8 @@ async fn a_door_that_asks_nobody_keeps_what_is_ours_all_the_same() {
     let tokens = Some(Tokens::parse(&format!("ci:{CI}")).unwrap());
     let strict = door(IdentityOptions { htpasswd, tokens, ..options() });
     let open = door(IdentityOptions { anonymous: true, ..options() });
-    let nobody_asked = Peer { identities: false, ..peer(None) };
+    let rules = Arc::new(ListenerRules { identities: false, tls: None });
+    let nobody_asked = Peer { rules, ..peer(None) };
     for (shown, told) in [
         (None, "anonymous"),
         (Some("Basic bWU6dGhlaXJz"), "anonymous Basic bWU6dGhlaXJz"),

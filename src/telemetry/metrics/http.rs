@@ -7,7 +7,7 @@ use http::Method;
 use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge};
 
 use super::families::{Families, Grid, words};
-use crate::telemetry::labels::{Handler, Kind, Shed};
+use crate::telemetry::labels::{ConnectionShed, Handler, Handshake, Kind, Shed};
 use crate::wire::Outcome;
 
 /// Seconds; from a hit on a manifest to a large layer over a slow line.
@@ -33,9 +33,12 @@ pub struct HttpMetrics {
     first_byte: Grid<Histogram>,
     disconnects: Grid<IntCounter>,
     shed: Grid<IntCounter>,
+    connections: IntGauge,
+    connections_shed: Grid<IntCounter>,
+    handshakes: Grid<IntCounter>,
 }
 
-/// A request under way; dropping it counts it out.
+/// A request or a connection under way; dropping it counts it out.
 #[derive(Debug)]
 pub struct InFlight(Option<IntGauge>);
 
@@ -70,6 +73,14 @@ impl HttpMetrics {
         let disconnects =
             families.counters("client_disconnects_total", "Clients that left before the end of a body.", &["kind"])?;
         let shed = families.counters("http_requests_shed_total", "Requests sent away for our limits.", &["reason"])?;
+        let connections = families.gauge("http_connections_in_flight", "Connections of clients now.")?;
+        let connections_shed = families.counters(
+            "http_connections_shed_total",
+            "Connections of clients that were ended for our limits.",
+            &["reason"],
+        )?;
+        let handshakes =
+            families.counters("tls_handshakes_total", "TLS handshakes with clients by how they ended.", &["result"])?;
         for handler in Handler::ALL {
             for method in METHODS {
                 requests.with_label_values(&[handler.as_str(), method, "200"]);
@@ -85,6 +96,11 @@ impl HttpMetrics {
             }),
             disconnects: Grid::new(words!(Kind), &[""], |kind, _| disconnects.with_label_values(&[kind])),
             shed: Grid::new(&[""], words!(Shed), |_, reason| shed.with_label_values(&[reason])),
+            connections,
+            connections_shed: Grid::new(&[""], words!(ConnectionShed), |_, reason| {
+                connections_shed.with_label_values(&[reason])
+            }),
+            handshakes: Grid::new(&[""], words!(Handshake), |_, result| handshakes.with_label_values(&[result])),
             requests,
         })
     }
@@ -118,6 +134,22 @@ impl HttpMetrics {
     /// Counts a request that is sent away.
     pub fn shed(&self, reason: Shed) {
         self.shed.add(0, reason as usize, 1);
+    }
+
+    /// Counts a connection in; the guard counts it out.
+    pub fn connected(&self) -> InFlight {
+        self.connections.inc();
+        InFlight(Some(self.connections.clone()))
+    }
+
+    /// Counts a connection that is ended, or not begun.
+    pub fn connection_shed(&self, reason: ConnectionShed) {
+        self.connections_shed.add(0, reason as usize, 1);
+    }
+
+    /// Counts a TLS handshake.
+    pub fn handshake(&self, result: Handshake) {
+        self.handshakes.add(0, result as usize, 1);
     }
 
     /// Counts a client that left before the end.

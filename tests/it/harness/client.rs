@@ -4,12 +4,14 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, StatusCode};
+use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 /// A hung answer is given up after this long; no test that passes waits for it.
@@ -21,7 +23,7 @@ pub(crate) struct Open {
     pub(crate) headers: HeaderMap,
     body: Incoming,
     unread: Bytes,
-    connection: tokio::task::JoinHandle<()>,
+    connection: JoinHandle<()>,
 }
 
 /// A whole answer.
@@ -43,6 +45,18 @@ impl Open {
         body: Bytes,
     ) -> Self {
         let stream = TcpStream::connect(address).await.unwrap();
+        Self::over(stream, &address.to_string(), method, path, headers, body).await
+    }
+
+    /// Sends one request of HTTP/1.1 over a connection that stands.
+    pub(crate) async fn over(
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        host: &str,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Bytes,
+    ) -> Self {
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
         let connection = tokio::spawn(async move {
             // A body that ends short ends the connection with an error: the answer shows it.
@@ -50,13 +64,18 @@ impl Open {
         });
         let mut request = Request::builder().method(method).uri(path);
         if !headers.iter().any(|(name, _)| *name == "host") {
-            request = request.header("host", address.to_string());
+            request = request.header("host", host);
         }
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
         let request = request.body(Full::new(body)).unwrap();
         let response = timeout(HANG_LIMIT, sender.send_request(request)).await.expect("an answer in time").unwrap();
+        Self::of(response, connection)
+    }
+
+    /// Takes an answer that has begun, and what keeps its connection.
+    pub(crate) fn of(response: Response<Incoming>, connection: JoinHandle<()>) -> Self {
         let (parts, body) = response.into_parts();
         Self { status: parts.status, headers: parts.headers, body, unread: Bytes::new(), connection }
     }

@@ -50,6 +50,15 @@ impl Cachalot {
         Self { app, directory }
     }
 
+    /// Starts with this configuration, with its store in `directory`.
+    pub(crate) async fn of_file(directory: TempDir, file: &str) -> Self {
+        let path = directory.path().join("cachalot.toml");
+        std::fs::write(&path, file).unwrap();
+        let sources = Sources { file: Some(path), environment: Vec::new(), flags: Flags::default() };
+        let settings = Settings::load(&sources).unwrap_or_else(|problems| panic!("{problems}"));
+        Self { app: App::start(&settings).await.unwrap(), directory }
+    }
+
     /// Starts in front of several endpoints of one upstream.
     pub(crate) async fn over_endpoints(urls: &[String], more: More<'_>) -> Self {
         let directory = tempfile::tempdir().unwrap();
@@ -70,6 +79,11 @@ impl Cachalot {
 
     pub(crate) fn address(&self) -> SocketAddr {
         self.app.addresses[0]
+    }
+
+    /// Returns where the first `[[listener]]` listens.
+    pub(crate) fn listener_address(&self) -> SocketAddr {
+        self.app.addresses[1]
     }
 
     pub(crate) fn admin_address(&self) -> SocketAddr {
