@@ -18,7 +18,7 @@ use tokio::sync::Semaphore;
 use super::failures::Attempt;
 use super::htpasswd::Htpasswd;
 use super::{Refused, random};
-use crate::telemetry::{Metrics, Secret};
+use crate::telemetry::{Metrics, Secret, Shed};
 
 /// How long a password that was right needs not be computed again: pulls of one node, not more.
 const RIGHT_FOR: Duration = Duration::from_mins(5);
@@ -56,7 +56,10 @@ impl Desk {
     /// Computes. A computation that has begun goes on when nobody waits for it any more, and keeps its seat.
     async fn verify(&self, password: Secret, hash: Secret, metrics: &Metrics) -> Result<bool, Refused> {
         let busy = Refused::Busy { retry_after: BUSY_PAUSE };
-        let _place = self.places.try_acquire().map_err(|_| busy)?;
+        let _place = self.places.try_acquire().map_err(|_| {
+            metrics.http().shed(Shed::Overload);
+            busy
+        })?;
         let seat = Arc::clone(&self.seats).acquire_owned().await.map_err(|_| busy)?;
         metrics.clients().password_computed();
         let computed = tokio::task::spawn_blocking(move || {

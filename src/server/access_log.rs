@@ -26,6 +26,8 @@ pub(super) struct Exchange {
     path: String,
     /// Who asks, once that is known.
     principal: Option<String>,
+    /// What was shown is not good.
+    is_refused: bool,
     handler: Handler,
     pub(super) request_id: RequestId,
     question: Option<Question>,
@@ -71,6 +73,7 @@ impl Exchange {
             method,
             path: path.to_owned(),
             principal: None,
+            is_refused: false,
             handler,
             request_id: RequestId(fastrand::u64(..)),
             question: None,
@@ -104,6 +107,11 @@ impl Exchange {
     /// Notes who asks.
     pub(super) fn is_by(&mut self, principal: &Principal) {
         self.principal = Some(principal.to_string());
+    }
+
+    /// Notes that somebody has shown what does not let them in.
+    pub(super) fn is_refused(&mut self) {
+        self.is_refused = true;
     }
 
     /// Notes how the answer came about.
@@ -145,7 +153,8 @@ impl Exchange {
 
     fn write_line(&self) {
         // Thousands of nodes ask every few seconds whether anybody is there.
-        if self.handler == Handler::Ping && !tracing::enabled!(target: "cachalot::access", tracing::Level::DEBUG) {
+        let is_look = self.handler == Handler::Ping && !self.is_refused;
+        if is_look && !tracing::enabled!(target: "cachalot::access", tracing::Level::DEBUG) {
             return;
         }
         let elapsed = self.began.elapsed();

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use http::header::{CONTENT_LENGTH, VIA};
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, VIA};
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response};
 use hyper::body::Incoming;
@@ -71,7 +71,11 @@ async fn asked(
     let Visit { directory, request, .. } = *visit;
     let asked = routed(directory, request);
     note(directory, &asked, exchange);
-    let admitted = visit.admit(&asked).await?;
+    let admitted = visit.admit(&asked).await.inspect_err(|_| {
+        if request.headers.contains_key(AUTHORIZATION) {
+            exchange.is_refused();
+        }
+    })?;
     exchange.is_by(&admitted.principal);
     match asked {
         Ok(Route::Base) => Ok(base()),
