@@ -2,7 +2,7 @@
 //! them.
 
 #[path = "../fuzz/properties/mod.rs"]
-mod properties;
+mod known;
 
 use std::fs;
 use std::path::Path;
@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 
-use properties::PROPERTIES;
+use known::PROPERTIES;
 
 /// Changed seeds for each property.
 const CASES: u32 = 400;
@@ -118,7 +118,9 @@ fn what_must_hold_of_any_bytes_holds_of_the_seeds_and_of_what_becomes_of_them() 
         // The same changes each time: what is new is found by coverage, and becomes a seed.
         let mut runner = TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha));
         let held = runner.run(&changed, |(mut bytes, changes)| {
-            changes.into_iter().for_each(|change| change.apply(&mut bytes));
+            for change in changes {
+                change.apply(&mut bytes);
+            }
             property(&bytes);
             Ok(())
         });

@@ -7,7 +7,7 @@ use serde_json::Value;
 pub(super) fn holds(input: &[u8]) {
     let Some(at) = input.iter().position(|byte| *byte == b'\n') else { return };
     let (header, document) = (&input[..at], &input[at + 1..]);
-    let header = std::str::from_utf8(header).ok().and_then(|text| MediaType::parse(text));
+    let header = std::str::from_utf8(header).ok().and_then(MediaType::parse);
     let Ok(manifest) = Manifest::read(document, header.as_ref()) else { return };
     // In what is not interpreted, bytes may be no text; Go's decoder reads them as U+FFFD.
     let value: Value = match serde_json::from_str(&String::from_utf8_lossy(document)) {

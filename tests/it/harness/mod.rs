@@ -56,7 +56,7 @@ impl Cachalot {
         std::fs::write(&path, file).unwrap();
         let sources = Sources { file: Some(path), environment: Vec::new(), flags: Flags::default() };
         let settings = Settings::load(&sources).unwrap_or_else(|problems| panic!("{problems}"));
-        Self { app: App::start(&settings).await.unwrap(), directory }
+        Self { app: Box::new(App::start(&settings).await.unwrap()), directory }
     }
 
     /// Starts in front of several endpoints of one upstream.
