@@ -17,6 +17,7 @@
 //! Where nobody can be anybody, credentials are not looked at, but to keep what is ours from an upstream.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::AUTHORIZATION;
@@ -27,6 +28,7 @@ use url::Url;
 use super::Directory;
 use super::peer::Peer;
 use super::respond::Problem;
+use crate::cache::Upstream;
 use crate::identity::{Credential, Foreign, Identities, Known, Principal, Refused, Wish};
 use crate::oci::{Refusal, Route};
 use crate::telemetry::AuthFailure;
@@ -182,11 +184,11 @@ impl Visit<'_> {
             Err(_) => Wanted { wish: Wish::Elsewhere, is_ping: false, takes_callers, is_judged: false },
             Ok(Route::Question(question)) => {
                 let (upstream, repository) = (&question.upstream, &question.repository);
-                let known = self.directory.upstream(upstream);
-                let takes_callers = known.is_some_and(|known| self.directory.takes_callers_of(known));
+                let takes_callers = self.directory.takes_callers_of(upstream);
                 let is_write = super::writes::is_write(&self.request.method, &question.endpoint);
                 let wish = if is_write { Wish::Write(upstream, repository) } else { Wish::Read(upstream, repository) };
-                let is_judged = is_write || known.is_some_and(|known| known.is_for_callers(repository));
+                let is_for_callers = |known: &Arc<Upstream>| known.is_for_callers(repository);
+                let is_judged = is_write || self.directory.upstream(upstream).is_some_and(is_for_callers);
                 Wanted { wish, is_ping: false, takes_callers, is_judged: takes_callers && is_judged }
             }
         }
