@@ -122,6 +122,7 @@ impl App {
             ledger: Arc::clone(&ledger),
             tasks: work.clone(),
             fills: options::fill_limits(settings.fills),
+            client_fills: options::client_fill_limits(settings),
         });
         let readiness = Arc::new(Readiness::default());
         let lasting = Arc::new(Lasting::new(Arc::clone(&metrics), work.clone()));

@@ -105,7 +105,7 @@ pub(super) fn listener_rules(
 }
 
 pub(super) fn clients(settings: &settings::Clients) -> Clients {
-    let settings::Clients { rate, burst, connections, trusted_proxies } = settings.clone();
+    let settings::Clients { rate, burst, connections, trusted_proxies, .. } = settings.clone();
     Clients::new(&ClientOptions { rate, burst, connections, trusted_proxies })
 }
 
@@ -212,6 +212,12 @@ fn rules(freshness: &settings::Freshness, access: AccessRules) -> Rules {
 
 pub(super) fn fill_limits(fills: settings::Fills) -> FillLimits {
     FillLimits { fills: fills.max as usize, bytes: fills.unfinished, unattended: fills.unattended as usize }
+}
+
+/// Returns the bounds on what one client has started; how much goes on without it is not its own to say.
+pub(super) fn client_fill_limits(settings: &Settings) -> FillLimits {
+    let settings::Clients { fills, unfinished, .. } = settings.clients;
+    FillLimits { fills: fills as usize, bytes: unfinished, unattended: settings.fills.unattended as usize }
 }
 
 fn client_options(settings: &settings::Upstream, via: &HeaderValue) -> upstream::Options {

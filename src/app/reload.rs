@@ -200,6 +200,8 @@ fn needs_restart(started_with: &Settings, settings: &Settings) -> Vec<String> {
         ("store.memory", old.store.memory != new.store.memory),
         ("store.manifests", old.store.manifests != new.store.manifests),
         ("store.scrub_rate", old.store.scrub_rate != new.store.scrub_rate),
+        ("clients.fills", old.clients.fills != new.clients.fills),
+        ("clients.unfinished", old.clients.unfinished != new.clients.unfinished),
         ("fills.max", old.fills.max != new.fills.max),
         ("fills.unfinished", old.fills.unfinished != new.fills.unfinished),
         ("fills.unattended", old.fills.unattended != new.fills.unattended),

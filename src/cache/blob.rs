@@ -6,7 +6,7 @@ use super::body::{BlobBody, Reading};
 use super::fill::Interest;
 use super::fill::{Asker, Fill, FillKey, FillTask, Joined, Lead, Reach};
 use super::push::Edition;
-use super::{Cache, CacheError, Place, Upstream};
+use super::{Cache, CacheError, Client, Place, Upstream};
 use crate::oci::{Digest, Reference, RepositoryName};
 use crate::store::{GrantKind, Object, blocking};
 use crate::telemetry::{Kind, Trigger};
@@ -23,6 +23,8 @@ pub struct BlobQuestion<'a> {
     pub digest: &'a Digest,
     /// False for HEAD: the size is enough, and nothing is downloaded for it.
     pub wants_bytes: bool,
+    /// `None` for what we want ourselves.
+    pub client: Option<Client>,
     /// The first byte that the client wants first, if it is known before the blob's size: a cold range is fetched from there.
     pub first_byte: u64,
 }
@@ -97,6 +99,9 @@ impl Cache {
     pub async fn blob(&self, question: &BlobQuestion<'_>) -> Result<BlobAnswer, CacheError> {
         question.upstream.checks_in(question.repository)?;
         let answer = self.find_blob(question).await;
+        if let (Ok(BlobAnswer { source: Source::Stored(_), .. }), Some(client)) = (&answer, question.client) {
+            self.0.store.asked(question.digest, client.print());
+        }
         question.upstream.count(Kind::Blob, &answer, |answer| answer.outcome);
         answer
     }
@@ -191,7 +196,7 @@ impl Cache {
             Joined::Follow(interest) if interest.fill().is_verified() => (interest, Outcome::Hit),
             Joined::Follow(interest) => (interest, Outcome::Coalesced),
             Joined::Lead(interest, lead) => {
-                self.start_fill(lead, upstream, Trigger::Client, question.first_byte);
+                self.start_fill(lead, upstream, (Trigger::Client, question.client), question.first_byte);
                 (interest, Outcome::Miss)
             }
         }
@@ -211,7 +216,7 @@ impl Cache {
         if upstream.policy.offline {
             return None;
         }
-        let question = BlobQuestion { upstream, repository, digest, wants_bytes: true, first_byte };
+        let question = BlobQuestion { upstream, repository, digest, wants_bytes: true, client: None, first_byte };
         let edition = self.edition(upstream, repository);
         let (mut interest, _) = self.join_fill(&question);
         if upstream.access.is_some() {
@@ -225,7 +230,15 @@ impl Cache {
     }
 
     /// Starts the task of a fill that was just listed.
-    pub(super) fn start_fill(&self, lead: Lead, upstream: &Arc<Upstream>, trigger: Trigger, from: u64) {
+    pub(super) fn start_fill(
+        &self,
+        lead: Lead,
+        upstream: &Arc<Upstream>,
+        (trigger, client): (Trigger, Option<Client>),
+        from: u64,
+    ) {
+        let of_client = client.map(|client| self.0.client_bounds.of(client));
+        let bounds = of_client.into_iter().chain([upstream.bounds.clone(), self.0.bounds.clone()]);
         let class = self.class(&lead.fill().key.digest);
         let asker = upstream.asker(&lead.fill().repository);
         let task = FillTask {
@@ -233,7 +246,7 @@ impl Cache {
             asker,
             store: self.store(),
             class,
-            bounds: [upstream.bounds.clone(), self.0.bounds.clone()],
+            bounds: bounds.collect(),
             parallel: upstream.filling.parallel,
             learned: Arc::clone(&upstream.learned),
             metrics: Arc::clone(&upstream.metrics),

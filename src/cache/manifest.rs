@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::decide::is_manifest_type;
 use super::flight::Landed;
-use super::{Cache, CacheError, Place, Upstream};
+use super::{Cache, CacheError, Client, Place, Upstream};
 use crate::oci::{Digest, Manifest, ManifestKind, MediaType, Reference, Referrer, RepositoryName};
 use crate::store::{Class, Damage, GrantKind, blocking};
 use crate::telemetry::{Kind, MismatchSource, StaleReason, Trigger, sentence};
@@ -31,6 +31,8 @@ pub struct ManifestQuestion<'a> {
     pub accept: &'a Accept,
     /// False for HEAD: an answer without bytes is enough.
     pub wants_bytes: bool,
+    /// `None` for what we want ourselves.
+    pub client: Option<Client>,
 }
 
 /// A manifest, or what is known of it.
@@ -62,6 +64,9 @@ impl Cache {
             Reference::Tag(tag) => (Kind::ManifestTag, self.manifest_by_tag(question, tag).await),
             Reference::Digest(digest) => (Kind::ManifestDigest, self.manifest_by_digest(question, digest).await),
         };
+        if let (Ok(answer), Some(client)) = (&answer, question.client) {
+            self.0.store.asked(&answer.digest, client.print());
+        }
         if let (Ok(answer), true) = (&answer, question.wants_bytes) {
             self.prefetch(question.upstream, question.repository, answer);
         }

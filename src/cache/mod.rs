@@ -11,6 +11,7 @@ mod access;
 mod blob;
 mod body;
 mod check;
+mod client;
 mod decide;
 mod error;
 mod fill;
@@ -33,6 +34,7 @@ use tokio::time::Instant;
 pub use access::{AccessRules, Unadmitted, Wanted};
 pub use blob::{BlobAnswer, BlobQuestion};
 pub use body::{BlobBody, BodyError};
+pub use client::Client;
 pub use decide::Policy;
 pub use error::CacheError;
 pub use fill::{FillError, FillLimits, Parallel, Prefix};
@@ -50,6 +52,7 @@ use crate::telemetry::{Kind, UpstreamMetrics};
 use crate::upstream::{CallerId, Capability, Origin, UpstreamError};
 use crate::wire::Outcome;
 use access::{Access, Viewer};
+use client::ClientBounds;
 use fill::{Bounds, Inflight, Learned};
 use flight::Flights;
 use silence::Silence;
@@ -68,6 +71,8 @@ pub struct Parts {
     pub tasks: TaskGroup,
     /// Bounds on the fills of all upstreams together.
     pub fills: FillLimits,
+    /// Bounds on those that each client has started.
+    pub client_fills: FillLimits,
 }
 
 /// One upstream as the cache knows it, in our own name or in that of a caller ([`Upstream::seen_by`]).
@@ -121,6 +126,7 @@ struct Inner {
     buffers: Buffers,
     inflight: Inflight,
     bounds: Bounds,
+    client_bounds: ClientBounds,
     tags: Flights<Place<Tag>, Result<tag::Asked, CacheError>>,
     manifests: Flights<Place<Digest>, Result<manifest::Fetched, CacheError>>,
     pages: tags::Pages,
@@ -176,13 +182,14 @@ impl<K> moka::Expiry<K, Absence> for AbsenceExpiry {
 
 impl Cache {
     pub fn new(parts: Parts) -> Self {
-        let Parts { store, ledger, tasks, fills } = parts;
+        let Parts { store, ledger, tasks, fills, client_fills } = parts;
         Self(Arc::new(Inner {
             store,
             ledger,
             buffers: Buffers::default(),
             inflight: Inflight::default(),
             bounds: Bounds::new(fills),
+            client_bounds: ClientBounds::new(client_fills),
             tags: Flights::new(tasks.clone()),
             manifests: Flights::new(tasks.clone()),
             pages: tags::pages(),

@@ -86,7 +86,7 @@ impl Cache {
         let make = || Fill::new(key.clone(), repository.clone(), edition, self.0.buffers.clone());
         let Joined::Lead(interest, lead) = self.0.inflight.join(&key, make) else { return None };
         let fill = Arc::clone(interest.fill());
-        self.start_fill(lead, upstream, Trigger::Prefetch, 0);
+        self.start_fill(lead, upstream, (Trigger::Prefetch, None), 0);
         // A fill that fails has told why; nobody waits for this one.
         if fill.started().await.is_ok() && fill.was_given() && self.edition(upstream, repository) == edition {
             self.0.ledger.grant_blob(upstream.origin.name(), repository, &digest);

@@ -533,7 +533,7 @@ impl Bench {
         let (replaced, gate) = (AtomicBool::new(false), Arc::clone(&disk_gate));
         let store = Arc::new(FaultyStore { disk: disk.clone(), fault, replaced, gate });
         let kept = Arc::clone(&ledger);
-        let cache = Cache::new(Parts { store, ledger, tasks: tasks.clone(), fills: LIMITS });
+        let cache = Cache::new(Parts { store, ledger, tasks: tasks.clone(), fills: LIMITS, client_fills: LIMITS });
         Self { cache, upstream, origin, disk, tasks, blob, metrics, ledger: kept, directory, disk_gate }
     }
 
@@ -555,8 +555,14 @@ impl Bench {
     async fn ask(&self, repository: &str, digest: Digest) -> Result<BlobAnswer, super::CacheError> {
         let upstream = &self.upstream;
         let repository = repository.parse().unwrap();
-        let question =
-            BlobQuestion { upstream, repository: &repository, digest: &digest, wants_bytes: true, first_byte: 0 };
+        let question = BlobQuestion {
+            upstream,
+            repository: &repository,
+            digest: &digest,
+            wants_bytes: true,
+            client: None,
+            first_byte: 0,
+        };
         self.cache.blob(&question).await
     }
 

@@ -118,6 +118,8 @@ fn clients(file: &mut File, settings: &Settings) {
     file.section("[clients]");
     limits(file, clients.rate, clients.burst);
     file.key("connections", clients.connections);
+    file.key("fills", clients.fills);
+    file.key("unfinished", text(bytes(clients.unfinished)));
     file.key("trusted_proxies", list(&clients.trusted_proxies));
 }
 

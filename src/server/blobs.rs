@@ -40,6 +40,7 @@ pub(super) async fn answer(
         repository: &question.repository,
         digest,
         wants_bytes: !routed.is_head,
+        client: Some(routed.client),
         first_byte: range.as_ref().and_then(RangeHeader::first_byte).unwrap_or(0),
     };
     let answered = routed.server.cache.blob(&asked).await;

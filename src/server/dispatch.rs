@@ -18,6 +18,8 @@ use super::peer::Peer;
 use super::respond::Problem;
 use super::routed::Routed;
 use super::{Clients, Directory, Server, admission, blobs, clients, heads, manifests, referrers, tags, token, writes};
+use crate::cache::Client;
+use crate::identity::Principal;
 use crate::oci::{Endpoint, Question, Refusal, Route, route};
 use crate::telemetry::{Handler, Shed};
 use crate::wire::cache_status_header;
@@ -94,12 +96,18 @@ async fn asked(
                 request,
                 question: &question,
                 authorization: admitted.authorization.as_ref(),
+                client: who(&admitted.principal, visit.client),
                 is_head: request.method == Method::HEAD,
             };
             answer(&routed, body, exchange).await.map(|response| with_namespace(response, &question))
         }
         Err(refusal) => Err(Problem::of_refusal(&refusal)),
     }
+}
+
+/// Returns who is one client: a principal, or an address of which nobody is known.
+fn who(principal: &Principal, address: IpAddr) -> Client {
+    if principal.is_anonymous() { Client::of(&address) } else { Client::of(principal) }
 }
 
 /// Notes in the account what the request is about.

@@ -29,6 +29,7 @@ pub(super) async fn answer(
         reference,
         accept: &accept,
         wants_bytes: !routed.is_head,
+        client: Some(routed.client),
     };
     let answered = routed.server.cache.manifest(&asked).await;
     let kind = match reference {

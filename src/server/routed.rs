@@ -8,7 +8,7 @@ use http::request::Parts;
 use super::door::Visit;
 use super::respond::{Asked, Problem};
 use super::{Directory, Server, admission, heads};
-use crate::cache::{CacheError, Upstream};
+use crate::cache::{CacheError, Client, Upstream};
 use crate::oci::{Endpoint, Question};
 use crate::telemetry::Shed;
 
@@ -23,6 +23,7 @@ pub(super) struct Routed<'a> {
     pub(super) question: &'a Question,
     /// What the caller shows the upstream, where the upstream is to see it.
     pub(super) authorization: Option<&'a HeaderValue>,
+    pub(super) client: Client,
     pub(super) is_head: bool,
 }
 

@@ -24,7 +24,6 @@ pub(super) fn check(layers: Layers, sources: &Sources) -> Result<Settings, Vec<P
     let (server, listeners) = listeners::read(&mut reader, server);
     let admin = admin(reader.section("admin"));
     let store = store(reader.section("store"), &sources.environment);
-    let clients = clients(reader.section("clients"), server.connections);
     let identity = identity::read(&mut reader.section("identity"));
     let principals = reader.sections("principal").into_iter().enumerate();
     let principals: Vec<_> = principals
@@ -32,6 +31,7 @@ pub(super) fn check(layers: Layers, sources: &Sources) -> Result<Settings, Vec<P
         .collect();
     let freshness = freshness(reader.section("freshness"));
     let fills = upstreams::fills(&mut reader.section("fills"), "max", FILLS);
+    let clients = clients(reader.section("clients"), server.connections, fills);
     let log = log(reader.section("log"));
     let metrics = metrics(reader.section("metrics"));
     listeners::check_addresses(&mut reader, &server.listen, &listeners, admin.listen);
@@ -190,7 +190,7 @@ fn default_path(environment: &[(String, String)]) -> PathBuf {
     cache.map_or_else(|| PathBuf::from(STORE_PATH), |cache| cache.join("cachalot"))
 }
 
-fn clients(mut section: Section<'_>, connections: u32) -> Clients {
+fn clients(mut section: Section<'_>, connections: u32, fills: Fills) -> Clients {
     let rate = section.number("rate", &RATE_BOUNDS).and_then(NonZeroU32::new);
     if rate.is_none() && section.has("burst") {
         section.report("burst", "has no rate beside it; set rate as well".into());
@@ -201,6 +201,10 @@ fn clients(mut section: Section<'_>, connections: u32) -> Clients {
         connections: section
             .number("connections", &SERVER_CONNECTIONS_BOUNDS)
             .unwrap_or_else(|| (connections / CLIENT_SHARE).max(1)),
+        fills: section.number("fills", &FILLS_MAX_BOUNDS).unwrap_or_else(|| (fills.max / CLIENT_FILLS_SHARE).max(1)),
+        unfinished: section
+            .measure("unfinished", |text| units::bytes(text, &UNFINISHED_BYTES_BOUNDS))
+            .unwrap_or(fills.unfinished / u64::from(CLIENT_FILLS_SHARE)),
         trusted_proxies: section.list("trusted_proxies", units::network).unwrap_or_default(),
     }
 }

@@ -36,6 +36,8 @@ pub const WRITE_STALL_TIMEOUT: Duration = Duration::from_mins(1);
 pub const TOKEN_LIFE: Duration = Duration::from_mins(5);
 /// `clients.connections`: this part of `server.connections`; one client that misbehaves leaves the rest to the others.
 pub const CLIENT_SHARE: u32 = 4;
+/// `clients.fills` and `clients.unfinished`: this part of those of `[fills]`; the largest rollout behind one address still runs at once.
+pub const CLIENT_FILLS_SHARE: u32 = 2;
 /// `store.path` where there is no home directory: the place for caches of services.
 pub const STORE_PATH: &str = "/var/cache/cachalot";
 /// `store.capacity`: a share, so that it fits every disk; the rest is for others on the same file system.

@@ -31,7 +31,7 @@ pub(super) const SECTIONS: [(&str, &[&str]); 12] = [
     ),
     ("listener", &["address", "cert", "key", "client_ca", "client_certificate", "http2", "identities"]),
     ("admin", &["listen", "htpasswd", "tokens"]),
-    ("clients", &["rate", "burst", "connections", "trusted_proxies"]),
+    ("clients", &["rate", "burst", "connections", "fills", "unfinished", "trusted_proxies"]),
     (
         "identity",
         &[

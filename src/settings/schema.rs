@@ -126,6 +126,11 @@ pub struct Clients {
     /// Connections of one client at one time, by its address, of IPv6 by its /64; 1 to 1 000 000. Further ones are closed at once. Trusted
     /// proxies may have as many as there are. Default: a quarter of `server.connections`, so that no client can take all of them.
     pub connections: u32,
+    /// Blobs that are downloaded for one client at a time at the most, by its principal, or by its address if nobody is known there; 1 to
+    /// 10 000. A further one waits for 5 s at the most, and is then told 503. Default: half of `fills.max`.
+    pub fills: u32,
+    /// Bytes of the blobs that are being downloaded for one client; 1 MiB to 1 PiB. Default: half of `fills.unfinished`.
+    pub unfinished: u64,
     /// Addresses and networks of proxies whose `X-Forwarded-For` says who the client is. Default: none.
     pub trusted_proxies: Vec<Network>,
 }

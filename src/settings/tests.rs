@@ -563,6 +563,8 @@ match = ["anonymous"]
 rate = 100
 burst = 500
 connections = 30
+fills = 7
+unfinished = "3GiB"
 trusted_proxies = ["10.0.0.0/8", "::1"]
 [store]
 path = "/var/lib/cachalot"
@@ -693,7 +695,7 @@ fn every_key_is_accepted_and_arrives() {
     let clients = tls.clients.as_ref().unwrap();
     assert_eq!((clients.authorities.len(), clients.is_required), (2, false));
     assert_eq!(plain, &Listener { address: "[::1]:5444".parse().unwrap(), tls: None, identities: true });
-    assert_eq!(settings.clients.connections, 30);
+    assert_eq!((settings.clients.connections, settings.clients.fills, settings.clients.unfinished), (30, 7, 3 << 30));
     assert_eq!(settings.store.memory, 1_000_000_000);
     assert_eq!(settings.metrics.repositories, 200);
     assert_eq!(settings.fills, Fills { max: 16, unfinished: 100 << 30, unattended: 0 });
@@ -905,6 +907,8 @@ fn a_listener_stands_beside_plain_addresses_or_alone() {
     let both = "[server]\nlisten = [\"127.0.0.1:1\"]\n[[listener]]\naddress = \"127.0.0.1:5443\"\n";
     assert_eq!(plain(both), ["127.0.0.1:1"]);
     assert_eq!(load("[server]\nconnections = 100\n").clients.connections, 25, "a quarter");
+    let clients = load("[fills]\nmax = 9\nunfinished = \"10GiB\"\n").clients;
+    assert_eq!((clients.fills, clients.unfinished), (4, 5 << 30), "a half");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What an operator decides about clients, repositories and addresses, and that it can be changed while the process runs.
 
 use bytes::Bytes;
+use cachalot::oci::Digest;
 use cachalot::settings::Settings;
 
 use crate::harness::{Cachalot, More, Open, settings};
@@ -48,6 +49,73 @@ async fn a_client_that_asks_too_often_waits_or_is_sent_away_and_others_are_not()
     }
     let shed = cachalot.metric(r#"cachalot_http_requests_shed_total{reason="quota"}"#);
     assert_eq!(shed, 100 - served as u64);
+    cachalot.finish().await;
+}
+
+#[tokio::test]
+async fn one_client_cannot_have_all_downloads_and_others_have_theirs() {
+    let registry = Registry::start().await;
+    let blobs: Vec<_> = (0..4).map(|seed| registry.with_blob(Content::generated(seed, MIB))).collect();
+    for blob in &blobs {
+        registry.fault(Match::blob(blob), Fault::StallAfter(64 * KIB));
+    }
+    let sections = "[fills]\nmax = 3\n[clients]\nfills = 2\ntrusted_proxies = [\"127.0.0.0/8\"]";
+    let cachalot = Cachalot::configured(&registry, More { sections, ..More::default() }).await;
+    let open = async |client: &str, blob: usize| {
+        let path = format!("/v2/app/blobs/{}", blobs[blob]);
+        let mut open = cachalot.open("GET", &path, &[("x-forwarded-for", client)]).await;
+        open.read(1000).await.unwrap();
+        open
+    };
+    let greedy = [open("192.0.2.1", 0).await, open("192.0.2.1", 1).await];
+    let path = format!("/v2/app/blobs/{}", blobs[2]);
+    let (third, other) =
+        tokio::join!(cachalot.send("GET", &path, &[("x-forwarded-for", "192.0.2.1")]), open("192.0.2.2", 3));
+    assert_eq!((third.status, third.error_code().as_str()), (503, "UNAVAILABLE"), "S-35");
+    assert_eq!(registry.gets(&format!("/blobs/{}", blobs[2])).len(), 0, "S-35");
+    // What another client has started is for everybody.
+    let joined = open("192.0.2.1", 3).await;
+    registry.release();
+    for body in greedy.into_iter().chain([other, joined]) {
+        assert!(body.finish().await.is_complete);
+    }
+    registry.clear_faults();
+    cachalot.finish().await;
+}
+
+#[tokio::test]
+async fn one_client_that_pulls_everything_does_not_flush_what_several_want() {
+    let registry = Registry::start().await;
+    let [wanted, scanned] = [0..6, 6..40].map(|seeds| {
+        let digests = seeds.map(|seed| registry.with_blob(Content::generated(seed, MIB)));
+        digests.collect::<Vec<_>>()
+    });
+    let more = More {
+        store: "capacity = \"12MiB\"\nmanifests = \"2MiB\"\nmemory = \"0\"",
+        sections: "[clients]\ntrusted_proxies = [\"127.0.0.0/8\"]",
+        ..More::default()
+    };
+    let cachalot = Cachalot::configured(&registry, more).await;
+    let pull = async |client: &str, digest: &Digest| {
+        let path = format!("/v2/app/blobs/{digest}");
+        let answer = cachalot.send("GET", &path, &[("x-forwarded-for", client)]).await;
+        assert!(answer.status == 200 && answer.is_complete);
+    };
+    for digest in &wanted {
+        for client in ["192.0.2.1", "192.0.2.2", "192.0.2.3"] {
+            pull(client, digest).await;
+            while cachalot.fills_under_way() > 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+    for digest in scanned.iter().chain(&scanned) {
+        pull("192.0.2.66", digest).await;
+    }
+    for digest in &wanted {
+        pull("192.0.2.1", digest).await;
+        assert_eq!(registry.gets(&format!("/blobs/{digest}")).len(), 1, "S-36");
+    }
     cachalot.finish().await;
 }
 

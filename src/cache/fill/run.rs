@@ -30,8 +30,8 @@ pub(crate) struct FillTask {
     pub asker: Arc<Asker>,
     pub store: Arc<dyn BlobStore>,
     pub class: Class,
-    /// The upstream's bounds, then everybody's.
-    pub bounds: [Bounds; 2],
+    /// The client's bounds, the upstream's, then everybody's.
+    pub bounds: Vec<Bounds>,
     pub parallel: Parallel,
     pub learned: Arc<Learned>,
     pub metrics: Arc<UpstreamMetrics>,

@@ -287,7 +287,7 @@ mod tests {
             asker: Arc::new(Asker { origin, repository: "app".parse().unwrap(), caller: None }),
             store: Arc::new(disk),
             class: Class::Layer,
-            bounds: [(); 2].map(|()| Bounds::new(FillLimits { fills: 1, bytes: 1024, unattended: 1 })),
+            bounds: vec![Bounds::new(FillLimits { fills: 1, bytes: 1024, unattended: 1 })],
             parallel: Parallel { connections: 1, from_bytes: 0 },
             learned: Arc::default(),
             trigger: Trigger::Client,

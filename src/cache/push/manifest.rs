@@ -221,8 +221,14 @@ impl Cache {
         }
         let reference = Reference::Digest(*digest);
         let accept = Accept::default();
-        let question =
-            ManifestQuestion { upstream, repository, reference: &reference, accept: &accept, wants_bytes: true };
+        let question = ManifestQuestion {
+            upstream,
+            repository,
+            reference: &reference,
+            accept: &accept,
+            wants_bytes: true,
+            client: None,
+        };
         let answer = self.manifest_by_digest(&question, digest).await.ok()?;
         Manifest::read(&answer.bytes?, Some(&answer.media_type)).ok()?.subject.map(|subject| subject.digest)
     }

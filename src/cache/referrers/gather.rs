@@ -140,6 +140,7 @@ impl Of<'_> {
             reference: &reference,
             accept: &accept,
             wants_bytes: true,
+            client: None,
         };
         let answer = match self.cache.manifest_by_tag(&question, &tag).await {
             Ok(answer) => answer,
@@ -199,6 +200,7 @@ impl Of<'_> {
             reference: &reference,
             accept: &Accept::default(),
             wants_bytes: true,
+            client: None,
         };
         match self.cache.manifest_by_digest(&question, &digest).await {
             Ok(answer) => self.recorded(&digest, &answer).map(|known| referrer.mended(&known)),
