@@ -5,6 +5,7 @@ use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue};
+use zeroize::Zeroizing;
 
 use crate::telemetry::Secret;
 
@@ -45,7 +46,8 @@ impl Credential {
 
     /// Returns the credential as a header that shows it.
     pub fn basic_header(credential: &Secret) -> Option<HeaderValue> {
-        let mut value = HeaderValue::try_from(format!("Basic {}", BASE64.encode(credential.expose()))).ok()?;
+        let text = Zeroizing::new(format!("Basic {}", *Zeroizing::new(BASE64.encode(credential.expose()))));
+        let mut value = HeaderValue::from_str(&text).ok()?;
         value.set_sensitive(true);
         Some(value)
     }
@@ -62,7 +64,8 @@ impl Credential {
             return None;
         }
         // RFC 7617 §2: the first colon ends the user.
-        let decoded = String::from_utf8(BASE64.decode(rest).ok()?).ok()?;
+        let decoded = Zeroizing::new(BASE64.decode(rest).ok()?);
+        let decoded = std::str::from_utf8(&decoded).ok()?;
         let (user, password) = decoded.split_once(':')?;
         let is_plain = !decoded.chars().any(char::is_control);
         is_plain.then(|| Self::Basic { user: user.to_owned(), password: Secret::new(password) })

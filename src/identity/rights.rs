@@ -76,6 +76,9 @@ impl Rights {
     }
 
     fn of(&self, principal: &Principal) -> Option<&(Rule, Option<Turns<Principal>>)> {
+        if self.0.is_empty() {
+            return None;
+        }
         let name = principal.to_string();
         self.0.iter().find(|(rule, _)| rule.matches.iter().any(|pattern| pattern.matches(&name)))
     }

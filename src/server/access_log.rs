@@ -2,6 +2,7 @@
 //!
 //! The account is closed by dropping it, which happens however the exchange ends: done, failed, or client gone.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -25,7 +26,7 @@ pub(super) struct Exchange {
     /// Without the query (S-40).
     path: String,
     /// Who asks, once that is known.
-    principal: Option<String>,
+    principal: Option<Cow<'static, str>>,
     /// What was shown is not good.
     is_refused: bool,
     handler: Handler,
@@ -106,7 +107,10 @@ impl Exchange {
 
     /// Notes who asks.
     pub(super) fn is_by(&mut self, principal: &Principal) {
-        self.principal = Some(principal.to_string());
+        self.principal = Some(match principal {
+            Principal::Anonymous => Cow::Borrowed("anonymous"),
+            known => Cow::Owned(known.to_string()),
+        });
     }
 
     /// Notes that somebody has shown what does not let them in.

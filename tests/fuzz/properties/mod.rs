@@ -5,6 +5,7 @@
 
 mod challenge;
 mod config;
+mod credentials;
 mod headers;
 mod lists;
 mod manifest;
@@ -16,9 +17,10 @@ mod route;
 pub(crate) type Property = fn(&[u8]);
 
 /// All properties that need no server, by the names of their seeds' directories.
-pub(crate) const PROPERTIES: [(&str, Property); 8] = [
+pub(crate) const PROPERTIES: [(&str, Property); 9] = [
     ("challenge", challenge::holds),
     ("config", config::holds),
+    ("credentials", credentials::holds),
     ("headers", headers::holds),
     ("lists", lists::holds),
     ("manifest", manifest::holds),
