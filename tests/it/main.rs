@@ -31,4 +31,5 @@ mod ssrf;
 mod supervised;
 mod tags;
 mod tls;
+mod uploads;
 mod upstream;
