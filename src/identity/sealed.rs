@@ -10,6 +10,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
+use zeroize::{Zeroize, Zeroizing};
 
 use super::files::{LineError, lines};
 use super::{Principal, random};
@@ -113,7 +114,11 @@ impl Sealer {
             Holder::Principal(principal) => (Some(principal.to_string()), None),
             Holder::Caller(credential) => (None, Some(credential.expose().to_owned())),
         };
-        let mut sealed = serde_json::to_vec(&Content { expires_at, principal, caller }).ok()?;
+        let mut content = Content { expires_at, principal, caller };
+        // In this buffer it is sealed; the copies end here.
+        let sealed = serde_json::to_vec(&content);
+        content.caller.zeroize();
+        let mut sealed = sealed.ok()?;
         // Random: far below the 2³² tokens of a key at which one might come twice.
         let nonce: [u8; NONCE_LEN] = random();
         let key = self.0.first()?;
@@ -145,7 +150,8 @@ impl Sealer {
         let bytes = URL_SAFE_NO_PAD.decode(token.strip_prefix(PREFIX)?).ok()?;
         let (nonce, sealed) = bytes.split_at_checked(NONCE_LEN)?;
         self.0.iter().find_map(|key| {
-            let (nonce, mut sealed) = (Nonce::try_assume_unique_for_key(nonce).ok()?, sealed.to_vec());
+            let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
+            let mut sealed = Zeroizing::new(sealed.to_vec());
             let content = key.open_in_place(nonce, Aad::from(PURPOSE), &mut sealed).ok()?;
             serde_json::from_slice(content).ok()
         })

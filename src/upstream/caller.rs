@@ -12,6 +12,7 @@ use base64::engine::general_purpose::STANDARD;
 use http::HeaderValue;
 use rustls::crypto::aws_lc_rs;
 use sha2::{Digest as _, Sha256};
+use zeroize::Zeroizing;
 
 use super::credentials::Account;
 use crate::telemetry::Secret;
@@ -100,8 +101,8 @@ impl Shown {
         let (scheme, rest) = value.to_str().ok()?.split_once(' ')?;
         let rest = rest.trim_start_matches(' ');
         if scheme.eq_ignore_ascii_case("basic") {
-            let pair = String::from_utf8(STANDARD.decode(rest).ok()?).ok()?;
-            let (username, password) = pair.split_once(':')?;
+            let pair = Zeroizing::new(STANDARD.decode(rest).ok()?);
+            let (username, password) = std::str::from_utf8(&pair).ok()?.split_once(':')?;
             let account = Account::Password { username: username.to_owned(), password: Secret::new(password) };
             return Some(Self::Account(Arc::new(account)));
         }
