@@ -86,7 +86,7 @@ impl World {
         let answer = self.write("PATCH", &upload.location, range, chunk.clone()).await;
         upload.bytes.extend(chunk);
         assert_eq!((answer.status, answer.header("range")), (202, taken(&upload.bytes).as_str()), "P-151");
-        upload.location = answer.header("location").to_owned();
+        answer.header("location").clone_into(&mut upload.location);
     }
 
     async fn out_of_order(&self, upload: &Upload, argument: u8) {
@@ -103,7 +103,7 @@ impl World {
 
     /// Ends an upload, with its digest or with another.
     async fn put(&self, mut upload: Upload, argument: u8, is_right: bool) -> String {
-        let last = if argument % 2 == 0 { Vec::new() } else { chunk(argument) };
+        let last = if argument.is_multiple_of(2) { Vec::new() } else { chunk(argument) };
         upload.bytes.extend(&last);
         let digest = if is_right { Digest::sha256(&upload.bytes) } else { Digest::sha256(b"something else") };
         let answer = self.write("PUT", &format!("{}?digest={digest}", upload.location), None, last).await;
