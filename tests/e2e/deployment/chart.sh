@@ -55,8 +55,11 @@ chart_tools() {
     fi
     CERTIFICATES=$work/certificates
     mkdir -p "$CERTIFICATES"
+    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=authority \
+        -keyout "$CERTIFICATES/ca.key" -out "$CERTIFICATES/ca.crt" 2>/dev/null
     openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=stand-in \
-        -addext subjectAltName=DNS:localhost \
+        -addext subjectAltName=DNS:localhost -addext basicConstraints=critical,CA:FALSE \
+        -CA "$CERTIFICATES/ca.crt" -CAkey "$CERTIFICATES/ca.key" \
         -keyout "$CERTIFICATES/tls.key" -out "$CERTIFICATES/tls.crt" 2>/dev/null
     # The token that config.py puts where the user has those of jobs and operators.
     chart_token=0123456789abcdef0123456789abcdef
@@ -166,7 +169,7 @@ chart_serves_whom_it_knows() {
     mapfile -t arguments < <(chart_python command.py helm3 "$values" test node-config "=/node=>=$work/secure/node" \
         "images-cachalot.registries.svc:5000=>localhost:$port")
     mkdir -p "$work/secure/node/certs.d" "$work/secure/node/authority"
-    cp "$CERTIFICATES/tls.crt" "$work/secure/node/authority/ca.crt"
+    cp "$CERTIFICATES/ca.crt" "$work/secure/node/authority/ca.crt"
     check 'with TLS what helm test asks the Service is answered' "$CACHALOT" "${arguments[@]}"
     check 'with TLS nothing is served without' chart_asks_plainly
     check 'with TLS the metrics tell of the certificates' chart_tells_of_certificates
@@ -200,7 +203,7 @@ chart_lays_out() {
 chart_asks() {
     local status=$1
     shift
-    [[ $(curl --silent --cacert "$CERTIFICATES/tls.crt" --output /dev/null --write-out '%{http_code}' --max-time 2 "$@" \
+    [[ $(curl --silent --cacert "$CERTIFICATES/ca.crt" --output /dev/null --write-out '%{http_code}' --max-time 2 "$@" \
         "https://localhost:$port/v2/") == "$status" ]]
 }
 

@@ -1,7 +1,7 @@
 """Does Cachalot take the configuration that the chart renders, with the files that the pod mounts?
 
-config.py HELM FILE [DIRECTORY]: with the values of FILE. CACHALOT names the binary, CERTIFICATES a directory with tls.crt and tls.key.
-In DIRECTORY the files stay.
+config.py HELM FILE [DIRECTORY]: with the values of FILE; in DIRECTORY the files stay. CACHALOT names the binary, CERTIFICATES a
+directory with tls.crt, tls.key and ca.crt.
 """
 
 import json
@@ -75,10 +75,8 @@ def mount(spec, documents, directory):
 def stand_in(path):
     """Writes what a Secret or ConfigMap of the user would hold."""
     certificates = pathlib.Path(os.environ["CERTIFICATES"])
-    if path.name in ("tls.crt", "ca.crt"):
-        shutil.copy(certificates / "tls.crt", path)
-    elif path.name == "tls.key":
-        shutil.copy(certificates / "tls.key", path)
+    if path.name in ("tls.crt", "tls.key", "ca.crt"):
+        shutil.copy(certificates / path.name, path)
     elif path.name == "docker.json":
         path.write_text(json.dumps({"auths": {"a.registry.example:5000": {"auth": "dXNlcjpwYXNz"}}}), encoding="utf-8")
     elif path.name == "htpasswd":
