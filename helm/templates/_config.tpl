@@ -52,17 +52,36 @@
 {{- end -}}
 
 {{- define "cachalot.toml" -}}
-# Rendered by Helm. Upstreams, freshness, limits of clients and the log level change without a restart.
+# Rendered by Helm. Upstreams, identities, certificates, freshness, limits of clients and the log level change without a restart.
 {{- range $section := list "server" "clients" "store" "freshness" "fills" "metrics" "log" }}
 {{- $values := get $.Values.config $section }}
 {{- if eq $section "store" }}
 {{- $values = include "cachalot.store" $ | fromYaml }}
+{{- else if and (eq $section "server") $.Values.tls.enabled }}
+{{- $values = merge (dict "listen" list) $values }}
 {{- end }}
 {{- with $values }}
 
 [{{ $section }}]
 {{- include "cachalot.toml.keys" . }}
 {{- end }}
+{{- end }}
+{{- range $section := list "admin" "identity" }}
+{{- with include (printf "cachalot.%s" $section) $ | fromYaml }}
+
+[{{ $section }}]
+{{- include "cachalot.toml.keys" . }}
+{{- end }}
+{{- end }}
+{{- range .Values.identity.principals }}
+
+[[principal]]
+{{- include "cachalot.toml.keys" . }}
+{{- end }}
+{{- if .Values.tls.enabled }}
+
+[[listener]]
+{{- include "cachalot.toml.keys" (include "cachalot.listener" . | fromYaml) }}
 {{- end }}
 {{- range $index, $upstream := .Values.config.upstreams }}
 
@@ -79,7 +98,7 @@
 {{/* A checksum over what takes a restart to change; the rest is reloaded by the running process. */}}
 {{- define "cachalot.restartChecksum" -}}
 {{- $config := .Values.config -}}
-{{- list $config.existingConfigMap (omit $config.server "default_upstream" "builtin_upstreams") (include "cachalot.store" .)
+{{- list $config.existingConfigMap (omit $config.server "default_upstream" "builtin_upstreams" "public_url") (include "cachalot.store" .)
     $config.fills $config.metrics (omit $config.log "level") | toJson | sha256sum -}}
 {{- end -}}
 
@@ -94,6 +113,19 @@
           name: {{ include "cachalot.configMapName" . }}
           items:
             - {key: cachalot.toml, path: cachalot.toml}
+      {{- if .Values.tls.enabled }}
+      - secret:
+          name: {{ include "cachalot.tlsSecretName" . }}
+          items:
+            - {key: tls.crt, path: tls/tls.crt}
+            - {key: tls.key, path: tls/tls.key}
+      {{- end }}
+      {{- range include "cachalot.files" . | fromYamlArray }}
+      - {{ .kind }}:
+          name: {{ .name }}
+          items:
+            - {key: {{ .key }}, path: {{ .path }}}
+      {{- end }}
       {{- range $index, $upstream := .Values.config.upstreams }}
       {{- $directory := printf "upstreams/%d" $index }}
       {{- with $upstream.credentials }}

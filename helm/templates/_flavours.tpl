@@ -18,12 +18,13 @@ gke
 
 {{/* An address of the cache for people to read. */}}
 {{- define "cachalot.shownEndpoint" -}}
+{{- $scheme := include "cachalot.scheme" . -}}
 {{- if .Values.service.clusterIP -}}
-http://{{ include "cachalot.urlHost" .Values.service.clusterIP }}:{{ .Values.service.port }}
+{{ $scheme }}://{{ include "cachalot.urlHost" .Values.service.clusterIP }}:{{ .Values.service.port }}
 {{- else if .Values.service.nodePort -}}
-http://NODE-IP:{{ .Values.service.nodePort }}
+{{ $scheme }}://NODE-IP:{{ .Values.service.nodePort }}
 {{- else -}}
-http://CLUSTER-IP:{{ .Values.service.port }}
+{{ $scheme }}://CLUSTER-IP:{{ .Values.service.port }}
 {{- end -}}
 {{- end -}}
 

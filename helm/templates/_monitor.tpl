@@ -1,4 +1,4 @@
-{{/* The endpoint of a ServiceMonitor or PodMonitor. Argument: monitor. Alerts and dashboard count on job="cachalot". */}}
+{{/* The endpoint of a ServiceMonitor or PodMonitor. Arguments: root, monitor. Alerts and dashboard count on job="cachalot". */}}
 {{- define "cachalot.monitorEndpoint" -}}
 - port: admin
   path: /metrics
@@ -7,6 +7,17 @@
   {{- end }}
   {{- with .monitor.scrapeTimeout }}
   scrapeTimeout: {{ . }}
+  {{- end }}
+  {{- with .root.Values.admin.scrape }}
+  {{- if .tokenKey }}
+  authorization:
+    type: Bearer
+    credentials: {name: {{ .existingSecret }}, key: {{ .tokenKey }}}
+  {{- else }}
+  basicAuth:
+    username: {name: {{ .existingSecret }}, key: {{ .usernameKey }}}
+    password: {name: {{ .existingSecret }}, key: {{ .passwordKey }}}
+  {{- end }}
   {{- end }}
   relabelings:
     - action: replace

@@ -8,12 +8,12 @@
 {{- define "cachalot.nodeEndpoint" -}}
 {{- $mode := .Values.nodeConfig.endpoint -}}
 {{- if eq $mode "nodeIP" -}}
-http://$(NODE_IP):{{ .Values.service.nodePort }}
+{{ include "cachalot.scheme" . }}://$(NODE_IP):{{ .Values.service.nodePort }}
 {{- else if eq $mode "hostPort" -}}
-http://{{ include "cachalot.urlHost" (.Values.hostPort.hostIP | default "$(NODE_IP)") }}:
+{{ include "cachalot.scheme" . }}://{{ include "cachalot.urlHost" (.Values.hostPort.hostIP | default "$(NODE_IP)") }}:
 {{- ternary .Values.ports.registry .Values.hostPort.port .Values.hostNetwork -}}
 {{- else if eq $mode "clusterIP" -}}
-http://{{ include "cachalot.urlHost" .Values.service.clusterIP }}:{{ .Values.service.port }}
+{{ include "cachalot.scheme" . }}://{{ include "cachalot.urlHost" .Values.service.clusterIP }}:{{ .Values.service.port }}
 {{- else -}}
 {{- .Values.nodeConfig.endpointURL -}}
 {{- end -}}
@@ -63,6 +63,9 @@ http://{{ include "cachalot.urlHost" .Values.service.clusterIP }}:{{ .Values.ser
 {{- if has "crio" .Values.nodeConfig.runtimes -}}
 {{- $paths = append $paths (merge (dict "name" "containers" "path" "/etc/containers") $read) -}}
 {{- $paths = append $paths (merge (dict "name" "registries" "path" .Values.nodeConfig.paths.registriesConfD) $written) -}}
+{{- end -}}
+{{- with .Values.nodeConfig.caFile -}}
+{{- $paths = append $paths (dict "name" "authority" "path" . "type" "File" "readOnly" true) -}}
 {{- end -}}
 {{- if eq (include "cachalot.nodeFlavour" .) "auto" -}}
 {{- $paths = append $paths (dict "name" "os-release" "path" "/etc/os-release" "type" "File" "readOnly" true) -}}

@@ -22,7 +22,7 @@ metadata:
       "annotations" (merge $checksum .Values.podAnnotations)) | nindent 2 }}
 spec:
   serviceAccountName: {{ include "cachalot.serviceAccountName" . }}
-  automountServiceAccountToken: {{ .Values.serviceAccount.automount }}
+  automountServiceAccountToken: {{ or .Values.serviceAccount.automount (eq (include "cachalot.asksApiServer" .) "true") }}
   # Variables for every Service of the namespace are none of ours.
   enableServiceLinks: false
   {{- with .Values.imagePullSecrets }}
@@ -67,7 +67,9 @@ spec:
   args:
     - serve
     - --config=/etc/cachalot/cachalot.toml
+    {{- if not .Values.tls.enabled }}
     - --listen={{ include "cachalot.listen" (dict "root" . "port" .Values.ports.registry) }}
+    {{- end }}
     - --admin={{ include "cachalot.listen" (dict "root" . "port" .Values.ports.admin) }}
     - --store=/var/cache/cachalot
     {{- with .Values.extraArgs }}

@@ -1,4 +1,22 @@
-{{/* What both Services share. */}}
+{{/* What the Services, and what leads to them, share. */}}
+
+{{/* Annotations of the Service: behind an Ingress, Traefik asks it how to speak to the pods. */}}
+{{- define "cachalot.serviceAnnotations" -}}
+{{- $annotations := deepCopy .Values.service.annotations -}}
+{{- if and .Values.tls.enabled .Values.ingress.enabled -}}
+{{- $annotations = merge $annotations (dict "traefik.ingress.kubernetes.io/service.serversscheme" "https") -}}
+{{- end -}}
+{{- toYaml $annotations -}}
+{{- end -}}
+
+{{/* Annotations of the Ingress: ingress-nginx asks it. */}}
+{{- define "cachalot.ingressAnnotations" -}}
+{{- $annotations := deepCopy .Values.ingress.annotations -}}
+{{- if .Values.tls.enabled -}}
+{{- $annotations = merge $annotations (dict "nginx.ingress.kubernetes.io/backend-protocol" "HTTPS") -}}
+{{- end -}}
+{{- toYaml $annotations -}}
+{{- end -}}
 
 {{- define "cachalot.ipFamilies" -}}
 {{- with .Values.service.ipFamilyPolicy }}

@@ -22,6 +22,7 @@ chart() {
         check "$helm: objects that no API server takes are found" chart_finds_broken_objects "$helm"
         check "$helm: values that cannot work are refused with what to set" chart_python refusals.py "$helm"
         check "$helm: no upgrade changes what cannot be changed" chart_python upgrade.py "$helm" "$copies/$helm"
+        check "$helm: what changes in a running process restarts no pod, and the rest does" chart_python restarts.py "$helm"
         check "$helm: alerts are those of grafana/, but for what the values say" chart_python rules.py "$helm"
         check "$helm: the notes say what holds, in snippets that can be read" chart_python notes.py "$helm" "$copies/$helm"
         check "$helm: what it renders is what was read and found good" chart_python golden.py "$helm"
@@ -34,6 +35,7 @@ chart() {
     check 'in a cluster of k0s the agent is told so, and sees the configuration of its containerd' chart_knows_k0s
     chart_serves
     chart_configures_a_node
+    chart_serves_whom_it_knows
 }
 
 # Both Helms, the generator of the README, and the types of Kubernetes and of the operators.
@@ -53,8 +55,14 @@ chart_tools() {
     fi
     CERTIFICATES=$work/certificates
     mkdir -p "$CERTIFICATES"
+    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=authority \
+        -keyout "$CERTIFICATES/ca.key" -out "$CERTIFICATES/ca.crt" 2>/dev/null
     openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=stand-in \
+        -addext subjectAltName=DNS:localhost -addext basicConstraints=critical,CA:FALSE \
+        -CA "$CERTIFICATES/ca.crt" -CAkey "$CERTIFICATES/ca.key" \
         -keyout "$CERTIFICATES/tls.key" -out "$CERTIFICATES/tls.crt" 2>/dev/null
+    # The token that config.py puts where the user has those of jobs and operators.
+    chart_token=0123456789abcdef0123456789abcdef
     export MODELS CERTIFICATES CACHALOT
 }
 
@@ -151,6 +159,62 @@ chart_serves() {
     mapfile -t tests < <(chart_python command.py helm3 "$values" test check-config "/etc/cachalot=>$work/pod")
     check 'what helm test checks of the configuration is right' "$CACHALOT" "${tests[@]}"
     chart_registry=127.0.0.1:$registry_port
+}
+
+# With TLS, and with identities: what the chart mounts and writes lets in whom it should.
+chart_serves_whom_it_knows() {
+    local port admin arguments values=$here/deployment/chart/values/tls.yaml
+    chart_lays_out secure "$values"
+    check 'with TLS the command line of the pod serves' await secure 30 chart_asks 200
+    mapfile -t arguments < <(chart_python command.py helm3 "$values" test node-config "=/node=>=$work/secure/node" \
+        "images-cachalot.registries.svc:5000=>localhost:$port")
+    mkdir -p "$work/secure/node/certs.d" "$work/secure/node/authority"
+    cp "$CERTIFICATES/ca.crt" "$work/secure/node/authority/ca.crt"
+    check 'with TLS what helm test asks the Service is answered' "$CACHALOT" "${arguments[@]}"
+    check 'with TLS nothing is served without' chart_asks_plainly
+    check 'with TLS the metrics tell of the certificates' chart_tells_of_certificates
+    check 'with TLS the pod stops when asked to' stop secure
+
+    chart_lays_out known "$here/deployment/chart/values/identity.yaml"
+    check 'with identities who shows nothing is sent away' await known 30 chart_asks 401
+    check 'with identities who shows a token is let in' chart_asks 200 --header "Authorization: Bearer $chart_token"
+    check 'with identities who shows a wrong one is not' chart_asks 401 --header "Authorization: Bearer x$chart_token"
+    check 'with identities the metrics are for operators' \
+        test "$(curl --silent --output /dev/null --write-out '%{http_code}' "http://$admin/metrics")" = 401
+    check 'with identities probes are answered all the same' answers "http://$admin/readyz"
+    check 'with identities operators see the metrics' \
+        curl --silent --fail --output /dev/null --header "Authorization: Bearer $chart_token" "http://$admin/metrics"
+    check 'with identities the pod stops when asked to' stop known
+}
+
+# chart_lays_out NAME VALUES: lays out what the pod mounts, and starts it; its ports are then in port and admin.
+chart_lays_out() {
+    local name=$1 arguments
+    port=$(free_port) admin=127.0.0.1:$(free_port)
+    mkdir -p "$work/$name"
+    chart_python config.py helm3 "$2" "$work/$name" >"$work/$name/checked" || return
+    sed -i "s|0.0.0.0:5000|127.0.0.1:$port|" "$work/$name/cachalot.toml"
+    mapfile -t arguments < <(chart_python command.py helm3 "$2" cache cachalot "/etc/cachalot=>$work/$name" \
+        "0.0.0.0:5001=>$admin" "/var/cache/cachalot=>$work/$name/store")
+    start "$name" "$CACHALOT" "${arguments[@]}"
+}
+
+# chart_asks STATUS [OPTION…]: the ping is answered so.
+chart_asks() {
+    local status=$1
+    shift
+    [[ $(curl --silent --cacert "$CERTIFICATES/ca.crt" --output /dev/null --write-out '%{http_code}' --max-time 2 "$@" \
+        "https://localhost:$port/v2/") == "$status" ]]
+}
+
+chart_asks_plainly() {
+    [[ $(curl --silent --output /dev/null --write-out '%{http_code}' "http://localhost:$port/v2/") == 400 ]]
+}
+
+chart_tells_of_certificates() {
+    curl --silent "http://$admin/metrics" >"$work/secure/metrics"
+    grep 'cachalot_tls_certificate_expiry_timestamp_seconds{use="server"} [1-9]' "$work/secure/metrics" &&
+        grep 'cachalot_tls_certificate_expiry_timestamp_seconds{use="client_ca"} [1-9]' "$work/secure/metrics"
 }
 
 # The command line of the agent configures a node that is a directory here; that of the clean-up takes it back.

@@ -57,6 +57,7 @@ github.com/prometheus-operator/prometheus-operator@v0.85.0 example/prometheus-op
 github.com/cert-manager/cert-manager@v1.19.1 deploy/crds/cert-manager.io_certificates.yaml
 github.com/grafana/grafana-operator/v5@v5.19.4 config/crd/bases/grafana.integreatly.org_grafanadashboards.yaml
 sigs.k8s.io/gateway-api@v1.4.0 config/crd/standard/gateway.networking.k8s.io_httproutes.yaml
+sigs.k8s.io/gateway-api@v1.4.0 config/crd/standard/gateway.networking.k8s.io_backendtlspolicies.yaml
 LIST
     )
 }
@@ -73,7 +74,7 @@ cluster_builds_images() {
     cluster_buildah push "ghcr.io/cachalot/cachalot:$version" \
         "docker-archive:$work/cluster/images/cachalot.tar:ghcr.io/cachalot/cachalot:$version" || return
     CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o "$context/pause" "$here/deployment/cluster/pause/main.go" || return
-    for number in 0 1 2 3 4 5 6 7; do
+    for number in 0 1 2 3 4 5 6 7 8 9; do
         head --bytes 300000 /dev/urandom >"$context/content"
         printf 'FROM scratch\nCOPY pause /pause\nCOPY content /content\nENTRYPOINT ["/pause"]\n' |
             cluster_buildah build --isolation chroot --format docker --file - --tag "cluster.test/pause:$number" "$context" ||

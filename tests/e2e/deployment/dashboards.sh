@@ -10,7 +10,10 @@
 #   dead     nobody listens there
 #   rotten   has a blob with a wrong byte
 #   cert     would be shown a client certificate, but is not asked
-#   idle-*   three that are not asked
+#   private  for callers
+#   idle-*   two that are not asked
+#
+# It speaks TLS as well, and knows who has a token.
 
 readonly dashboard_files=$here/deployment/dashboards grafana=$root/grafana
 readonly dashboard=$grafana/dashboards/overview.json
@@ -18,10 +21,11 @@ readonly dashboard=$grafana/dashboards/overview.json
 readonly of_this_machine='CachalotDiskAlmostFull CachalotDiskFullIn4h CachalotSlowHits'
 # What fires when the traffic is over.
 readonly trouble_alerts=(CachalotDigestMismatch CachalotHighErrorRate CachalotUpstreamErrors CachalotUpstreamUnavailable
-    CachalotRateLimitLow CachalotRateLimited CachalotServingStale CachalotEvictionChurn CachalotConfigReloadFailed)
+    CachalotRateLimitLow CachalotRateLimited CachalotServingStale CachalotEvictionChurn CachalotConfigReloadFailed
+    CachalotClientAuthFailures)
 
 dashboards() {
-    local cache admin prometheus began good hub slow down dead
+    local cache secure admin prometheus began good hub slow down dead
     local watched=$work/watched
     mkdir "$watched"
     install_missing promtool:prometheus docker-registry:docker-registry nginx:nginx-light skopeo:skopeo openssl:openssl
@@ -116,7 +120,7 @@ watched_upstreams() {
     done
     damage_file "$work/watched-registry"/docker/registry/v2/blobs/sha256/*/"$(layer_of rotten)"/data
     openssl genrsa -out "$watched/client.key" 2048 2>/dev/null
-    certify 7
+    certify 7 client server authority
     good=$(free_port) hub=$(free_port) slow=$(free_port) down=$(free_port) dead=$(free_port)
     mkdir "$watched/nginx"
     nginx_configuration >"$watched/nginx/nginx.conf"
@@ -124,10 +128,15 @@ watched_upstreams() {
     await nginx 20 answers "http://127.0.0.1:$good/v2/"
 }
 
-# certify DAYS: makes the client certificate anew, for this long.
+# certify DAYS [NAME…]: makes certificates anew, for this long: what we show upstreams, what we show clients, the authority of clients.
 certify() {
-    openssl req -x509 -key "$watched/client.key" -days "$1" -subj /CN=client -out "$watched/client.pem.new"
-    mv "$watched/client.pem.new" "$watched/client.pem"
+    local days=$1 name
+    shift
+    for name in "$@"; do
+        openssl req -x509 -key "$watched/client.key" -days "$days" -subj "/CN=$name" -addext subjectAltName=IP:127.0.0.1 \
+            -out "$watched/$name.pem.new"
+        mv "$watched/$name.pem.new" "$watched/$name.pem"
+    done
 }
 
 # push_image REPOSITORY BIG_LAYER_MIB: past Cachalot.
@@ -190,13 +199,24 @@ END
 }
 
 watched_cachalot() {
-    cache=127.0.0.1:$(free_port) admin=127.0.0.1:$(free_port)
+    cache=127.0.0.1:$(free_port) secure=127.0.0.1:$(free_port) admin=127.0.0.1:$(free_port)
+    printf 'job:%s\n' 'right-and-long-enough' >"$watched/tokens"
+    chmod 600 "$watched/tokens"
     {
         cat <<END
 [server]
 listen = ["$cache"]
 builtin_upstreams = false
 default_upstream = ""
+[[listener]]
+address = "$secure"
+cert = "$watched/server.pem"
+key = "$watched/client.key"
+client_ca = "$watched/authority.pem"
+client_certificate = "optional"
+[identity]
+tokens = "$watched/tokens"
+anonymous = true
 [admin]
 listen = "$admin"
 [store]
@@ -219,7 +239,7 @@ END
         upstream_section cert "$good" "client_cert = \"$watched/client.pem\"" "client_key = \"$watched/client.key\""
         upstream_section idle-1 "$good"
         upstream_section idle-2 "$good"
-        upstream_section idle-3 "$good"
+        upstream_section private "$good" 'access = "caller"'
     } >"$watched/cachalot.toml"
     serve_watched
 }
@@ -290,7 +310,8 @@ only_fires() {
 
 watched_at_rest() {
     check 'Prometheus gets the metrics' await prometheus 30 is_true 'count_over_time(up{job="cachalot"}[1m]) > 5'
-    check 'a certificate is about to expire, and that is told' await prometheus 20 fires CachalotCertificateExpiring
+    check 'certificates are about to expire, and that is told' await prometheus 20 fires CachalotCertificateExpiring
+    check 'of each use' await prometheus 20 expiring_of_each_use
     check 'while nothing happens, nothing else is told' only_fires CachalotCertificateExpiring
     curl --silent "http://$admin/metrics" >"$watched/scrape"
     check 'the metrics are well made, to Prometheus' promtool check metrics <"$watched/scrape"
@@ -304,6 +325,16 @@ few_series() {
     check "$1: $count series with ten upstreams, at most 6000" test "$count" -le 6000
 }
 
+# only_expiring USE…: these certificates, and no others, are told to expire.
+only_expiring() {
+    diff <(printf '%s\n' "$@" | sort) <(curl --silent "http://$prometheus/api/v1/alerts" | jq --raw-output \
+        '.data.alerts[] | select(.state == "firing" and .labels.alertname == "CachalotCertificateExpiring").labels.use' | sort)
+}
+
+expiring_of_each_use() {
+    only_expiring upstream_client server client_ca
+}
+
 # Everything happens that the dashboard has a panel for, with a restart in between.
 watched_in_trouble() {
     check 'clients pull' clients_pull before
@@ -314,6 +345,7 @@ watched_in_trouble() {
     cp "$watched/cachalot.toml" "$watched/good.toml"
     printf '[nothing]\n' >>"$watched/cachalot.toml"
     kill -HUP "${pids[cachalot]}"
+    check 'handshakes, wrong credentials and callers are counted' counts_who_asks
     check 'each trouble is told of' await prometheus 30 fires "${trouble_alerts[@]}"
     check 'of other troubles nothing is told' only_fires "${trouble_alerts[@]}" CachalotCertificateExpiring
     printf '      firing: %s\n' "$(firing | tr '\n' ' ')"
@@ -321,13 +353,23 @@ watched_in_trouble() {
     cp "$watched/good.toml" "$watched/cachalot.toml"
     kill -HUP "${pids[cachalot]}"
     check 'that the configuration is good again is seen' await prometheus 30 is_true 'cachalot_config_last_reload_successful == 1'
-    certify 90
-    check 'a renewed certificate ends its alert without a restart' await prometheus 30 is_silent CachalotCertificateExpiring
+    certify 90 client server
+    check 'renewed certificates end their alerts without a restart, and no other' await prometheus 30 only_expiring client_ca
+    certify 90 authority
+    check 'so does a renewed authority of clients' await prometheus 30 is_silent CachalotCertificateExpiring
+}
+
+counts_who_asks() {
+    local series
+    for series in 'cachalot_tls_handshakes_total{result="ok"}' 'cachalot_tls_handshakes_total{result!="ok"}' \
+        'cachalot_client_auth_failures_total{reason="token"}' 'cachalot_access_decisions_total{upstream="private.test"}'; do
+        await prometheus 10 is_true "$series > 0" || { printf '%s\n' "$series"; return 1; }
+    done
 }
 
 # clients_pull PHASE
 clients_pull() {
-    timeout 90 python3 "$dashboard_files/traffic.py" "$1" "$cache" "$watched"
+    timeout 90 python3 "$dashboard_files/traffic.py" "$1" "$cache" "$secure" "$watched"
 }
 
 alerts_are_readable() {

@@ -3,10 +3,12 @@
 
 package() {
     install_missing strip:binutils dpkg-deb:dpkg systemd-nspawn:systemd-container systemd-analyze:systemd man:man-db \
+        openssl:openssl htpasswd:apache2-utils \
         lintian:lintian
     install_cargo_deb
     local deb=$root/target/deb/cachalot.deb
     check 'the unit has nothing that systemd does not know' verifies_the_unit
+    check 'the example of a drop-in neither' verifies_the_unit drop_in
     check 'the unit leaves at most 1.5 of 10 exposed' unit_is_hardened
     check 'the package is built' env CACHALOT="$(realpath "$CACHALOT")" "$root/deploy/deb/build"
     check 'lintian finds no error in it' lintian --fail-on error --suppress-tags "$(lintian_accepts)" "$deb"
@@ -31,9 +33,13 @@ install_cargo_deb() {
     PATH=$bin/bin:$PATH
 }
 
-# The paths of the unit are those of an installed package, so it is looked at as if it were installed.
+# verifies_the_unit [drop_in]: the paths of the unit are those of an installed package, so it is looked at as if it were installed.
 verifies_the_unit() {
     mkdir -p "$work/unit"
+    if [[ ${1:-} == drop_in ]]; then
+        mkdir -p "$work/unit/cachalot.service.d"
+        cp "$root/deploy/systemd/credentials.conf" "$work/unit/cachalot.service.d/"
+    fi
     sed "s|/usr/bin/cachalot|$(realpath "$CACHALOT")|; /^Documentation=/d" "$root/deploy/systemd/cachalot.service" \
         >"$work/unit/cachalot.service"
     systemd-analyze verify "$work/unit/cachalot.service" 2>"$work/unit/said" || { cat "$work/unit/said"; return 1; }

@@ -22,7 +22,7 @@ agent_writes = {
     "/var/lib/images",
     "/var/snap/microk8s/current/args/certs.d",
 }
-agent_reads = {"/etc/containerd", "/etc/containers", "/etc/os-release", "/var/snap/microk8s/current/args"}
+agent_reads = {"/etc/containerd", "/etc/containers", "/etc/os-release", "/etc/ssl/images.pem", "/var/snap/microk8s/current/args"}
 restricted_volumes = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "secret"}
 image = re.compile(r"^[^/:@]+(:\d+)?(/[^:@]+)+(:(?!latest$)[\w.-]+|@sha256:[0-9a-f]{64})$")
 
@@ -30,7 +30,7 @@ image = re.compile(r"^[^/:@]+(:\d+)?(/[^:@]+)+(:(?!latest$)[\w.-]+|@sha256:[0-9a
 def main(binary, file):
     text = pathlib.Path(file).read_text(encoding="utf-8")
     beyond = set(" ".join(re.findall(r"^# beyond restricted: (.*)$", text, re.MULTILINE)).split())
-    asks_for_token = "automount: true" in text
+    asks_for_token = "automount: true" in text or "serviceAccounts:" in text
     problems, restricted = [], []
     for version in helm.versions:
         documents = helm.render_file(binary, file, version)
@@ -110,7 +110,7 @@ def is_fit_for_agent(volume, spec):
 
 def about_containers(document, asks_for_token):
     name, (metadata, spec) = helm.title(document), helm.pod_of(document)
-    if spec.get("automountServiceAccountToken") is not False and not asks_for_token:
+    if spec.get("automountServiceAccountToken") is not False and not (asks_for_token and helm.component(document) == "cache"):
         yield f"{name}: has a token of the API server"
     for container in containers(spec):
         where = f"{name}, {container['name']}"
@@ -181,6 +181,8 @@ def references(document):
         yield from (("Service", p["backend"]["service"]["name"]) for rule in spec["rules"] for p in rule["http"]["paths"])
     elif kind == "HTTPRoute":
         yield from (("Service", backend["name"]) for rule in spec["rules"] for backend in rule["backendRefs"])
+    elif kind == "BackendTLSPolicy":
+        yield from (("Service", target["name"]) for target in spec["targetRefs"])
     elif kind == "GrafanaDashboard":
         yield "ConfigMap", spec["configMapRef"]["name"]
     if helm.pod_of(document):

@@ -14,7 +14,7 @@ import kubernetes_validate
 import helm
 
 # Kinds whose types models.mjs checks.
-custom = {"ServiceMonitor", "PodMonitor", "PrometheusRule", "Certificate", "HTTPRoute", "GrafanaDashboard"}
+custom = {"ServiceMonitor", "PodMonitor", "PrometheusRule", "Certificate", "HTTPRoute", "BackendTLSPolicy", "GrafanaDashboard"}
 
 
 def main(binary, file):

@@ -2,7 +2,7 @@
 # is gone. Sourced by inside.
 
 # The release and its objects have one name, and the agent has a namespace of its own; space is that of the release.
-readonly cache=cachalot agents=cachalot-nodes
+readonly cache=cachalot agents=cachalot-nodes secure_address=10.96.0.50
 
 lives() {
     start_upstream
@@ -12,6 +12,7 @@ lives() {
     check 'a pod is pulled from the registry before there is a cache' pulls_past 1
     life_of_a_statefulset
     life_of_a_daemonset
+    life_of_a_secure_release
     check 'containerd has run all the time' kill -0 "${pids[containerd]}"
 }
 
@@ -52,6 +53,67 @@ life_of_a_daemonset() {
     check 'a pod is pulled from the registry' pulls_past 7
 }
 
+# TLS on the address of the Service, whose authority the node has as a file; the API server vouches for service accounts.
+life_of_a_secure_release() {
+    space=images
+    check 'a certificate is there' provide_certificate create
+    check 'helm 4 install: the cache with TLS and the agent of the node are ready' \
+        install_release helm4 release-secure --set "nodeConfig.caFile=$work/ca.crt"
+    check 'helm test passes over TLS' helm4 test "$cache" --namespace "$space" --timeout 2m
+    check 'the agent has told containerd of the cache, and whom to believe' is_told_of_tls
+    check 'a pod is pulled through the cache over TLS, and each blob left the registry once' pulls_through 8
+    check 'who shows nothing gets no more than that' secure_answers 401 registry.test/else
+    check 'a service account does, by a token that the API server has signed' \
+        secure_answers 404 registry.test/else --header "Authorization: Bearer $(token_for cache.test)"
+    check 'none that is for somebody else' \
+        secure_answers 401 registry.test/app --header "Authorization: Bearer $(token_for other.test)"
+    check 'a renewed certificate is shown by the same pod' is_renewed
+    check 'no pod of the release panicked or was started again' runs_in_peace
+    check 'helm uninstall: nothing of it is left' uninstall_release helm4 ''
+    check "containerd's files are byte for byte as they were" is_as_before
+    check 'a pod is pulled from the registry' pulls_past 9
+}
+
+# provide_certificate create|apply
+provide_certificate() {
+    certificate cache "$cache" '' "DNS:$cache.$space.svc,IP:$secure_address" || return
+    kubectl create secret tls cache-tls --namespace "$space" --cert "$work/cache.crt" --key "$work/cache.key" --dry-run=client \
+        --output yaml | kubectl "$1" --filename -
+}
+
+is_told_of_tls() {
+    local file=$certs/$upstream/hosts.toml
+    within 60 test -e "$file" || return
+    cat "$file"
+    grep --quiet --fixed-strings "https://$secure_address:5000" "$file" && grep --quiet --fixed-strings "$work/ca.crt" "$file"
+}
+
+# secure_answers STATUS REPOSITORY [OPTION…]: to who asks for its tags.
+secure_answers() {
+    local status=$1 repository=$2 said
+    shift 2
+    said=$(curl --silent --cacert "$work/ca.crt" --max-time 20 --write-out '%{http_code}' "$@" \
+        "https://$secure_address:5000/v2/$repository/tags/list")
+    printf '%s\n' "$said"
+    [[ ${said: -3} == "$status" ]]
+}
+
+token_for() {
+    kubectl create token default --namespace "$space" --audience "$1"
+}
+
+is_renewed() {
+    local pod
+    pod=$(pod_field .metadata.uid)
+    provide_certificate apply || return
+    within 150 shows_certificate && [[ $(pod_field .metadata.uid) == "$pod" ]]
+}
+
+shows_certificate() {
+    [[ $(openssl s_client -connect "$secure_address:5000" </dev/null 2>/dev/null | openssl x509 -noout -fingerprint) == \
+        $(openssl x509 -noout -fingerprint -in "$work/cache.crt") ]]
+}
+
 # What the values of both take for granted: a volume, a directory of the pod's user, and a ConfigMap.
 provide_for_release() {
     kubectl apply --filename "$inside/storage.yaml" || return
@@ -80,9 +142,11 @@ is_as_before() {
     diff "$work/certs.before" "$work/certs.after"
 }
 
-# install_release HELM VALUES
+# install_release HELM VALUES [OPTION…]
 install_release() {
-    quietly "$1" install "$cache" "$chart" --namespace "$space" --values "$inside/$2.yaml" --wait --timeout 3m && return
+    local helm=$1 values=$2
+    shift 2
+    quietly "$helm" install "$cache" "$chart" --namespace "$space" --values "$inside/$values.yaml" --wait --timeout 3m "$@" && return
     tell_pods
     return 1
 }

@@ -14,7 +14,7 @@ YAML
     start upstream docker-registry serve "$work/upstream.yml"
     await upstream 30 curl --silent --fail --cacert "$work/ca.crt" "https://$upstream/v2/"
     local number
-    for number in 1 2 3 4 5 6 7; do
+    for number in 1 2 3 4 5 6 7 8 9; do
         SSL_CERT_FILE=$work/ca.crt skopeo --insecure-policy copy --quiet "docker-archive:$work/images/pause-$number.tar" \
             "docker://$upstream/app:$number"
     done

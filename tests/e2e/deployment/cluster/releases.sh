@@ -16,7 +16,7 @@ releases() {
         for name in $(value_files); do
             check "$helm: $name: the API server would take it, and warns of nothing" dry_run "$helm" "$name"
         done
-        for name in defaults daemonset-hostpath deployment-autoscaled nodes-containerd monitoring exposed extras; do
+        for name in defaults daemonset-hostpath deployment-autoscaled nodes-containerd monitoring exposed extras identity; do
             check "$helm: $name: installs, its pods are admitted, and nothing is left after it" comes_and_goes "$helm" "$name"
         done
         check "$helm: a release changes from one set of values to another, and back" changes "$helm"

@@ -1,14 +1,15 @@
 #!/usr/bin/env python3
 """Pulls through Cachalot for half a minute at most, and lets registries fail meanwhile.
 
-    traffic.py before|after CACHE DIRECTORY
+    traffic.py before|after CACHE SECURE DIRECTORY
 
 `before` makes everything known that must be known before it fails. In `after`, one upstream answers 503 and another one 429, once
-their files DIRECTORY/*.flag are there.
+their files DIRECTORY/*.flag are there. SECURE is where CACHE speaks TLS.
 """
 
 import http.client
 import json
+import ssl
 import sys
 import time
 from collections import Counter
@@ -19,15 +20,16 @@ MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 ROUNDS = 6
 ROUND_SECONDS = 5
 
-phase, cache, directory = sys.argv[1], sys.argv[2], Path(sys.argv[3])
+phase, cache, secure, directory = sys.argv[1], sys.argv[2], sys.argv[3], Path(sys.argv[4])
 seen = Counter()
 
 
-def get(path: str, method: str = "GET", most: int | None = None) -> tuple[int, bytes]:
+def get(path: str, method: str = "GET", most: int | None = None, token: str | None = None) -> tuple[int, bytes]:
     """Returns the status and the body, or so many of its first bytes: then the client leaves."""
     connection = http.client.HTTPConnection(cache, timeout=30)
     try:
-        connection.request(method, path, headers={"Accept": MANIFEST})
+        shown = {"Authorization": f"Bearer {token}"} if token else {}
+        connection.request(method, path, headers={"Accept": MANIFEST} | shown)
         answer = connection.getresponse()
         try:
             body = answer.read(most)
@@ -71,6 +73,22 @@ def ask_for_more(upstream: str, repository: str) -> None:
         get(f"/v2/{upstream}.test/{repository}/manifests/absent")
 
 
+def ask_as_others() -> None:
+    """Over TLS, by who believes the certificate and who does not; with secrets that are wrong; for what is for callers."""
+    for context in (ssl._create_unverified_context(), ssl.create_default_context()):
+        connection = http.client.HTTPSConnection(secure, timeout=30, context=context)
+        try:
+            connection.request("GET", "/v2/")
+            seen[f"TLS {connection.getresponse().status}"] += 1
+        except ssl.SSLError:
+            seen["TLS refused"] += 1
+        finally:
+            connection.close()
+    for _ in range(3):
+        get("/v2/good.test/image/1/manifests/1", token="wrong-and-long-enough")
+    get("/v2/private.test/image/1/manifests/1")
+
+
 def herd(repository: str) -> None:
     """Many want the same cold blob at once, and one leaves in the middle."""
     blob = f"/v2/slow.test/{repository}/blobs/{largest(repository)}"
@@ -109,6 +127,7 @@ def one_round(number: int) -> None:
     pull("hub", "image/1")
     pull("rotten", "rotten")
     ask_for_more("good", f"image/{number + 4}")
+    ask_as_others()
     for image in range(1, 4):
         get("/v2/down.test/image/1/manifests/1")
         get(f"/v2/down.test/image/{image}/manifests/{index('image/9')['digest']}")
