@@ -24,6 +24,8 @@ reloaded = [
 restarting = [
     "--set=config.server.handshake_timeout=5s",
     "--set=config.server.connections=7",
+    "--set=config.clients.fills=7",
+    "--set=config.clients.unfinished=7GiB",
     "--set=config.store.memory=1GiB",
     "--set=config.log.access=false",
     # Other mounts.
