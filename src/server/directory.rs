@@ -22,7 +22,8 @@ impl Directory {
     /// `table` names no others than `upstreams`.
     pub fn new(table: Table, upstreams: impl IntoIterator<Item = (UpstreamName, Arc<Upstream>)>) -> Self {
         let upstreams: HashMap<_, _> = upstreams.into_iter().collect();
-        let takes_callers = upstreams.values().any(|upstream| takes_callers_of(&table, upstream));
+        let takes_callers =
+            table.entries().iter().any(|entry| entry.push) || upstreams.values().any(|upstream| upstream.has_callers());
         Self { table, upstreams, takes_callers, public_url: None }
     }
 
@@ -31,9 +32,10 @@ impl Directory {
         self.takes_callers
     }
 
-    /// Returns true when it counts for this one.
-    pub(super) fn takes_callers_of(&self, upstream: &Upstream) -> bool {
-        takes_callers_of(&self.table, upstream)
+    /// Returns true when it counts for this one: writes go on in their caller's name, and so do reads of what is for callers.
+    pub(super) fn takes_callers_of(&self, name: &UpstreamName) -> bool {
+        self.table.find(name.as_str()).is_some_and(|entry| entry.push)
+            || self.upstream(name).is_some_and(|upstream| upstream.has_callers())
     }
 
     /// Makes it known to clients by `url`, an origin without a slash at its end.
@@ -56,9 +58,4 @@ impl Directory {
     pub fn upstreams(&self) -> impl Iterator<Item = &Arc<Upstream>> {
         self.upstreams.values()
     }
-}
-
-/// Writes go on in their caller's name, and so do reads of what is for callers.
-fn takes_callers_of(table: &Table, upstream: &Upstream) -> bool {
-    upstream.has_callers() || table.find(upstream.name().as_str()).is_some_and(|entry| entry.push)
 }

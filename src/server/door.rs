@@ -193,7 +193,7 @@ impl Visit<'_> {
             Ok(Route::Question(question)) => {
                 let (upstream, repository) = (&question.upstream, &question.repository);
                 let known = self.directory.upstream(upstream);
-                let takes_callers = known.is_some_and(|known| self.directory.takes_callers_of(known));
+                let takes_callers = self.directory.takes_callers_of(upstream);
                 let is_write = super::writes::is_write(&self.request.method, &question.endpoint);
                 let wish = if is_write { Wish::Write(upstream, repository) } else { Wish::Read(upstream, repository) };
                 let is_judged = is_write || known.is_some_and(|known| known.is_for_callers(repository));
