@@ -6,7 +6,7 @@
 //! |---|---|
 //! | `containerd` | containerd, nerdctl, kind |
 //! | `containers` | podman, buildah, skopeo, CRI-O |
-//! | `docker` | dockerd, BuildKit, GitLab's runner |
+//! | `docker` | dockerd, `BuildKit`, GitLab's runner |
 //! | `kubernetes` | k3s, RKE2, Talos, Bottlerocket, GKE |
 //! | `prefix` | crane, ORAS, Helm |
 //!
