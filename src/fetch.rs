@@ -14,14 +14,14 @@ use http::{HeaderMap, HeaderValue, Request, StatusCode};
 use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use url::{Position, Url};
 
-use crate::telemetry::Secret;
+use crate::telemetry::{Secret, sentence};
 
 /// How an answer is got, and how much of it.
 #[derive(Debug, Clone)]
@@ -31,6 +31,13 @@ pub struct Fetch {
     pub time: Duration,
     /// Bytes of a body at the most; with 0 none is read.
     pub body_bytes: usize,
+}
+
+/// A certificate, with those that lead to its authority, and its key.
+#[derive(Debug)]
+pub struct Identity {
+    pub chain: Vec<CertificateDer<'static>>,
+    pub key: PrivateKeyDer<'static>,
 }
 
 /// What was answered.
@@ -48,6 +55,9 @@ pub enum FetchError {
     TimedOut(Duration),
     #[error("{0}")]
     Failed(String),
+    /// What is there may be meant, and is not known to be.
+    #[error("{0}")]
+    Untrusted(String),
     #[error("the answer is larger than {0} bytes")]
     TooLarge(usize),
     #[error("TLS cannot be used: {0}")]
@@ -60,11 +70,16 @@ impl Fetch {
         Self { tls: None, time, body_bytes }
     }
 
-    /// Gets answers also with TLS, trusting the system's authorities and these.
+    /// Gets answers also with TLS, trusting the system's authorities and these, and showing `identity` to who asks for a certificate.
     ///
     /// # Errors
     /// [`FetchError::Tls`] when one of them cannot be used.
-    pub fn secure(ca: &[CertificateDer<'static>], time: Duration, body_bytes: usize) -> Result<Self, FetchError> {
+    pub fn secure(
+        ca: &[CertificateDer<'static>],
+        identity: Option<Identity>,
+        time: Duration,
+        body_bytes: usize,
+    ) -> Result<Self, FetchError> {
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         for certificate in ca {
@@ -73,7 +88,13 @@ impl Fetch {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
         let builder = builder.map_err(|error| FetchError::Tls(error.to_string()))?;
-        let config = builder.with_root_certificates(roots).with_no_client_auth();
+        let builder = builder.with_root_certificates(roots);
+        let config = match identity {
+            None => builder.with_no_client_auth(),
+            Some(Identity { chain, key }) => {
+                builder.with_client_auth_cert(chain, key).map_err(|error| FetchError::Tls(error.to_string()))?
+            }
+        };
         Ok(Self { tls: Some(Arc::new(config)), time, body_bytes })
     }
 
@@ -95,7 +116,7 @@ impl Fetch {
         }
         let tls = self.tls.clone().ok_or_else(|| FetchError::Tls("it was not set up".to_owned()))?;
         let name = ServerName::try_from(host.to_owned()).map_err(failed)?;
-        let stream = TlsConnector::from(tls).connect(name, stream).await.map_err(failed)?;
+        let stream = TlsConnector::from(tls).connect(name, stream).await.map_err(|error| not_connected(&error))?;
         self.ask(url, bearer, stream).await
     }
 
@@ -140,11 +161,18 @@ fn request(url: &Url, bearer: Option<&Secret>) -> Result<Request<Empty<Bytes>>, 
 }
 
 fn too_large(error: &(dyn std::error::Error + Send + Sync + 'static), most: usize) -> FetchError {
-    if error.is::<LengthLimitError>() { FetchError::TooLarge(most) } else { failed(error) }
+    if error.is::<LengthLimitError>() { FetchError::TooLarge(most) } else { FetchError::Failed(error.to_string()) }
 }
 
-fn failed(error: impl std::fmt::Display) -> FetchError {
-    FetchError::Failed(error.to_string())
+fn failed(error: impl std::error::Error + 'static) -> FetchError {
+    FetchError::Failed(sentence(&error))
+}
+
+fn not_connected(error: &std::io::Error) -> FetchError {
+    match error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>()) {
+        Some(rustls::Error::InvalidCertificate(_)) => FetchError::Untrusted(error.to_string()),
+        _ => FetchError::Failed(error.to_string()),
+    }
 }
 
 #[cfg(test)]

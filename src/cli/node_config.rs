@@ -12,9 +12,9 @@ use url::Url;
 
 use super::wish::{WishArgs, duration, registry};
 use super::{FAILURE, OK, UNREACHABLE, USAGE, say, tell};
-use crate::node::{self, Event, FileStatus, NodeError, Options, Patience, Probe, ProbeError, Report, Root};
+use crate::node::{self, Asking, Event, FileStatus, NodeError, Options, Patience, Probe, ProbeError, Report, Root};
 use crate::oci::UpstreamName;
-use crate::snippets::Fallback;
+use crate::snippets::{self, Fallback, Token, Wish};
 use crate::telemetry::{self, sentence};
 
 /// Have this node's container runtime pull through the cache.
@@ -87,6 +87,9 @@ struct Common {
     /// A further URL that must answer 200 before anything is written, such as the /readyz of the cache
     #[arg(long, value_name = "URL", env = "CACHALOT_NODE_READY_URL")]
     ready_url: Option<Url>,
+    /// Write the files also where the cache asks who one is: it serves who shows nothing as well
+    #[arg(long, env = "CACHALOT_NODE_ALLOW_UNAUTHORIZED", conflicts_with = "token_file")]
+    allow_unauthorized: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -188,7 +191,14 @@ impl Failure {
 }
 
 impl Common {
+    /// Returns the options with the token itself in them.
     fn options(&self) -> Result<Options, Failure> {
+        let mut options = self.printable()?;
+        options.wish.token = self.wish.token().map_err(Failure::Usage)?.map(Token::Known);
+        Ok(options)
+    }
+
+    fn printable(&self) -> Result<Options, Failure> {
         let wish = self.wish.wish(&self.excluded).map_err(Failure::Usage)?;
         if wish.fallback == Fallback::None && self.merge == Merge::Prepend {
             let why = "--no-fallback leaves no way around the cache, --merge prepend keeps those that there are; say one of them";
@@ -202,6 +212,7 @@ impl Common {
             let why = "CRI-O takes no certificate authority in a drop-in; add it to the node's own and leave out --ca";
             return Err(Failure::Usage(why.into()));
         }
+        self.check_proofs(&wish)?;
         for (name, path) in self.directories() {
             if !path.is_absolute() {
                 return Err(Failure::Usage(format!(
@@ -224,6 +235,29 @@ impl Common {
         })
     }
 
+    /// Refuses what the files cannot hold, or must not.
+    fn check_proofs(&self, wish: &Wish) -> Result<(), Failure> {
+        let has_crio = self.runtimes.contains(&Runtime::Crio);
+        if wish.token.is_some() && has_crio {
+            let why = "CRI-O shows a mirror no header: leave out --token-file, and give it an account or a client certificate";
+            return Err(Failure::Usage(why.into()));
+        }
+        if wish.token.is_some() && self.merge == Merge::Prepend {
+            let why = "--merge prepend would put the token into files of somebody else's; say --merge keep or replace";
+            return Err(Failure::Usage(why.into()));
+        }
+        let Some(certificate) = wish.certificate.as_ref().filter(|_| has_crio) else { return Ok(()) };
+        let found =
+            |name: &str| format!("{}/{}/client.{name}", snippets::containers::CERTS_DIR, wish.endpoint.authority());
+        if [&certificate.cert, &certificate.key] != [&found("cert"), &found("key")] {
+            let (cert, key) = (found("cert"), found("key"));
+            return Err(Failure::Usage(format!(
+                "CRI-O finds a client certificate by the name of the cache only: put it at {cert}, its key at {key}, and name these"
+            )));
+        }
+        Ok(())
+    }
+
     fn directories(&self) -> impl Iterator<Item = (&'static str, &PathBuf)> {
         let certs_dir = self.certs_dir.iter().map(|path| ("--certs-dir", path));
         certs_dir.chain([("--registries-dir", &self.registries_dir), ("--state-dir", &self.state_dir)])
@@ -235,8 +269,14 @@ impl Common {
 
     fn probe(&self) -> Result<Probe, Failure> {
         let endpoint = self.wish.endpoint().map(|endpoint| endpoint.join("/v2/"));
-        let ca = self.wish.ca().map(|path| self.root().here(path.as_ref()));
-        Probe::new(endpoint.into_iter().chain(self.ready_url.clone()).collect(), ca.as_deref()).map_err(Failure::Probe)
+        let here = |path: &str| self.root().here(path.as_ref());
+        let asking = Asking {
+            ca: self.wish.ca().map(here),
+            certificate: self.wish.certificate().map(|pair| (here(&pair.cert), here(&pair.key))),
+            token: self.wish.token().map_err(Failure::Usage)?,
+            may_ask_who: self.allow_unauthorized,
+        };
+        Probe::new(endpoint.into_iter().chain(self.ready_url.clone()).collect(), asking).map_err(Failure::Probe)
     }
 }
 
@@ -301,7 +341,11 @@ fn log(event: &Event) {
 }
 
 fn print(args: &Print) -> Result<u8, Failure> {
-    let files = node::files(&args.common.options()?);
+    let options = args.common.printable()?;
+    let files = node::files(&options);
+    if let Some(advice) = options.wish.token.as_ref().and_then(Token::advice) {
+        say(format_args!("cachalot: {advice}"));
+    }
     Ok(match (files.as_slice(), args.output) {
         ([(path, text)], Output::Text) => {
             say(format_args!("cachalot: this is {}", path.display()));
@@ -311,16 +355,17 @@ fn print(args: &Print) -> Result<u8, Failure> {
             let texts: Vec<String> = files.iter().map(|(path, text)| format!("# {}\n{text}", path.display())).collect();
             tell(texts.join("\n").trim_end())
         }
-        (_, Output::CloudInit) => tell(cloud_init(&files).trim_end()),
+        (_, Output::CloudInit) => tell(cloud_init(&files, args.common.wish.shows_token()).trim_end()),
     })
 }
 
 /// A node that has the files from its first boot on loses no race against its first pods.
-fn cloud_init(files: &[(PathBuf, String)]) -> String {
+fn cloud_init(files: &[(PathBuf, String)], is_secret: bool) -> String {
+    let mode = if is_secret { "0600" } else { "0644" };
     let mut document = String::from("#cloud-config\nwrite_files:\n");
     for (path, text) in files {
         let quoted = |text: &str| serde_json::Value::from(text).to_string();
-        document.extend([format!("  - path: {}\n    permissions: \"0644\"\n", quoted(&path.to_string_lossy()))]);
+        document.extend([format!("  - path: {}\n    permissions: \"{mode}\"\n", quoted(&path.to_string_lossy()))]);
         document.extend([format!("    content: {}\n", quoted(text))]);
     }
     document
@@ -412,6 +457,9 @@ mod tests {
     fn exit_codes_tell_wrong_usage_from_a_cache_that_is_not_there_from_a_refusal() {
         let directory = tempfile::tempdir().unwrap();
         let root = directory.path().to_str().unwrap();
+        let token = directory.path().join("token");
+        std::fs::write(&token, "s3cret\n").unwrap();
+        let token = token.to_str().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
         let rows: &[(&[&str], u8)] = &[
@@ -425,6 +473,14 @@ mod tests {
             (&["apply", "--endpoint", &endpoint, "--runtime", "crio", "--default"], USAGE),
             (&["apply", "--endpoint", &endpoint, "--ca", "/ca.pem"], USAGE),
             (&["apply", "--endpoint", &endpoint, "--certs-dir", "certs.d"], USAGE),
+            (&["apply", "--endpoint", &endpoint, "--client-cert", "/c.pem", "--client-key", "/c.key"], USAGE),
+            (&["apply", "--endpoint", "https://cache", "--client-cert", "/c.pem"], USAGE),
+            (&["apply", "--endpoint", &endpoint, "--token-file", "/none"], USAGE),
+            (&["apply", "--endpoint", &endpoint, "--token-file", "/dev/null"], USAGE),
+            (&["apply", "--endpoint", &endpoint, "--token-file", token, "--merge", "prepend"], USAGE),
+            (&["apply", "--endpoint", &endpoint, "--token-file", token, "--runtime", "crio"], USAGE),
+            (&["apply", "--endpoint", &endpoint, "--token-file", token, "--allow-unauthorized"], USAGE),
+            (&["print", "--endpoint", &endpoint, "--token-file", "/none"], OK),
             (&["watch", "--endpoint", &endpoint, "--remove-after", "0s"], USAGE),
             (&["remove", "--host-root", root], OK),
             (&["status", "--host-root", root], FAILURE),
@@ -451,7 +507,7 @@ mod tests {
     fn the_document_for_the_first_boot_holds_each_file() {
         let files = [("/etc/a/hosts.toml".into(), "server = \"https://a\"\n".to_owned())];
         assert_eq!(
-            cloud_init(&files),
+            cloud_init(&files, false),
             "#cloud-config\nwrite_files:\n  - path: \"/etc/a/hosts.toml\"\n    permissions: \"0644\"\n    \
              content: \"server = \\\"https://a\\\"\\n\"\n"
         );

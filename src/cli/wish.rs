@@ -1,10 +1,15 @@
 //! The options by which an operator says what clients are to do, for `print-config` and `node-config` alike.
 
+use std::io::Read;
 use std::time::Duration;
 
 use crate::oci::UpstreamName;
 use crate::settings;
-use crate::snippets::{Endpoint, EndpointError, Fallback, Wish};
+use crate::snippets::{Certificate, Endpoint, EndpointError, Fallback, Token, Wish};
+use crate::telemetry::Secret;
+
+/// Bytes of a file with a token at the most: a Kubernetes token has one or two thousand.
+const TOKEN_BYTES_MAX: u64 = 16 * 1024;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct WishArgs {
@@ -32,6 +37,15 @@ pub(super) struct WishArgs {
     /// A PEM file, on the client's machine, of the authority that signed the certificate of an https endpoint
     #[arg(long, value_name = "FILE", env = "CACHALOT_NODE_CA")]
     ca: Option<String>,
+    /// A file with a bearer token that clients show the cache; it is read once, where this command runs
+    #[arg(long, value_name = "FILE", env = "CACHALOT_NODE_TOKEN_FILE")]
+    token_file: Option<String>,
+    /// A PEM file, on the client's machine, of a certificate that clients show the cache
+    #[arg(long, value_name = "FILE", env = "CACHALOT_NODE_CLIENT_CERT", requires = "client_key")]
+    client_cert: Option<String>,
+    /// A PEM file, on the client's machine, of that certificate's key
+    #[arg(long, value_name = "FILE", env = "CACHALOT_NODE_CLIENT_KEY", requires = "client_cert")]
+    client_key: Option<String>,
 }
 
 impl WishArgs {
@@ -41,6 +55,32 @@ impl WishArgs {
 
     pub(super) fn ca(&self) -> Option<&str> {
         self.ca.as_deref()
+    }
+
+    pub(super) fn certificate(&self) -> Option<Certificate> {
+        let (cert, key) = (self.client_cert.clone()?, self.client_key.clone()?);
+        Some(Certificate { cert, key })
+    }
+
+    pub(super) fn shows_token(&self) -> bool {
+        self.token_file.is_some()
+    }
+
+    /// Returns what the file with the token holds.
+    ///
+    /// # Errors
+    /// When there is no token in it.
+    pub(super) fn token(&self) -> Result<Option<Secret>, String> {
+        let Some(path) = &self.token_file else { return Ok(None) };
+        let mut text = String::new();
+        let read = std::fs::File::open(path).and_then(|file| file.take(TOKEN_BYTES_MAX).read_to_string(&mut text));
+        let text = Secret::new(text);
+        read.map_err(|error| format!("cannot read --token-file {path}: {error}"))?;
+        let token = text.expose().trim();
+        if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(format!("--token-file {path} holds no token: write it on a line of its own, and nothing else"));
+        }
+        Ok(Some(Secret::new(token)))
     }
 
     /// Returns the wish, `excluded` registries left out.
@@ -54,6 +94,9 @@ impl WishArgs {
         }
         if self.ca.is_some() && !endpoint.is_https() {
             return Err(format!("--ca is for an endpoint with https, and {endpoint} has http"));
+        }
+        if self.client_cert.is_some() && !endpoint.is_https() {
+            return Err(format!("--client-cert is for an endpoint with https, and {endpoint} has http"));
         }
         let mut registries =
             if self.registries.is_empty() { settings::builtin_registries() } else { self.registries.clone() };
@@ -71,6 +114,8 @@ impl WishArgs {
             dial_timeout: Some(self.dial_timeout),
             fallback: if self.no_fallback { Fallback::None } else { Fallback::Origin },
             ca: self.ca.clone(),
+            token: self.token_file.clone().map(Token::In),
+            certificate: self.certificate(),
         })
     }
 }

@@ -80,7 +80,7 @@ impl ServiceAccounts {
         let source = match options.keys {
             KeySource::Keys(keys) => Source::File(keys),
             KeySource::Url { url, ca, token_file } => {
-                let fetch = Fetch::secure(&ca, FETCH_TIMEOUT, KEY_SET_BYTES_MAX)?;
+                let fetch = Fetch::secure(&ca, None, FETCH_TIMEOUT, KEY_SET_BYTES_MAX)?;
                 Source::Url { url, fetch, token_file }
             }
         };

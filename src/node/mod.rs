@@ -49,7 +49,7 @@ pub use containerd::Binary;
 pub use disk::DiskError;
 pub use flavour::Flavour;
 pub use merge_policy::Merge;
-pub use probe::{Probe, ProbeError};
+pub use probe::{Asking, Probe, ProbeError};
 pub use refusal::Refusal;
 pub use report::{Change, Kept, Report};
 pub use root::Root;

@@ -41,6 +41,8 @@ pub(super) enum Content {
         part: Option<String>,
         /// Whether `server` is the registry, whose certificates may lie beside the file.
         leads_to_registry: bool,
+        /// Whether a token is in it, which nobody but root may read.
+        is_secret: bool,
     },
     /// A file of which only the whole makes sense.
     Whole(String),
@@ -121,6 +123,7 @@ struct Put {
     bytes: Vec<u8>,
     base: Option<Theirs>,
     inserted: Option<String>,
+    is_secret: bool,
 }
 
 /// What is where the state is kept.
@@ -189,11 +192,18 @@ impl Draft {
     }
 
     fn put(&mut self, item: &Item, entry: Option<&Entry>, put: Put) {
-        let Put { bytes, base, inserted } = put;
+        let Put { bytes, base, inserted, is_secret } = put;
         let path = &item.path;
-        let attributes = base.as_ref().map_or(Attributes::OURS, |(_, attributes)| *attributes);
+        let attributes = match &base {
+            _ if is_secret => Attributes::SECRET,
+            Some((_, attributes)) => *attributes,
+            None => Attributes::OURS,
+        };
         let saved = base.as_ref().map(|(bytes, attributes)| Saved { digest: digest(bytes), attributes: *attributes });
-        let is_there = matches!(&item.found, Found::File { bytes: found, .. } if *found == bytes);
+        let is_there = matches!(
+            &item.found,
+            Found::File { bytes: found, attributes } if *found == bytes && !(is_secret && attributes.is_open())
+        );
         let new = Entry { written: vec![digest(&bytes)], saved, inserted: inserted.into_iter().collect() };
         if is_there && entry == Some(&new) {
             return;
@@ -338,7 +348,10 @@ fn base(item: &Item, entry: Option<&Entry>) -> Result<Option<Theirs>, String> {
 
 /// The second table above, where something is wanted.
 fn put(content: &Content, base: Option<Theirs>, certificates: &[String], merge: Merge) -> Result<Decision, String> {
-    let whole = |base| Ok(Decision::Put(Put { bytes: content.whole(certificates).into_bytes(), base, inserted: None }));
+    let is_secret = content.is_secret();
+    let whole = |base| {
+        Ok(Decision::Put(Put { bytes: content.whole(certificates).into_bytes(), base, inserted: None, is_secret }))
+    };
     let written_by_us = |base: &[u8]| String::from_utf8_lossy(base).contains(super::MARK);
     match (base, merge) {
         (None, Merge::Keep) if !certificates.is_empty() => Err(format!(
@@ -358,7 +371,7 @@ fn put(content: &Content, base: Option<Theirs>, certificates: &[String], merge: 
             Content::Hosts { part: Some(part), .. } => {
                 let insertion = prepend(&base, part).map_err(|error| error.to_string())?;
                 let base = Some((base, attributes));
-                Ok(Decision::Put(Put { bytes: insertion.merged, base, inserted: Some(insertion.inserted) }))
+                Ok(Decision::Put(Put { bytes: insertion.merged, base, inserted: Some(insertion.inserted), is_secret }))
             }
             Content::Hosts { part: None, .. } | Content::Whole(_) => {
                 Err("somebody else wrote it, and ours cannot be put into it; --merge replace puts ours in its place"
@@ -369,6 +382,10 @@ fn put(content: &Content, base: Option<Theirs>, certificates: &[String], merge: 
 }
 
 impl Content {
+    pub(super) fn is_secret(&self) -> bool {
+        matches!(self, Self::Hosts { is_secret: true, .. })
+    }
+
     /// Returns the whole file; a `hosts.toml` names the certificates that containerd would have read without it.
     pub(super) fn whole(&self, certificates: &[String]) -> String {
         match self {

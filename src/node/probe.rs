@@ -1,13 +1,15 @@
 //! Whether the cache answers this node: one question over a connection of its own, as a runtime would ask it.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use http::{HeaderName, StatusCode};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use url::Url;
 
-use crate::fetch::{Fetch, FetchError};
+use crate::fetch::{Fetch, FetchError, Identity};
+use crate::telemetry::Secret;
 
 /// How long an answer may take, from the lookup on: who is slower than this on a node's own network is as good as gone.
 const LIMIT: Duration = Duration::from_secs(2);
@@ -26,6 +28,22 @@ const REGISTRY_PATH: &str = "/v2/";
 pub struct Probe {
     urls: Vec<Url>,
     fetch: Fetch,
+    token: Option<Secret>,
+    shows_certificate: bool,
+    may_ask_who: bool,
+}
+
+/// How the cache is asked: as the runtimes of this node will ask it.
+#[derive(Debug, Default)]
+pub struct Asking {
+    /// A PEM file with further authorities to trust.
+    pub ca: Option<PathBuf>,
+    /// PEM files of a certificate to show, and of its key.
+    pub certificate: Option<(PathBuf, PathBuf)>,
+    /// What the cache is shown, and nobody else.
+    pub token: Option<Secret>,
+    /// Whether a cache that asks who one is has answered: it serves who shows nothing as well.
+    pub may_ask_who: bool,
 }
 
 /// Why the cache is not to be relied upon.
@@ -39,21 +57,33 @@ pub enum ProbeError {
     Status(Url, StatusCode),
     #[error("{0} answers 200, but not as a registry; is this the address of something else?")]
     NoRegistry(Url),
+    #[error(
+        "{0} wants to know who asks, and is shown nothing: give the node a --token-file or a --client-cert, \
+         or say --allow-unauthorized if the cache serves who shows nothing as well"
+    )]
+    AsksWho(Url),
+    #[error("{0} does not know us by what we show; is the token, or the certificate, one of this cache?")]
+    Unknown(Url),
+    #[error("{0} shows a certificate that is not trusted: {1}; name the file with its authority by --ca")]
+    Untrusted(Url, String),
     #[error("the certificates in {0} cannot be read: {1}")]
-    Ca(String, String),
+    Certificates(String, String),
+    #[error("the key in {0} cannot be read: {1}")]
+    Key(String, String),
     #[error(transparent)]
     Tls(FetchError),
 }
 
 impl Probe {
-    /// Asks each of the URLs. `ca` is a PEM file with further authorities to trust.
+    /// Asks each of the URLs.
     ///
     /// # Errors
-    /// When the file cannot be read.
-    pub fn new(urls: Vec<Url>, ca: Option<&std::path::Path>) -> Result<Self, ProbeError> {
+    /// When one of the files cannot be used.
+    pub fn new(urls: Vec<Url>, asking: Asking) -> Result<Self, ProbeError> {
         let needs_tls = urls.iter().any(|url| url.scheme() == "https");
-        let fetch = if needs_tls { secure(ca)? } else { Fetch::plain(LIMIT, NO_BODY) };
-        Ok(Self { urls, fetch })
+        let fetch = if needs_tls { secure(&asking)? } else { Fetch::plain(LIMIT, NO_BODY) };
+        let Asking { certificate, token, may_ask_who, .. } = asking;
+        Ok(Self { urls, fetch, token, shows_certificate: certificate.is_some(), may_ask_who })
     }
 
     /// Returns when all have answered 200: from something else that says 200 to everything, runtimes would take it for images.
@@ -62,32 +92,50 @@ impl Probe {
     /// The first that did not.
     pub async fn ask(&self) -> Result<(), ProbeError> {
         for url in &self.urls {
-            match self.fetch.get(url, None).await {
+            let is_cache = url.path() == REGISTRY_PATH;
+            let answer = match self.fetch.get(url, self.token.as_ref().filter(|_| is_cache)).await {
+                Ok(answer) => answer,
                 Err(FetchError::TimedOut(_)) => return Err(ProbeError::TimedOut(url.clone())),
+                Err(FetchError::Untrusted(why)) => return Err(ProbeError::Untrusted(url.clone(), why)),
                 Err(error) => return Err(ProbeError::Unreachable(url.clone(), error.to_string())),
-                Ok(answer) if answer.status != StatusCode::OK => {
-                    return Err(ProbeError::Status(url.clone(), answer.status));
-                }
-                Ok(answer) => {
-                    if url.path() == REGISTRY_PATH && !answer.headers.contains_key(REGISTRY_HEADER) {
-                        return Err(ProbeError::NoRegistry(url.clone()));
-                    }
-                }
+            };
+            let is_registry = answer.headers.contains_key(REGISTRY_HEADER);
+            match answer.status {
+                StatusCode::OK if is_cache && !is_registry => return Err(ProbeError::NoRegistry(url.clone())),
+                StatusCode::OK => {}
+                // It is the cache, and would say the same to the runtimes.
+                StatusCode::UNAUTHORIZED if is_cache && is_registry => self.asked_who(url)?,
+                status => return Err(ProbeError::Status(url.clone(), status)),
             }
         }
         Ok(())
     }
-}
 
-fn secure(ca: Option<&std::path::Path>) -> Result<Fetch, ProbeError> {
-    let mut certificates = Vec::new();
-    if let Some(path) = ca {
-        let unusable = |error: String| ProbeError::Ca(path.display().to_string(), error);
-        for certificate in CertificateDer::pem_file_iter(path).map_err(|error| unusable(error.to_string()))? {
-            certificates.push(certificate.map_err(|error| unusable(error.to_string()))?);
+    /// Decides about a cache that wants to know who asks.
+    fn asked_who(&self, url: &Url) -> Result<(), ProbeError> {
+        match &self.token {
+            Some(_) => Err(ProbeError::Unknown(url.clone())),
+            None if self.may_ask_who => Ok(()),
+            None if self.shows_certificate => Err(ProbeError::Unknown(url.clone())),
+            None => Err(ProbeError::AsksWho(url.clone())),
         }
     }
-    Fetch::secure(&certificates, LIMIT, NO_BODY).map_err(ProbeError::Tls)
+}
+
+fn secure(asking: &Asking) -> Result<Fetch, ProbeError> {
+    let authorities = asking.ca.as_deref().map(certificates).transpose()?.unwrap_or_default();
+    let identity = asking.certificate.as_ref().map(|(cert, key)| identity(cert, key)).transpose()?;
+    Fetch::secure(&authorities, identity, LIMIT, NO_BODY).map_err(ProbeError::Tls)
+}
+
+fn identity(cert: &Path, key: &Path) -> Result<Identity, ProbeError> {
+    let unusable = |error: pem::Error| ProbeError::Key(key.display().to_string(), error.to_string());
+    Ok(Identity { chain: certificates(cert)?, key: PrivateKeyDer::from_pem_file(key).map_err(unusable)? })
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, ProbeError> {
+    let unusable = |error: pem::Error| ProbeError::Certificates(path.display().to_string(), error.to_string());
+    CertificateDer::pem_file_iter(path).map_err(unusable)?.map(|certificate| certificate.map_err(unusable)).collect()
 }
 
 #[cfg(test)]
@@ -106,7 +154,7 @@ mod tests {
     async fn only_200_of_a_registry_is_an_answer() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url: Url = format!("http://{}/v2/", listener.local_addr().unwrap()).parse().unwrap();
-        let probe = Probe::new(vec![url.clone()], None).unwrap();
+        let probe = Probe::new(vec![url.clone()], Asking::default()).unwrap();
         let rows: [(&str, &str); 7] = [
             (&format!("{OK}Content-Length: 2\r\n\r\n{{}}"), "ok"),
             (&OK.replace("/1.1", "/1.0").replace("2.0\r\n", "2.0\r\n\r\n"), "ok"),
@@ -139,7 +187,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let urls = ["/v2/", "/readyz"].map(|path| format!("http://{address}{path}").parse().unwrap());
-        let probe = Probe::new(urls.to_vec(), None).unwrap();
+        let probe = Probe::new(urls.to_vec(), Asking::default()).unwrap();
         let serve = async {
             for answer in [OK, "HTTP/1.1 503 Service Unavailable\r\n"] {
                 let (mut stream, _) = listener.accept().await.unwrap();
@@ -166,8 +214,8 @@ mod tests {
         let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url: Url = format!("https://localhost:{}/v2/", listener.local_addr().unwrap().port()).parse().unwrap();
-        for (ca, is_trusted) in [(Some(ca.as_path()), true), (None, false)] {
-            let probe = Probe::new(vec![url.clone()], ca).unwrap();
+        for (ca, is_trusted) in [(Some(ca), true), (None, false)] {
+            let probe = Probe::new(vec![url.clone()], Asking { ca, ..Asking::default() }).unwrap();
             let serve = async {
                 let (stream, _) = listener.accept().await.unwrap();
                 let Ok(mut stream) = acceptor.accept(stream).await else { return };
@@ -177,8 +225,44 @@ mod tests {
             };
             let (answer, ()) = tokio::join!(probe.ask(), serve);
             assert_eq!(answer.is_ok(), is_trusted, "{answer:?}");
+            assert!(is_trusted || matches!(answer, Err(ProbeError::Untrusted(..))), "{answer:?}");
         }
-        let missing = Probe::new(vec![url], Some(&directory.path().join("none.pem")));
-        assert!(matches!(missing, Err(ProbeError::Ca(..))));
+        let none = Some(directory.path().join("none.pem"));
+        let missing = Probe::new(vec![url], Asking { ca: none, ..Asking::default() });
+        assert!(matches!(missing, Err(ProbeError::Certificates(..))));
+    }
+
+    #[tokio::test]
+    async fn the_cache_is_shown_the_token_and_a_401_of_it_is_told_apart_from_one_of_somebody_else() {
+        const WHO: &str =
+            "HTTP/1.1 401 Unauthorized\r\nDocker-Distribution-Api-Version: registry/2.0\r\nContent-Length: 0\r\n\r\n";
+        const PROXY: &str = "HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n";
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        for (path, token, may_ask_who, answer, expected) in [
+            ("/v2/", None, false, WHO, "wants to know who asks, and is shown nothing"),
+            ("/v2/", None, true, WHO, "ok"),
+            ("/v2/", Some("s3cret"), false, WHO, "does not know us"),
+            ("/v2/", Some("s3cret"), true, WHO, "does not know us"),
+            ("/v2/", None, true, PROXY, "answers 401 Unauthorized, not 200"),
+            ("/v2/", Some("s3cret"), false, &format!("{OK}Content-Length: 0\r\n\r\n"), "ok"),
+            ("/readyz", Some("s3cret"), true, WHO, "answers 401 Unauthorized, not 200"),
+        ] {
+            let url = format!("http://{address}{path}").parse().unwrap();
+            let asking = Asking { token: token.map(Secret::new), may_ask_who, ..Asking::default() };
+            let probe = Probe::new(vec![url], asking).unwrap();
+            let serve = async {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut head = vec![0; 1024];
+                let length = stream.read(&mut head).await.unwrap();
+                stream.write_all(answer.as_bytes()).await.unwrap();
+                String::from_utf8_lossy(&head[..length]).into_owned()
+            };
+            let (answer, head) = tokio::join!(probe.ask(), serve);
+            let answer = answer.map_or_else(|error| error.to_string(), |()| "ok".to_owned());
+            assert!(answer.contains(expected) && !answer.contains("s3cret"), "{answer} is not {expected}");
+            let is_shown = head.contains("Bearer s3cret");
+            assert_eq!(is_shown, token.is_some() && path == "/v2/", "a token is for the cache alone: {head}");
+        }
     }
 }

@@ -49,6 +49,14 @@ pub(super) struct Attributes {
 impl Attributes {
     /// Of files of ours: everybody may know the address of the cache.
     pub(super) const OURS: Self = Self { mode: 0o644, owner: None };
+
+    /// Of those of them with a token.
+    pub(super) const SECRET: Self = Self { mode: 0o600, owner: None };
+
+    /// Whether others than the owner may do anything with the file.
+    pub(super) fn is_open(self) -> bool {
+        self.mode & 0o077 != 0
+    }
 }
 
 impl State {

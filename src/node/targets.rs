@@ -31,10 +31,13 @@ pub(super) fn hosts_files(wish: &Wish, excluded: &[UpstreamName]) -> Vec<HostsFi
         let toml = HostsToml::new(registry, wish);
         let part = has_fallback
             .then(|| format!("# {MARK}, release {}: begin\n{}# {MARK}: end\n\n", env!("CARGO_PKG_VERSION"), toml.host));
-        HostsFile { directories: directories_of(registry), content: content(toml, part, has_fallback) }
+        HostsFile {
+            directories: directories_of(registry),
+            content: content(toml, part, has_fallback, wish.token.is_some()),
+        }
     };
     let direct = |registry| {
-        let content = content(HostsToml::direct(registry), None, true);
+        let content = content(HostsToml::direct(registry), None, true, false);
         HostsFile { directories: directories_of(Some(registry)), content }
     };
     let mut files: Vec<HostsFile> = wish.registries.iter().map(Some).map(file).collect();
@@ -53,8 +56,8 @@ fn directories_of(registry: Option<&UpstreamName>) -> Vec<String> {
     }
 }
 
-fn content(toml: HostsToml, part: Option<String>, leads_to_registry: bool) -> Content {
-    Content::Hosts { header: header(), server: toml.server, host: toml.host, part, leads_to_registry }
+fn content(toml: HostsToml, part: Option<String>, leads_to_registry: bool, is_secret: bool) -> Content {
+    Content::Hosts { header: header(), server: toml.server, host: toml.host, part, leads_to_registry, is_secret }
 }
 
 /// Returns the path of a `hosts.toml`.

@@ -5,7 +5,8 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
 use super::*;
-use crate::snippets::Fallback;
+use crate::snippets::{Fallback, Token};
+use crate::telemetry::Secret;
 
 const STATE_DIR: &str = "/var/lib/cachalot-node";
 const V2: &str =
@@ -556,4 +557,40 @@ fn files_that_came_with_the_machine_are_taken_as_ours() {
     node.remove();
     assert!(!node.here(OURS).exists());
     assert!(node.tree().len() > before.len(), "directories that we did not make stay");
+}
+
+#[test]
+fn a_token_is_in_the_files_and_nowhere_else_and_nobody_else_may_read_them() {
+    let mut node = Node::new(Merge::Replace);
+    node.put(THEIRS, THEIR_TEXT);
+    let before = node.tree();
+    node.options.wish.with_default = true;
+    node.options.excluded = vec!["own.example".parse().unwrap()];
+    node.options.wish.token = Some(Token::Known(Secret::new("s3cret")));
+    let report = node.apply();
+    assert!(report.lines().all(|line| !line.contains("s3cret")), "{report:?}");
+    for path in [OURS, THEIRS, "etc/containerd/certs.d/_default/hosts.toml"] {
+        let table: toml::Table = node.text(path).parse().unwrap();
+        let header = &table["host"]["http://10.0.0.7:30500"]["header"];
+        assert_eq!(header["Authorization"].as_str(), Some("Bearer s3cret"), "{path}");
+        assert_eq!(fs::metadata(node.here(path)).unwrap().mode() & 0o777, 0o600, "{path}");
+    }
+    let direct = "etc/containerd/certs.d/own.example/hosts.toml";
+    assert_eq!(fs::metadata(node.here(direct)).unwrap().mode() & 0o777, 0o644);
+    let hosts = |path: &Path| path.file_name().is_some_and(|name| name == "hosts.toml");
+    for (path, (_, bytes)) in node.tree().iter().filter(|(path, _)| !hosts(path)) {
+        assert!(!String::from_utf8_lossy(bytes).contains("s3cret"), "{}", path.display());
+    }
+    assert!(!node.text(direct).contains("s3cret"));
+    assert_eq!(node.apply(), Report::default());
+    fs::set_permissions(node.here(OURS), fs::Permissions::from_mode(0o644)).unwrap();
+    assert_eq!(node.apply().changes.len(), 1, "what was opened is closed again");
+    assert_eq!(fs::metadata(node.here(OURS)).unwrap().mode() & 0o777, 0o600);
+    node.options.wish.token = Some(Token::Known(Secret::new("other")));
+    assert_eq!(node.apply().changes.len(), 3, "a new token is written");
+    node.options.wish.token = None;
+    node.apply();
+    assert_eq!(fs::metadata(node.here(OURS)).unwrap().mode() & 0o777, 0o644, "as it was without one");
+    node.remove();
+    assert_eq!(node.tree(), before);
 }

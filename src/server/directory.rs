@@ -22,8 +22,8 @@ impl Directory {
     /// `table` names no others than `upstreams`.
     pub fn new(table: Table, upstreams: impl IntoIterator<Item = (UpstreamName, Arc<Upstream>)>) -> Self {
         let upstreams: HashMap<_, _> = upstreams.into_iter().collect();
-        let is_for_some = upstreams.values().any(|upstream| upstream.has_callers());
-        let takes_callers = is_for_some || table.entries().iter().any(|entry| entry.push);
+        let takes_callers =
+            table.entries().iter().any(|entry| entry.push) || upstreams.values().any(|upstream| upstream.has_callers());
         Self { table, upstreams, takes_callers, public_url: None }
     }
 
@@ -34,8 +34,8 @@ impl Directory {
 
     /// Returns true when it counts for this one: writes go on in their caller's name, and so do reads of what is for callers.
     pub(super) fn takes_callers_of(&self, name: &UpstreamName) -> bool {
-        self.upstream(name).is_some_and(|upstream| upstream.has_callers())
-            || self.table.find(name.as_str()).is_some_and(|entry| entry.push)
+        self.table.find(name.as_str()).is_some_and(|entry| entry.push)
+            || self.upstream(name).is_some_and(|upstream| upstream.has_callers())
     }
 
     /// Makes it known to clients by `url`, an origin without a slash at its end.

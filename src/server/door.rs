@@ -167,8 +167,18 @@ impl Visit<'_> {
 
     /// Returns the problem that somebody is whom the upstream must let in, and who has not said who it is.
     pub(super) fn unknown(&self, message: &str) -> Problem {
-        let has_shown = self.request.headers.contains_key(AUTHORIZATION);
-        self.unauthorized(message, has_shown.then_some("insufficient_scope"))
+        self.unauthorized(message, self.insufficient())
+    }
+
+    /// Returns how to get a token here for what is asked, where there are tokens and whoever asks is asked who it is.
+    pub(super) fn challenge(&self) -> Option<HeaderValue> {
+        (self.asks() && self.door.gives_tokens())
+            .then(|| self.door.challenge(self.scope().as_ref(), self.insufficient()))
+    }
+
+    /// Returns what is wrong where the upstream does not take what was shown.
+    fn insufficient(&self) -> Option<&'static str> {
+        self.request.headers.contains_key(AUTHORIZATION).then_some("insufficient_scope")
     }
 
     /// Returns whom the peer's certificate names.
@@ -252,9 +262,12 @@ impl Visit<'_> {
 
     /// P-18, P-178: says how to get in, with the scope of the repository as the client named it.
     fn unauthorized(&self, message: &str, error: Option<&str>) -> Problem {
+        Problem::unauthorized(message, self.door.challenge(self.scope().as_ref(), error))
+    }
+
+    fn scope(&self) -> Option<Scope> {
         let actions = if matches!(self.request.method, Method::GET | Method::HEAD) { "pull" } else { "pull,push" };
-        let scope = Scope::of_path(self.request.uri.path(), actions);
-        Problem::unauthorized(message, self.door.challenge(scope.as_ref(), error))
+        Scope::of_path(self.request.uri.path(), actions)
     }
 }
 

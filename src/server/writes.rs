@@ -55,7 +55,7 @@ pub(super) async fn answer(
     match answered {
         Ok(response) => Ok(response),
         Err(Unwritten::Problem(problem)) => Err(problem),
-        Err(Unwritten::Push(PushError::Refused(written))) => Ok(refused(&written)),
+        Err(Unwritten::Push(PushError::Refused(written))) => Ok(refused(routed, &written)),
         Err(Unwritten::Push(PushError::OutOfOrder { offset })) => Ok(write.out_of_order(offset, exchange.request_id)),
         Err(Unwritten::Push(error)) => Err(problem(routed, &error, asked)),
     }
@@ -238,16 +238,26 @@ fn problem(routed: &Routed<'_>, error: &PushError, asked: Asked) -> Problem {
     }
 }
 
-/// Tells what the upstream said, in its words, with what the caller needs to ask again.
-fn refused(written: &Written) -> Response<Body> {
+/// Tells what the upstream said, in its words, with what the caller needs to ask again. Where we give tokens, that is ours: one of the
+/// upstream's own would be taken for one of ours here (P-176).
+fn refused(routed: &Routed<'_>, written: &Written) -> Response<Body> {
     let is_json = serde_json::from_slice::<IgnoredAny>(&written.body).is_ok();
     let body = if is_json { written.body.clone() } else { said_nothing(written.status) };
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
-    for name in [WWW_AUTHENTICATE, RETRY_AFTER] {
-        for value in written.headers.get_all(&name) {
-            headers.append(name.clone(), value.clone());
+    for value in written.headers.get_all(RETRY_AFTER) {
+        headers.append(RETRY_AFTER, value.clone());
+    }
+    let ours = routed.visit.challenge().filter(|_| written.status == StatusCode::UNAUTHORIZED);
+    match ours {
+        Some(challenge) => {
+            headers.insert(WWW_AUTHENTICATE, challenge);
+        }
+        None => {
+            headers.extend(
+                written.headers.get_all(WWW_AUTHENTICATE).iter().map(|value| (WWW_AUTHENTICATE, value.clone())),
+            );
         }
     }
     let mut response = Response::new(Body::full(body));

@@ -1,6 +1,6 @@
 //! containerd's `hosts.toml`, one per registry, which nerdctl reads as well, and kind's way to it.
 
-use super::{Fallback, Snippet, Wish, quoted};
+use super::{Certificate, Fallback, Snippet, Token, Wish, quoted};
 use crate::oci::UpstreamName;
 
 /// Where containerd looks for hosts, unless its configuration names another place.
@@ -64,6 +64,12 @@ fn properties(wish: &Wish, indent: &str) -> String {
     }
     if let Some(ca) = &wish.ca {
         text.extend([format!("{indent}ca = {}\n", quoted(ca))]);
+    }
+    if let Some(Certificate { cert, key }) = &wish.certificate {
+        text.extend([format!("{indent}client = [[{}, {}]]\n", quoted(cert), quoted(key))]);
+    }
+    if let Some(token) = &wish.token {
+        text.extend([format!("{indent}header = {{ Authorization = {} }}\n", quoted(&token.authorization()))]);
     }
     text
 }
@@ -156,6 +162,12 @@ fn command_options(wish: &Wish) -> String {
     }
     if let Some(ca) = &wish.ca {
         options.extend([format!(" --ca {ca}")]);
+    }
+    if let Some(Certificate { cert, key }) = &wish.certificate {
+        options.extend([format!(" --client-cert {cert} --client-key {key}")]);
+    }
+    if let Some(Token::In(file)) = &wish.token {
+        options.extend([format!(" --token-file {file}")]);
     }
     options
 }

@@ -1,10 +1,14 @@
 //! The drop-in that podman, buildah, skopeo and CRI-O read.
 
+use super::proof::install_commands;
 use super::{Fallback, Snippet, Wish, quoted};
 use crate::oci::UpstreamName;
 
 /// Where drop-ins are looked for.
 pub const REGISTRIES_DIR: &str = "/etc/containers/registries.conf.d";
+
+/// Where certificates are looked for, by the name of the host that asks for them.
+pub const CERTS_DIR: &str = "/etc/containers/certs.d";
 
 /// The name of ours. Of two files that name the same registry the later in the alphabet wins.
 pub const DROP_IN: &str = "50-cachalot.conf";
@@ -42,5 +46,11 @@ pub fn drop_in(wish: &Wish) -> String {
 }
 
 pub(super) fn file(wish: &Wish, rereads: &str) -> Snippet {
-    Snippet { text: format!("# {REGISTRIES_DIR}/{DROP_IN}; {rereads}\n{}", drop_in(wish)), notes: Vec::new() }
+    let mut comments = format!("# {REGISTRIES_DIR}/{DROP_IN}; {rereads}\n");
+    if let Some(certificate) = &wish.certificate {
+        // It is found by the name of the cache, and cannot be named here.
+        let commands = install_commands(certificate, CERTS_DIR, wish);
+        comments.extend(commands.map(|command| format!("# {command}\n")));
+    }
+    Snippet { text: comments + &drop_in(wish), notes: Vec::new() }
 }

@@ -2,7 +2,11 @@
 
 use serde_json::json;
 
-use super::{Snippet, Wish, quoted};
+use super::proof::install_commands;
+use super::{Certificate, Snippet, Wish, quoted};
+
+/// Where dockerd looks for certificates, by the name of the host that asks for them.
+const CERTS_DIR: &str = "/etc/docker/certs.d";
 
 pub(super) fn daemon(wish: &Wish) -> Snippet {
     let mirrors = [wish.endpoint.to_string()];
@@ -14,6 +18,9 @@ pub(super) fn daemon(wish: &Wish) -> Snippet {
     let mut notes = vec!["merge this into /etc/docker/daemon.json and restart docker; JSON has no comments".to_owned()];
     if reaches_others_by_path(wish) {
         notes.push(by_path(wish));
+    }
+    if let Some(certificate) = &wish.certificate {
+        notes.extend(install_commands(certificate, CERTS_DIR, wish));
     }
     Snippet { text: format!("{config:#}\n"), notes }
 }
@@ -39,6 +46,13 @@ pub(super) fn buildkit(wish: &Wish) -> Snippet {
     text.extend([format!("[registry.{authority}]\n  http = {}\n", !wish.endpoint.is_https())]);
     if let Some(ca) = &wish.ca {
         text.extend([format!("  ca = [{}]\n", quoted(ca))]);
+    }
+    if let Some(Certificate { cert, key }) = &wish.certificate {
+        text.extend([format!(
+            "\n  [[registry.{authority}.keypair]]\n    cert = {}\n    key = {}\n",
+            quoted(cert),
+            quoted(key)
+        )]);
     }
     Snippet { text, notes: Vec::new() }
 }

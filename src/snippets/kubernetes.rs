@@ -1,6 +1,6 @@
 //! Distributions of Kubernetes that write containerd's configuration themselves, and have one of their own for mirrors.
 
-use super::{Fallback, Snippet, Wish, quoted};
+use super::{Certificate, Fallback, Snippet, Wish, quoted};
 
 /// Registries in GKE's runtime configuration at the most.
 pub(super) const GKE_REGISTRIES_MAX: usize = 25;
@@ -18,9 +18,14 @@ pub(super) fn rancher(wish: &Wish, distribution: &str) -> Snippet {
     for name in names(wish) {
         text.extend([format!("  {name}:\n    endpoint:\n      - {}\n", quoted(&wish.endpoint.to_string()))]);
     }
+    if wish.ca.is_some() || wish.certificate.is_some() {
+        text.extend([format!("configs:\n  {}:\n    tls:\n", quoted(&wish.endpoint.authority()))]);
+    }
     if let Some(ca) = &wish.ca {
-        let authority = quoted(&wish.endpoint.authority());
-        text.extend([format!("configs:\n  {authority}:\n    tls:\n      ca_file: {}\n", quoted(ca))]);
+        text.extend([format!("      ca_file: {}\n", quoted(ca))]);
+    }
+    if let Some(Certificate { cert, key }) = &wish.certificate {
+        text.extend([format!("      cert_file: {}\n      key_file: {}\n", quoted(cert), quoted(key))]);
     }
     Snippet { text, notes: Vec::new() }
 }

@@ -6,9 +6,11 @@
 //! |---|---|
 //! | `containerd` | containerd, nerdctl, kind |
 //! | `containers` | podman, buildah, skopeo, CRI-O |
-//! | `docker` | dockerd, BuildKit, GitLab's runner |
+//! | `docker` | dockerd, `BuildKit`, GitLab's runner |
 //! | `kubernetes` | k3s, RKE2, Talos, Bottlerocket, GKE |
 //! | `prefix` | crane, ORAS, Helm |
+//!
+//! `proof` is what clients show, so that the cache knows them.
 
 pub mod containerd;
 pub mod containers;
@@ -16,6 +18,7 @@ mod docker;
 mod endpoint;
 mod kubernetes;
 mod prefix;
+mod proof;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -23,6 +26,7 @@ use std::fmt;
 use std::time::Duration;
 
 pub use endpoint::{Endpoint, EndpointError};
+pub use proof::{Certificate, TOKEN_PLACEHOLDER, Token};
 
 use crate::oci::UpstreamName;
 
@@ -41,6 +45,10 @@ pub struct Wish {
     pub fallback: Fallback,
     /// The PEM file, on the client's machine, of the authority that signed the cache's certificate.
     pub ca: Option<String>,
+    /// What clients show the cache with each request.
+    pub token: Option<Token>,
+    /// What they show it in the handshake.
+    pub certificate: Option<Certificate>,
 }
 
 /// Who is asked when the cache fails.
@@ -93,30 +101,34 @@ enum Ability {
     DigestsOnly,
     /// A certificate authority in the same text.
     Ca,
+    /// A header with a token.
+    Token,
+    /// A certificate of its own, here or where it looks for it.
+    Certificate,
 }
 
 /// Each client, its name, and what it can be told.
 const ABILITIES: [(Client, &str, &[Ability]); 18] = {
-    use Ability::{Ca, Default, DigestsOnly, NoFallback};
+    use Ability::{Ca, Certificate, Default, DigestsOnly, NoFallback, Token};
     [
-        (Client::Containerd, "containerd", &[Default, NoFallback, DigestsOnly, Ca]),
-        (Client::Nerdctl, "nerdctl", &[Default, NoFallback, DigestsOnly, Ca]),
-        (Client::Kind, "kind", &[Default, NoFallback, DigestsOnly, Ca]),
-        (Client::Crio, "crio", &[NoFallback, DigestsOnly]),
-        (Client::Podman, "podman", &[NoFallback, DigestsOnly]),
-        (Client::Buildah, "buildah", &[NoFallback, DigestsOnly]),
-        (Client::Skopeo, "skopeo", &[NoFallback, DigestsOnly]),
-        (Client::Docker, "docker", &[]),
-        (Client::Buildkit, "buildkit", &[Ca]),
+        (Client::Containerd, "containerd", &[Default, NoFallback, DigestsOnly, Ca, Token, Certificate]),
+        (Client::Nerdctl, "nerdctl", &[Default, NoFallback, DigestsOnly, Ca, Token, Certificate]),
+        (Client::Kind, "kind", &[Default, NoFallback, DigestsOnly, Ca, Token, Certificate]),
+        (Client::Crio, "crio", &[NoFallback, DigestsOnly, Certificate]),
+        (Client::Podman, "podman", &[NoFallback, DigestsOnly, Certificate]),
+        (Client::Buildah, "buildah", &[NoFallback, DigestsOnly, Certificate]),
+        (Client::Skopeo, "skopeo", &[NoFallback, DigestsOnly, Certificate]),
+        (Client::Docker, "docker", &[Certificate]),
+        (Client::Buildkit, "buildkit", &[Ca, Certificate]),
         (Client::GitlabRunner, "gitlab-runner", &[]),
-        (Client::K3s, "k3s", &[Default, NoFallback, Ca]),
-        (Client::Rke2, "rke2", &[Default, NoFallback, Ca]),
+        (Client::K3s, "k3s", &[Default, NoFallback, Ca, Certificate]),
+        (Client::Rke2, "rke2", &[Default, NoFallback, Ca, Certificate]),
         (Client::Talos, "talos", &[Default, NoFallback]),
         (Client::Bottlerocket, "bottlerocket", &[Default]),
         (Client::Gke, "gke", &[DigestsOnly]),
         (Client::Crane, "crane", &[NoFallback]),
-        (Client::Oras, "oras", &[NoFallback]),
-        (Client::Helm, "helm", &[NoFallback]),
+        (Client::Oras, "oras", &[NoFallback, Certificate]),
+        (Client::Helm, "helm", &[NoFallback, Certificate]),
     ]
 };
 
@@ -143,7 +155,7 @@ impl fmt::Display for Client {
 /// When the client cannot be told so.
 pub fn render(client: Client, wish: &Wish) -> Result<Snippet, SnippetError> {
     check(client, wish)?;
-    Ok(match client {
+    let snippet = match client {
         Client::Containerd | Client::Nerdctl => containerd::files(wish),
         Client::Kind => containerd::kind(wish),
         Client::Crio => containers::file(wish, "CRI-O reads it when it is reloaded: systemctl reload crio"),
@@ -158,7 +170,8 @@ pub fn render(client: Client, wish: &Wish) -> Result<Snippet, SnippetError> {
         Client::Crane => prefix::crane(wish),
         Client::Oras => prefix::oras(wish),
         Client::Helm => prefix::helm(wish),
-    })
+    };
+    Ok(proof::with_advice(snippet, wish))
 }
 
 fn check(client: Client, wish: &Wish) -> Result<(), SnippetError> {
@@ -178,6 +191,15 @@ fn check(client: Client, wish: &Wish) -> Result<(), SnippetError> {
     }
     if wish.ca.is_some() && cannot(Ability::Ca) {
         return Err(SnippetError::Ca(client));
+    }
+    if wish.token.is_some() && cannot(Ability::Token) {
+        return Err(SnippetError::Token(client));
+    }
+    if wish.certificate.is_some() && !wish.endpoint.is_https() {
+        return Err(SnippetError::CertificateWithoutTls);
+    }
+    if wish.certificate.is_some() && cannot(Ability::Certificate) {
+        return Err(SnippetError::Certificate(client));
     }
     let is_docker = matches!(client, Client::Docker | Client::GitlabRunner);
     if is_docker && !wish.registries.iter().any(|registry| registry.as_str() == "docker.io") {
@@ -202,6 +224,14 @@ pub enum SnippetError {
     Ca(Client),
     #[error("--ca is for an endpoint with https; this one has http")]
     CaWithoutTls,
+    #[error(
+        "{0} shows a mirror no header; leave out --token-file, and log in to the cache with the token's name and the token"
+    )]
+    Token(Client),
+    #[error("{0} cannot be told of a client certificate by its path; leave out --client-cert and --client-key")]
+    Certificate(Client),
+    #[error("--client-cert is for an endpoint with https; this one has http")]
+    CertificateWithoutTls,
     #[error("{0} uses mirrors for docker.io only, which is not among the registries; name others in the image's path")]
     DockerHubOnly(Client),
     #[error("{0} takes {1} registries at the most; name fewer with --registry")]

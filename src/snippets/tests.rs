@@ -1,6 +1,7 @@
 //! Each snippet is read again by a parser of its format, or compared with the text that its client's documentation asks for.
 
 use super::*;
+use crate::telemetry::Secret;
 
 pub(crate) fn wish(endpoint: &str, registries: &[&str]) -> Wish {
     Wish {
@@ -11,6 +12,8 @@ pub(crate) fn wish(endpoint: &str, registries: &[&str]) -> Wish {
         dial_timeout: Some(Duration::from_millis(300)),
         fallback: Fallback::Origin,
         ca: None,
+        token: None,
+        certificate: None,
     }
 }
 
@@ -195,11 +198,17 @@ fn what_a_client_cannot_do_is_refused_and_all_else_is_rendered() {
         digests.resolves = false;
         let mut ca = plain.clone();
         ca.ca = Some("/ca.pem".into());
+        let mut token = plain.clone();
+        token.token = Some(Token::In("/token".into()));
+        let mut certificate = plain.clone();
+        certificate.certificate = Some(certificate_of("/node"));
         let rows = [
             (default, can(Ability::Default), SnippetError::Default(client)),
             (alone, can(Ability::NoFallback), SnippetError::Fallback(client)),
             (digests, can(Ability::DigestsOnly), SnippetError::Tags(client)),
             (ca, can(Ability::Ca), SnippetError::Ca(client)),
+            (token, can(Ability::Token), SnippetError::Token(client)),
+            (certificate, can(Ability::Certificate), SnippetError::Certificate(client)),
         ];
         for (wish, is_able, refusal) in rows {
             match render(client, &wish) {
@@ -207,8 +216,12 @@ fn what_a_client_cannot_do_is_refused_and_all_else_is_rendered() {
                     assert!(is_able, "{client} is said not to be able");
                     // Who names the cache in the image's name has no other way anyhow.
                     let is_by_name = matches!(client, Client::Crane | Client::Oras | Client::Helm);
-                    let is_the_same = snippet.text == text(client, &plain);
-                    assert_eq!(is_the_same, is_by_name, "{client} ignores what it is said to be able to");
+                    let is_the_same = snippet == render(client, &plain).unwrap();
+                    assert_eq!(
+                        is_the_same,
+                        is_by_name && wish.certificate.is_none(),
+                        "{client} ignores what it is said to be able to"
+                    );
                 }
                 Err(error) => assert_eq!((is_able, error), (false, refusal)),
             }
@@ -219,4 +232,64 @@ fn what_a_client_cannot_do_is_refused_and_all_else_is_rendered() {
     let names: Vec<String> = (0..26).map(|number| format!("r{number}.example")).collect();
     let many = wish("http://cache.example", &names.iter().map(String::as_str).collect::<Vec<_>>());
     assert_eq!(render(Client::Gke, &many), Err(SnippetError::TooMany(Client::Gke, 25)));
+}
+
+fn certificate_of(stem: &str) -> Certificate {
+    Certificate { cert: format!("{stem}.pem"), key: format!("{stem}.key") }
+}
+
+#[test]
+fn a_token_is_a_header_of_the_cache_and_is_not_printed_unless_it_is_to_be_written() {
+    let mut wish = wish("https://cache.example", &["quay.io"]);
+    wish.token = Some(Token::In("/etc/cachalot/token".into()));
+    let snippet = render(Client::Containerd, &wish).unwrap();
+    assert_eq!(
+        snippet.notes,
+        [
+            "put what /etc/cachalot/token holds in the place of TOKEN, and let nobody but root read the result: chmod 600"
+        ]
+    );
+    let header = |wish: &Wish, host: &str| {
+        let hosts = toml(Client::Containerd, wish);
+        let table = if host.is_empty() { &toml::Value::Table(hosts) } else { &hosts["host"][host] };
+        table["header"]["Authorization"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(header(&wish, "https://cache.example"), "Bearer TOKEN");
+    wish.token = Some(Token::Known(Secret::new("a\"b")));
+    assert_eq!(header(&wish, "https://cache.example"), "Bearer a\"b");
+    wish.fallback = Fallback::None;
+    assert_eq!(header(&wish, ""), "Bearer a\"b", "the registry itself is the cache as well");
+    assert!(!format!("{wish:?}").contains("a\\\"b"), "it is in no log: {wish:?}");
+    wish.endpoint = "http://cache.example".parse().unwrap();
+    assert!(render(Client::Nerdctl, &wish).unwrap().notes.iter().any(|note| note.contains("without https")));
+}
+
+#[test]
+fn a_certificate_is_named_or_put_where_it_is_found() {
+    let mut wish = wish("https://cache.example:5000", &["docker.io"]);
+    wish.certificate = Some(certificate_of("/node"));
+    let pair = ["/node.pem", "/node.key"];
+    let hosts = toml(Client::Containerd, &wish);
+    let client = &hosts["host"]["https://cache.example:5000"]["client"][0];
+    assert_eq!([client[0].as_str(), client[1].as_str()], pair.map(Some));
+    let keypair = &toml(Client::Buildkit, &wish)["registry"]["cache.example:5000"]["keypair"][0];
+    assert_eq!([keypair["cert"].as_str(), keypair["key"].as_str()], pair.map(Some));
+    let commands = |certs_d: &str| {
+        [
+            format!("install -D -m 644 /node.pem {certs_d}/cache.example:5000/client.cert"),
+            format!("install -D -m 600 /node.key {certs_d}/cache.example:5000/client.key"),
+        ]
+    };
+    let [cert, key] = commands("/etc/containers/certs.d");
+    assert!(text(Client::Podman, &wish).contains(&format!("# {cert}\n# {key}\n")), "{}", text(Client::Podman, &wish));
+    let notes = render(Client::Docker, &wish).unwrap().notes;
+    assert!(notes.ends_with(&commands("/etc/docker/certs.d")), "{notes:?}");
+    let expected = "configs:\n  \"cache.example:5000\":\n    tls:\n      cert_file: \"/node.pem\"\n      key_file: \"/node.key\"\n";
+    assert!(text(Client::K3s, &wish).ends_with(expected), "{}", text(Client::K3s, &wish));
+    assert!(
+        text(Client::Oras, &wish).contains("oras pull --cert-file /node.pem --key-file /node.key cache.example:5000/")
+    );
+    assert!(text(Client::Kind, &wish).contains("--client-cert /node.pem --client-key /node.key --registry docker.io"));
+    wish.endpoint = "http://cache.example:5000".parse().unwrap();
+    assert_eq!(render(Client::Containerd, &wish), Err(SnippetError::CertificateWithoutTls));
 }

@@ -110,6 +110,8 @@ pub(super) struct Auth {
     caller: Option<Caller>,
     /// Origin to what worked there.
     known: moka::sync::Cache<String, Scheme>,
+    /// Origins that ask nobody, where writes are concerned: what is shown there goes as it stands.
+    unasking: moka::sync::Cache<String, ()>,
     tokens: Arc<Tokens>,
     /// Those of callers: however many come, they do not push out ours.
     callers_tokens: Arc<Tokens>,
@@ -127,6 +129,7 @@ impl Auth {
             token_limit: options.timeouts.token,
             caller: None,
             known: moka::sync::Cache::builder().max_capacity(KNOWN_MAX).time_to_live(KNOWN_FOR).build(),
+            unasking: moka::sync::Cache::builder().max_capacity(KNOWN_MAX).time_to_live(KNOWN_FOR).build(),
             tokens: Arc::new(Tokens::new()),
             callers_tokens: Arc::new(Tokens::new()),
             capabilities,
@@ -143,6 +146,7 @@ impl Auth {
             token_limit: self.token_limit,
             caller: Some(caller.clone()),
             known: self.known.clone(),
+            unasking: self.unasking.clone(),
             tokens: Arc::clone(&self.callers_tokens),
             callers_tokens: Arc::clone(&self.callers_tokens),
             capabilities: Arc::clone(&self.capabilities),
@@ -214,6 +218,64 @@ impl Auth {
                     self.known.get(&place.origin()).filter(|_| bearer.error.as_deref() == Some("invalid_token"));
                 self.prove(transport, place, known.unwrap_or(offered), place.scope_after(bearer.scope)).await
             }
+        }
+    }
+
+    /// Returns true when it is known how `place` wants a write to be proved.
+    pub(super) fn knows(&self, place: Place<'_>) -> bool {
+        let origin = place.origin();
+        self.known.contains_key(&origin) || self.unasking.contains_key(&origin)
+    }
+
+    /// Remembers how `place` wants to be convinced: by the headers of its 401, or not at all.
+    pub(super) fn learn(&self, place: Place<'_>, challenged: Option<&HeaderMap>) -> Result<(), UpstreamError> {
+        let values = challenged.map(|headers| headers.get_all(header::WWW_AUTHENTICATE).iter());
+        let values = values.into_iter().flatten().filter_map(|value| value.to_str().ok());
+        let scheme = match challenge::choose(challenge::parse(values)) {
+            None => {
+                self.unasking.insert(place.origin(), ());
+                return Ok(());
+            }
+            Some(Challenge::Basic) => Scheme::Basic,
+            // P-173: the realm that worked goes on.
+            Some(Challenge::Bearer(bearer))
+                if bearer.error.as_deref() == Some("invalid_token") && self.known.contains_key(&place.origin()) =>
+            {
+                return Ok(());
+            }
+            Some(Challenge::Bearer(bearer)) => {
+                let realm = realm::parse(place.url, &bearer.realm).map_err(refused)?;
+                Scheme::Bearer { realm, service: bearer.service }
+            }
+        };
+        self.known.insert(place.origin(), scheme);
+        Ok(())
+    }
+
+    /// Returns the proof to send with a write, or `None` where what the caller shows goes as it stands.
+    pub(super) async fn for_write(
+        &self,
+        transport: &Transport,
+        place: Place<'_>,
+        actions: &str,
+    ) -> Result<Option<Proof>, UpstreamError> {
+        let Some(scheme) = self.known.get(&place.origin()) else { return Ok(None) };
+        let scope = format!("repository:{}:{actions}", place.repository);
+        let proved = self.prove(transport, place, scheme, Some(scope)).await;
+        if !matches!(&proved, Ok(_) | Err(UpstreamError::Denied { .. })) {
+            // The registry may have moved its token service: the next write hears from itself where to go.
+            self.known.invalidate(&place.origin());
+        }
+        proved
+    }
+
+    /// Notes a write that got a 401 with these headers: the next one brings what they ask for, and another token.
+    pub(super) async fn refused_write(&self, place: Place<'_>, headers: &HeaderMap, proof: Option<Proof>) {
+        if let Some(Proof { authorization, origin: ProofOrigin::Token(key), .. }) = proof {
+            self.tokens.discard(key, &authorization).await;
+        }
+        if let Err(error) = self.learn(place, Some(headers)) {
+            self.observer.failed(&error);
         }
     }
 

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use url::Url;
 
 use super::answer;
-use super::caller::Caller;
+use super::caller::{Caller, CallerKey};
 use super::capability::Capability;
 use super::error::{RateLimit, UpstreamError};
 use super::exchange::{Exchange, Question};
@@ -35,6 +35,8 @@ pub struct Client {
     name: UpstreamName,
     timeouts: Timeouts,
     exchange: Exchange,
+    /// Under which those who write are told apart.
+    writers: Arc<CallerKey>,
 }
 
 impl Client {
@@ -51,7 +53,8 @@ impl Client {
             return Err(OptionsError::NoEndpoint(options.name.clone()));
         }
         let exchange = Exchange::new(options, observer, tasks);
-        Ok(Self { name: options.name.clone(), timeouts: options.timeouts, exchange })
+        let writers = Arc::new(CallerKey::new());
+        Ok(Self { name: options.name.clone(), timeouts: options.timeouts, exchange, writers })
     }
 
     async fn head_manifest(
@@ -265,7 +268,8 @@ impl Origin for Client {
 
     fn as_caller(&self, caller: &Caller) -> Arc<dyn Origin> {
         let exchange = self.exchange.as_caller(caller);
-        Arc::new(Self { name: self.name.clone(), timeouts: self.timeouts, exchange })
+        let (name, writers) = (self.name.clone(), Arc::clone(&self.writers));
+        Arc::new(Self { name, timeouts: self.timeouts, exchange, writers })
     }
 
     fn blob<'a>(
@@ -305,7 +309,8 @@ impl Origin for Client {
     }
 
     fn write<'a>(&'a self, write: Write<'a>) -> BoxFuture<'a, Result<Written, UpstreamError>> {
-        Box::pin(self.exchange.write(write, self.timeouts.header))
+        let caller = Caller::new(&self.writers, write.authorization).filter(|caller| caller.account().is_some());
+        Box::pin(async move { self.exchange.write(write, caller.as_ref(), self.timeouts.header).await })
     }
 
     fn distrust(&self, endpoint: EndpointId) {

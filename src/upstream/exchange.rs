@@ -60,12 +60,12 @@ struct Failed {
 }
 
 /// How long an endpoint may take to answer a probe.
-const PROBE_LIMIT: Duration = Duration::from_secs(5);
+pub(super) const PROBE_LIMIT: Duration = Duration::from_secs(5);
 
 /// What it takes to ask one upstream.
 pub(super) struct Exchange {
     pub(super) transport: Arc<Transport>,
-    auth: Auth,
+    pub(super) auth: Auth,
     limits: Arc<Limits>,
     pub(super) endpoints: Arc<Endpoints>,
     pub(super) capabilities: Arc<Capabilities>,

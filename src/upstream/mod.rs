@@ -48,6 +48,7 @@ mod token_request;
 mod transfer;
 mod transport;
 mod write;
+mod write_proof;
 
 pub use caller::{Caller, CallerId, CallerKey};
 pub use capability::{Capabilities, Capability};

@@ -1,7 +1,8 @@
 //! Writes: a caller's request, relayed once, in the caller's own name.
 //!
-//! The upstream's credentials are never used for them (S-6, P-161): whoever asks brings its own `Authorization`, which goes to the
-//! endpoint and nowhere else, and is told what the upstream says of it. Redirects are not followed, and nothing is tried twice: a body
+//! The upstream's credentials are never used for them (S-6, P-161): whoever asks brings its own `Authorization`. A token goes to the
+//! endpoint as it stands, and nowhere else; an account as the registry wants it, which may be by a token of its token service
+//! (`write_proof`). Who asks is told what the upstream says of it. Redirects are not followed, and nothing is tried twice: a body
 //! streams through and is gone.
 
 use std::fmt;
@@ -19,6 +20,8 @@ use tokio::time::{Instant, timeout};
 use url::Url;
 
 use super::answer;
+use super::auth::Place;
+use super::caller::Caller;
 use super::error::UpstreamError;
 use super::exchange::Exchange;
 use super::limit::Budget;
@@ -72,6 +75,14 @@ pub struct Written {
     pub upload: Option<UploadUrl>,
     /// What it says beside that.
     pub body: Bytes,
+}
+
+impl Written {
+    /// Returns the answer that the account gets whom the token service does not know.
+    fn unknown_account() -> Self {
+        let (headers, body) = (HeaderMap::new(), Bytes::new());
+        Self { status: StatusCode::UNAUTHORIZED, headers, digest: None, upload: None, body }
+    }
 }
 
 /// The body of a write: bytes as they come.
@@ -139,11 +150,16 @@ impl fmt::Debug for UploadUrl {
 
 impl Exchange {
     /// Sends a write to the first endpoint, whatever its health, and returns what it says, whatever the status: what is pushed must not be
-    /// scattered over mirrors of each other.
+    /// scattered over mirrors of each other. `caller` is whoever shows an account.
     ///
     /// # Cancel safety
     /// Dropping the future closes the connection; what the upstream makes of a half-sent body is its own affair.
-    pub(super) async fn write(&self, write: Write<'_>, turn: Duration) -> Result<Written, UpstreamError> {
+    pub(super) async fn write(
+        &self,
+        write: Write<'_>,
+        caller: Option<&Caller>,
+        turn: Duration,
+    ) -> Result<Written, UpstreamError> {
         let budget = Budget::start(turn);
         let _permit = self.write_turn(&budget).await?;
         let endpoint = EndpointId::default();
@@ -156,10 +172,19 @@ impl Exchange {
             }
             Target::Upload(UploadUrl(url), more) => with_query(url.clone(), more),
         };
+        let place = Place { url: &url, is_upstream: true, repository: write.repository };
+        let auth = caller.map(|caller| self.auth.as_caller(caller));
+        let proof = match &auth {
+            None => None,
+            Some(auth) => match self.prove_write(auth, endpoint, place, &write.method).await {
+                // The token service's word about the account is the registry's.
+                Err(UpstreamError::Denied { status: 401, .. }) => return Ok(Written::unknown_account()),
+                proof => proof.inspect_err(|error| self.observer.failed(error))?,
+            },
+        };
         let mut headers = write.headers;
-        if let Some(authorization) = write.authorization {
-            headers.insert(header::AUTHORIZATION, authorization.clone());
-        }
+        let shown = proof.as_ref().map(|proof| &proof.authorization).or(write.authorization);
+        headers.extend(shown.map(|shown| (header::AUTHORIZATION, shown.clone())));
         let began = Instant::now();
         let mut moved = write.body.moved.subscribe();
         let sent = self.transport.write(&write.method, &url, headers, write.body);
@@ -169,6 +194,9 @@ impl Exchange {
             Ok(read(response, &url, write.limit_bytes).await)
         };
         let written = still(written, &mut moved).await;
+        if let (Some(auth), Ok(Written { status: StatusCode::UNAUTHORIZED, headers, .. })) = (&auth, &written) {
+            auth.refused_write(place, headers, proof).await;
+        }
         match &written {
             Ok(written) if is_meant(written.status) => self.endpoints.answered(endpoint),
             // Whether a write that fails is about the endpoint or about the write is not known.

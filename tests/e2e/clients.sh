@@ -1,14 +1,15 @@
 # Four real clients: how each is set up, how it pulls, what digest it got, and how it forgets. Sourced by run.
 #
 # Each client keeps everything below $work, and can reach nothing but the loopback interface: whatever it asks of another
-# host goes to a proxy that is not there, so that a pull succeeds through Cachalot or not at all.
+# host goes to a proxy that is not there, so that a pull succeeds through Cachalot or not at all. `reachable` names another host
+# for a script with a network of its own.
 
 readonly clients=(containerd docker podman skopeo)
 
 printf '{"default":[{"type":"insecureAcceptAnything"}]}' >"$work/policy.json"
 
 offline() {
-    env HTTP_PROXY=http://127.0.0.1:9 HTTPS_PROXY=http://127.0.0.1:9 NO_PROXY=127.0.0.1 \
+    env HTTP_PROXY=http://127.0.0.1:9 HTTPS_PROXY=http://127.0.0.1:9 NO_PROXY="${reachable:-127.0.0.1}" \
         timeout --kill-after=5 120 "$@"
 }
 

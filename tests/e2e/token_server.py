@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""A token service for a registry: gives tokens to pull to one account, by GET with Basic, and writes a line for each request.
+"""A token service for a registry: gives tokens to pull to accounts, by GET with Basic, and writes a line for each request.
 
     token_server.py PORT DIRECTORY ISSUER SERVICE
 
 DIRECTORY has `token.key` and `token.pem`, which sign; `accounts`, a line `user:password` for each account; and `life`, the
-seconds for which the registry takes a token. The last token that was given is then in `token` there.
+seconds for which the registry takes a token. `writers`, where it is there, names the users that get what they ask for, and not
+to pull only. The last token that was given is then in `token` there.
 
 A registry of this kind takes a token for a minute beyond its end, so that a short life ends in the past. A POST is not taken.
 """
@@ -37,11 +38,13 @@ def signed(claims: dict) -> str:
 
 
 def token(user: str, scopes: list) -> str:
+    writers = directory / "writers"
+    may_write = writers.exists() and user in writers.read_text().split()
     now, life = int(time.time()), int((directory / "life").read_text())
     access = []
     for scope in scopes:
-        kind, name, _ = scope.split(":")
-        access.append({"type": kind, "name": name, "actions": ["pull"]})
+        kind, name, actions = scope.split(":")
+        access.append({"type": kind, "name": name, "actions": actions.split(",") if may_write else ["pull"]})
     claims = {"iss": issuer, "aud": service, "sub": user, "jti": str(time.time_ns()), "access": access}
     return signed(claims | {"iat": now - 600, "nbf": now - 600, "exp": now + life - LEEWAY_SECONDS})
 

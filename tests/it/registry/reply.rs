@@ -75,7 +75,7 @@ impl World {
         if seen.path == lock(&self.auth).token_path() {
             return None;
         }
-        let repository = route(&seen.path).map(|(repository, _, _)| repository);
+        let repository = route(&seen.path).map(|(repository, _, _)| repository.trim_end_matches("/blobs"));
         lock(&self.auth).challenge(&self.url(), repository, seen.authorization.as_deref())
     }
 
