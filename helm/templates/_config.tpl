@@ -99,7 +99,7 @@
 {{- define "cachalot.restartChecksum" -}}
 {{- $config := .Values.config -}}
 {{- list $config.existingConfigMap (omit $config.server "default_upstream" "builtin_upstreams" "public_url") (include "cachalot.store" .)
-    $config.fills $config.metrics (omit $config.log "level") | toJson | sha256sum -}}
+    $config.fills (pick $config.clients "fills" "unfinished") $config.metrics (omit $config.log "level") | toJson | sha256sum -}}
 {{- end -}}
 
 {{/* The volume of the configuration: the file, and below upstreams/ what existing Secrets and ConfigMaps hold. */}}

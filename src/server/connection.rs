@@ -162,6 +162,10 @@ where
                         continue;
                     }
                     Verdict::Idle => return,
+                    Verdict::Leaves => {
+                        connection.as_mut().graceful_shutdown();
+                        continue;
+                    }
                     Verdict::Abandons => ConnectionShed::AbandonedRequests,
                 };
                 line.server.metrics.http().connection_shed(reason);
@@ -186,6 +190,8 @@ struct Watch {
     bodies: Patience,
     socket: Patience,
     requests: Patience,
+    /// It has left many answers, and was told.
+    is_asked_to_go: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -194,6 +200,8 @@ enum Verdict {
     Stalled,
     /// It asks nothing.
     Idle,
+    /// It has left many answers.
+    Leaves,
     /// It asks, and does not want the answers.
     Abandons,
 }
@@ -210,6 +218,7 @@ impl Watch {
             bodies: Patience::new(&activity.bodies, STALL_BYTES_MIN, now),
             socket: Patience::new(&activity.socket, u64::MAX, now),
             requests: Patience::new(&activity.requests, u64::MAX, now),
+            is_asked_to_go: false,
         }
     }
 
@@ -230,8 +239,14 @@ impl Watch {
     }
 
     fn look(&mut self, now: Instant) -> Option<Verdict> {
-        if self.activity.has_abandoned_too_many() {
-            return Some(Verdict::Abandons);
+        match self.activity.excesses() {
+            0 => {}
+            1 if self.is_asked_to_go => {}
+            1 => {
+                self.is_asked_to_go = true;
+                return Some(Verdict::Leaves);
+            }
+            _ => return Some(Verdict::Abandons),
         }
         let stalled = self.bodies.stalled_since(now).min(self.socket.stalled_since(now));
         if now - stalled >= self.stall_timeout + self.period {

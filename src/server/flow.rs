@@ -48,14 +48,14 @@ impl Activity {
 
     /// Notes an exchange that the client left before its end.
     fn was_abandoned(&self) {
-        if self.abandoned.fetch_add(1, Ordering::Relaxed) + 1 >= ABANDONED_MAX {
+        if (self.abandoned.fetch_add(1, Ordering::Relaxed) + 1).is_multiple_of(ABANDONED_MAX) {
             self.alarm.notify_one();
         }
     }
 
-    /// Returns true when the client has left too many exchanges.
-    pub(super) fn has_abandoned_too_many(&self) -> bool {
-        self.abandoned.load(Ordering::Relaxed) >= ABANDONED_MAX
+    /// Returns how often the client has left as many exchanges as it may.
+    pub(super) fn excesses(&self) -> u32 {
+        self.abandoned.load(Ordering::Relaxed) / ABANDONED_MAX
     }
 }
 

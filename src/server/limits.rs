@@ -34,8 +34,9 @@ pub(super) const HEADERS_MAX: usize = 100;
 /// of 1 GiB would take more than a month.
 pub(super) const STALL_BYTES_MIN: u64 = 16 * 1024;
 
-/// Exchanges that a client of HTTP/2 may leave before their end over a connection's life: an interrupted pull leaves a dozen, and who
-/// leaves more begins with a new connection. It is what a flood of requests and resets costs a client (CVE-2023-44487).
+/// Exchanges that a client may leave before their end over a connection's life: an interrupted pull leaves a dozen. Who leaves more is
+/// asked to go on with another connection, for a proxy's many clients leave by and by; who leaves twice as many is cut off. It is what
+/// a flood of requests and resets costs a client (CVE-2023-44487).
 pub(super) const ABANDONED_MAX: u32 = 200;
 
 /// Streams of one HTTP/2 connection at once: RFC 9113 §6.5.2 advises against fewer than 100.

@@ -310,6 +310,32 @@ async fn draining_lets_streams_finish_and_begins_no_more() {
 }
 
 #[tokio::test]
+async fn who_leaves_many_answers_is_asked_to_go_and_may_finish_what_it_wants() {
+    let (registry, ground) = (Registry::start().await, Ground::new());
+    // More than the windows of a client take by themselves.
+    let [wanted, left] = [(8, 2 * MIB), (9, 32 * MIB)].map(|(seed, size)| Content::generated(seed, size));
+    let [digest, other] = [&wanted, &left].map(|content| registry.with_blob(content.clone()));
+    registry.fault(Match::blob(&digest), Fault::StallAfter(64 * KIB));
+    let cachalot = ground.start(&registry, "").await;
+    let http2 = ground.client().http2(cachalot.listener_address()).await;
+    let mut open = http2.open("GET", &format!("/v2/app/blobs/{digest}"), &[]).await.unwrap();
+    assert_eq!(open.read(100).await.unwrap(), wanted.read(0, 100));
+    let path = format!("/v2/app/blobs/{other}");
+    let mut count = 0;
+    while let Ok(answer) = http2.open("GET", &path, &[]).await {
+        drop(answer);
+        count += 1;
+    }
+    assert!((100..400).contains(&count), "it was asked to go after {count}");
+    registry.release();
+    let rest = open.finish().await;
+    assert!(rest.is_complete && rest.body == wanted.read(100, 2 * MIB - 100), "S-33");
+    assert_eq!(cachalot.metric(r#"cachalot_http_connections_shed_total{reason="abandoned_requests"}"#), 0);
+    http2.ended.await.unwrap();
+    cachalot.finish().await;
+}
+
+#[tokio::test]
 async fn links_are_made_of_the_url_by_which_clients_know_us() {
     let registry = Registry::start().await;
     for name in ["1", "2", "3"] {
