@@ -145,7 +145,10 @@ impl Visit<'_> {
         let foreign = if self.directory.takes_callers() { Foreign::Passes } else { Foreign::IsWrong };
         match identities.who(&shown, self.client, foreign).await {
             Ok(Known::Foreign) if !wanted.takes_callers => {
-                identities.count(AuthFailure::Denied);
+                identities.count(match shown {
+                    Credential::Basic { .. } => AuthFailure::Password,
+                    Credential::Bearer(_) => AuthFailure::Token,
+                });
                 Err(self.unauthorized(NOT_KNOWN, Some("insufficient_scope")))
             }
             Ok(known) => self.checked(self.admitted(known, wanted), wanted, Some("insufficient_scope")),
