@@ -55,7 +55,8 @@ stop() {
     done
     local code=0
     wait "$pid" || code=$?
-    if ((code != 0)); then
+    # At the end, that a server dies of the signal is no news.
+    if ((code != 0)) && [[ -z ${is_cleaning:-} ]]; then
         printf '%s ended with %d:\n' "$name" "$code" >&2
         tail -n 10 "$work/$name.log" >&2
     fi
@@ -64,7 +65,7 @@ stop() {
 
 # Stops every server, unmounts what they left mounted, and removes the directory.
 clean_up() {
-    local name mount
+    local name mount is_cleaning=yes
     for name in "${!pids[@]}"; do
         stop "$name" || true
     done
