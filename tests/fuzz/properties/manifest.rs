@@ -21,11 +21,12 @@ pub(super) fn holds(input: &[u8]) {
     assert!(!(has("manifests") && (has("layers") || has("config"))), "S-11: both an index and an image");
     let said =
         object.iter().filter(|(key, _)| key.eq_ignore_ascii_case("mediaType")).filter_map(|(_, value)| value.as_str());
-    for said in said.filter(|said| !said.is_empty()) {
+    // Parameters say nothing of the kind (P-27).
+    for said in said.filter_map(MediaType::parse) {
         assert!(
-            said.eq_ignore_ascii_case(manifest.media_type.as_str()),
-            "P-25: {said:?} is not {}",
-            manifest.media_type.as_str()
+            said.as_str().eq_ignore_ascii_case(manifest.media_type.as_str()),
+            "P-25: {said:?} is not {:?}",
+            manifest.media_type
         );
     }
     assert!(manifest.descriptors().count() <= DESCRIPTORS_MAX, "S-13");
