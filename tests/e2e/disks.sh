@@ -101,19 +101,29 @@ gets() {
     [[ sha256:${got%% *} == "$2" ]] || { printf 'got %s\n' "$got"; return 1; }
 }
 
-# herd_gets REPOSITORY DIGEST: ten clients at once get the blob.
+# herd_gets REPOSITORY DIGEST: ten clients get the blob, which the upstream does not send before all have asked: what passes
+# through memory can be had by who was there from its beginning.
 herd_gets() {
-    local client wrong=0
+    local client wrong=0 gathered
     local -a herd=()
+    kill -STOP "${pids[upstream]}"
     for client in {1..10}; do
         gets "$1" "$2" >"$work/herd-$client.log" 2>&1 &
         herd+=($!)
     done
+    await full 10 asked_for_blobs 10 && gathered=yes || gathered=no
+    kill -CONT "${pids[upstream]}"
     for client in "${herd[@]}"; do
         wait "$client" || wrong=$((wrong + 1))
     done
-    printf '%d of %d failed\n' "$wrong" "${#herd[@]}"
-    ((wrong == 0))
+    printf 'all had asked: %s, %d of %d failed\n' "$gathered" "$wrong" "${#herd[@]}"
+    ((wrong == 0)) && [[ $gathered == yes ]]
+}
+
+# asked_for_blobs NUMBER: so many requests for blobs are being served.
+asked_for_blobs() {
+    curl --silent --fail --max-time 5 "http://127.0.0.1:$disk_admin_port/metrics" |
+        grep -x "cachalot_http_requests_in_flight{handler=\"blobs\"} $1"
 }
 
 # Prints how many requests for a blob the upstream has answered.
