@@ -69,8 +69,8 @@ impl CacheError {
         matches!(source, UpstreamError::Denied { .. })
     }
 
-    /// Returns true when somebody else might have been told otherwise: a no, or trouble with what proves the caller. Many registries say
-    /// 404 for what they hide.
+    /// Returns true when somebody else might have been told otherwise: a no, a limit of the caller's, or trouble with what proves it.
+    /// Many registries say 404 for what they hide.
     pub(super) fn may_be_about_the_caller(&self) -> bool {
         let Self::Upstream { source, .. } = self else { return false };
         source.may_be_about_the_caller()

@@ -200,9 +200,9 @@ impl Client {
             self.note_capability(Capability::Ranges, true);
         }
         let observer = Arc::clone(&self.exchange.observer);
-        let endpoints = Arc::clone(&self.exchange.endpoints);
+        let (name, endpoints) = (self.exchange.name, Arc::clone(&self.exchange.endpoints));
         let broken = move |error: &UpstreamError| {
-            endpoints.failed(endpoint, error);
+            endpoints.failed(name, endpoint, error);
             observer.failed(error);
         };
         let transfer =
@@ -318,7 +318,7 @@ impl Origin for Client {
     }
 
     fn refusal_now(&self, limit: RateLimit) -> Option<UpstreamError> {
-        self.exchange.endpoints.refusal_now(limit)
+        self.exchange.refusal_now(limit)
     }
 
     fn capability(&self, which: Capability) -> Option<bool> {

@@ -1,4 +1,4 @@
-//! The endpoints of one upstream: where each is, and how it has been doing.
+//! The endpoints of one upstream: where each is, how it has been doing, and who asks it too much.
 
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::time::Instant;
 use url::Url;
 
+use super::cooling::{Cooling, Name};
 use super::error::{RateLimit, UpstreamError};
 use super::health::{self, Health, Plan};
 use super::origin::EndpointId;
@@ -16,31 +17,41 @@ use crate::telemetry::sentence;
 pub(super) struct Endpoints {
     urls: Vec<Url>,
     // A plain mutex: held for arithmetic on a few entries.
-    health: Mutex<Vec<Health>>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    health: Vec<Health>,
+    cooling: Cooling,
 }
 
 impl Endpoints {
     pub(super) fn new(urls: Vec<Url>) -> Self {
-        let health = Mutex::new(vec![Health::default(); urls.len()]);
-        Self { urls, health }
+        let state = Mutex::new(State { health: vec![Health::default(); urls.len()], cooling: Cooling::default() });
+        Self { urls, state }
     }
 
-    /// Returns whom to ask now, and whom to probe beside that; `about` is the limit that the request would count for.
+    /// Returns whom to ask now in `name`, and whom to probe beside that; `about` is the limit that the request would count for.
     ///
     /// # Errors
     /// When nobody is to be asked at this moment.
-    pub(super) fn plan(&self, about: RateLimit) -> Result<Plan, UpstreamError> {
-        health::plan(&mut self.health(), about, Instant::now())
+    pub(super) fn plan(&self, name: Name, about: RateLimit) -> Result<Plan, UpstreamError> {
+        let now = Instant::now();
+        let State { health, cooling } = &mut *self.state();
+        health::plan(health, about, |endpoint| cooling.until(name, endpoint, about, now), now)
     }
 
-    /// Returns why nobody is to be asked at this moment, if that is so.
-    pub(super) fn refusal_now(&self, about: RateLimit) -> Option<UpstreamError> {
-        health::refusal_now(&self.health(), about, Instant::now())
+    /// Returns why nobody is to be asked in `name` at this moment, if that is so.
+    pub(super) fn refusal_now(&self, name: Name, about: RateLimit) -> Option<UpstreamError> {
+        let now = Instant::now();
+        let State { health, cooling } = &*self.state();
+        health::refusal_now(health, about, |endpoint| cooling.until(name, endpoint, about, now), now)
     }
 
     /// Returns true unless nobody answers any more.
     pub(super) fn is_available(&self) -> bool {
-        self.health().iter().any(|health| !health.is_open())
+        self.state().health.iter().any(|health| !health.is_open())
     }
 
     /// Returns `<endpoint>/v2/<path>`.
@@ -76,12 +87,16 @@ impl Endpoints {
         });
     }
 
-    /// Notes that an attempt failed.
-    pub(super) fn failed(&self, endpoint: EndpointId, error: &UpstreamError) {
-        self.note(endpoint, |health| {
-            health.failed(error, Instant::now());
-            false
-        });
+    /// Notes that an attempt in `name` failed.
+    pub(super) fn failed(&self, name: Name, endpoint: EndpointId, error: &UpstreamError) {
+        let now = Instant::now();
+        let mut state = self.state();
+        if let UpstreamError::RateLimited { retry_after, limit } = error {
+            state.cooling.begins(name, endpoint.0, *limit, *retry_after, now);
+        }
+        if let Some(health) = state.health.get_mut(endpoint.0) {
+            health.failed(error, now);
+        }
     }
 
     /// Notes that a question which began at `began` failed here, retries included.
@@ -107,15 +122,15 @@ impl Endpoints {
     }
 
     fn note(&self, endpoint: EndpointId, note: impl FnOnce(&mut Health) -> bool) -> bool {
-        self.health().get_mut(endpoint.0).is_some_and(note)
+        self.state().health.get_mut(endpoint.0).is_some_and(note)
     }
 
     fn host(&self, endpoint: EndpointId) -> &str {
         self.urls.get(endpoint.0).and_then(Url::host_str).unwrap_or_default()
     }
 
-    fn health(&self) -> MutexGuard<'_, Vec<Health>> {
-        self.health.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -129,9 +129,10 @@ impl UpstreamError {
         }
     }
 
-    /// Returns true when it might have been answered in somebody else's name: many registries say 404 for what they hide.
+    /// Returns true when it might have been answered in somebody else's name: many registries say 404 for what they hide, and count by
+    /// account.
     pub fn may_be_about_the_caller(&self) -> bool {
-        matches!(self, Self::NotFound { .. } | Self::Denied { .. } | Self::Auth { .. })
+        matches!(self, Self::NotFound { .. } | Self::Denied { .. } | Self::Auth { .. } | Self::RateLimited { .. })
     }
 
     /// Returns true when a stale copy may be served instead: network error, time-out, 5xx, 429; never 401, 403, 404 (P-139).

@@ -11,6 +11,7 @@ use super::answer;
 use super::auth::{Auth, Place};
 use super::caller::Caller;
 use super::capability::Capabilities;
+use super::cooling::Name;
 use super::endpoints::Endpoints;
 use super::error::{RateLimit, UpstreamError};
 use super::health::{self, Plan};
@@ -64,6 +65,8 @@ pub(super) const PROBE_LIMIT: Duration = Duration::from_secs(5);
 
 /// What it takes to ask one upstream.
 pub(super) struct Exchange {
+    /// In whose name.
+    pub(super) name: Name,
     pub(super) transport: Arc<Transport>,
     pub(super) auth: Auth,
     limits: Arc<Limits>,
@@ -78,6 +81,7 @@ impl Exchange {
         observer.available(true);
         let capabilities = Arc::<Capabilities>::default();
         Self {
+            name: None,
             transport: Arc::new(Transport::new(options, Arc::clone(&observer))),
             auth: Auth::new(options, Arc::clone(&capabilities), Arc::clone(&observer)),
             limits: Arc::new(Limits::new(options)),
@@ -91,6 +95,7 @@ impl Exchange {
     /// Returns the same in the name of `caller`: what proves us is the caller's, everything else is shared.
     pub(super) fn as_caller(&self, caller: &Caller) -> Self {
         Self {
+            name: Some(caller.id()),
             transport: Arc::clone(&self.transport),
             auth: self.auth.as_caller(caller),
             limits: Arc::clone(&self.limits),
@@ -123,9 +128,14 @@ impl Exchange {
         self.limits.request(budget).await.inspect_err(|error| self.observer.failed(error))
     }
 
+    /// Returns why nobody is to be asked at this moment, if that is so.
+    pub(super) fn refusal_now(&self, about: RateLimit) -> Option<UpstreamError> {
+        self.endpoints.refusal_now(self.name, about)
+    }
+
     /// Nobody queues for what would be refused at this moment.
     fn not_in_vain(&self, about: RateLimit) -> Result<(), UpstreamError> {
-        self.endpoints.refusal_now(about).map_or(Ok(()), Err)
+        self.refusal_now(about).map_or(Ok(()), Err)
     }
 
     /// Makes rounds of attempts until one succeeds, its error is final, or the budget is spent; `about` is the limit that the question
@@ -189,7 +199,7 @@ impl Exchange {
         F: Future<Output = Result<T, UpstreamError>>,
     {
         let not_asked = |error| Failed { error, failures: Vec::new() };
-        let Plan { mut ask, probe, trial, refused } = self.endpoints.plan(about).map_err(not_asked)?;
+        let Plan { mut ask, probe, trial, refused } = self.endpoints.plan(self.name, about).map_err(not_asked)?;
         ask.retain(|endpoint| self.endpoints.url(EndpointId(*endpoint), "").is_some_and(|url| self.auth.may_ask(&url)));
         let _trial = self.endpoints.trial(trial);
         for endpoint in probe {
@@ -211,7 +221,7 @@ impl Exchange {
                 }
                 Err(error) => of_kind(error, about),
             };
-            self.endpoints.failed(endpoint, &error);
+            self.endpoints.failed(self.name, endpoint, &error);
             if left > 1 {
                 self.observer.failed(&error);
                 self.observer.retried(error.as_str());
@@ -258,7 +268,7 @@ impl Exchange {
                 Ok(Err(error)) => error,
                 Err(_elapsed) => UpstreamError::TimedOut { limit: "probe", after: PROBE_LIMIT },
             };
-            endpoints.failed(endpoint, &error);
+            endpoints.failed(None, endpoint, &error);
             endpoints.failed_in_vain(endpoint, &error, began);
         });
     }
@@ -294,7 +304,9 @@ impl Exchange {
             if !is_upstream {
                 response.extensions_mut().insert(answer::Elsewhere);
             }
-            if let Some(quota) = Some(&response).filter(|_| is_upstream).and_then(|told| Quota::of(told.headers())) {
+            // A caller's quota is no concern of whoever watches ours.
+            let is_ours = is_upstream && self.name.is_none();
+            if let Some(quota) = Some(&response).filter(|_| is_ours).and_then(|told| Quota::of(told.headers())) {
                 self.observer.quota(quota);
             }
             // Some registries send whoever asks for referrers to a web page (U-13); those with their lists elsewhere do not say 303.
@@ -427,7 +439,7 @@ mod tests {
             sleep(Duration::from_secs(15)).await;
             let _ = exchange.persist(&Budget::start(BUDGET), RateLimit::Requests, Pool::Api, busy).await;
         }
-        let wait = |exchange: &Exchange| match exchange.endpoints.refusal_now(RateLimit::Requests) {
+        let wait = |exchange: &Exchange| match exchange.refusal_now(RateLimit::Requests) {
             Some(UpstreamError::CircuitOpen { retry_after, .. }) => retry_after,
             other => panic!("{other:?}"),
         };
@@ -441,15 +453,15 @@ mod tests {
         let exchange = exchange(None);
         let gone =
             || UpstreamError::Connect { host: "a".to_owned(), source: Arc::new(std::io::Error::other("refused")) };
-        exchange.endpoints.failed(EndpointId::default(), &gone());
+        exchange.endpoints.failed(None, EndpointId::default(), &gone());
         exchange.endpoints.failed_in_vain(EndpointId::default(), &gone(), Instant::now());
-        assert!(exchange.endpoints.refusal_now(RateLimit::Requests).is_some());
+        assert!(exchange.refusal_now(RateLimit::Requests).is_some());
         sleep(Duration::from_secs(1)).await;
         let budget = Budget::start(BUDGET);
         let hangs = |_, _| std::future::pending::<Result<(), _>>();
         let trial = exchange.persist(&budget, RateLimit::Requests, Pool::Api, hangs);
         assert!(timeout(Duration::from_secs(1), trial).await.is_err());
-        let refusal = exchange.endpoints.refusal_now(RateLimit::Requests);
+        let refusal = exchange.refusal_now(RateLimit::Requests);
         assert!(refusal.is_none(), "{refusal:?}");
     }
 

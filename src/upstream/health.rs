@@ -14,7 +14,7 @@
 //! | a whole question failed, retries included: nobody was there, or nobody answered | open: not asked for that pause |
 //! | [`OPEN_AFTER`] of them in a row failed with 408, 502, 503, 504 or a connection that broke | open, likewise |
 //! | the pause of an open one is over | half-open: one request tries it, the others go elsewhere or are refused |
-//! | 429 | not asked what the limit is about for its `Retry-After`, else [`COOL_DOWN`] (P-106) |
+//! | 429 | nothing: it says more about who asked (`cooling`) |
 //! | wrong bytes | asked last for [`DISTRUST`] |
 //! | any answer that the registry meant, 404 and 401 included | closed |
 //!
@@ -40,9 +40,6 @@ const OPEN_AFTER: u32 = 3;
 /// How long a trial may take before the next one is allowed.
 const TRIAL_MAX: Duration = Duration::from_secs(10);
 
-/// How long a limit is believed to last that does not say so.
-const COOL_DOWN: Duration = Duration::from_mins(1);
-
 /// Who sent wrong bytes is not believed so soon again.
 const DISTRUST: Duration = Duration::from_mins(10);
 
@@ -58,18 +55,10 @@ pub(super) struct Health {
     paused_until: Option<Instant>,
     trial_until: Option<Instant>,
     distrusted_until: Option<Instant>,
-    cooling: Cooling,
     /// Of the last failure.
     cause: Option<Arc<UpstreamError>>,
     /// It has answered a probe since.
     is_revived: bool,
-}
-
-/// Until when which requests would only be told 429.
-#[derive(Debug, Clone, Copy, Default)]
-struct Cooling {
-    pulls: Option<Instant>,
-    requests: Option<Instant>,
 }
 
 /// How an endpoint stands towards a request.
@@ -84,8 +73,6 @@ enum Standing {
     Revived(Arc<UpstreamError>),
     /// Not asked.
     Open(Instant, Arc<UpstreamError>),
-    /// Not asked.
-    Limited(Instant, RateLimit),
 }
 
 /// Whom to ask, in this order, and whom to try beside that, by index.
@@ -116,13 +103,7 @@ impl Health {
     pub(super) fn failed(&mut self, error: &UpstreamError, now: Instant) {
         match weight(error) {
             Weight::Answer => self.answered(now),
-            Weight::Limit(limit, pause) => {
-                let until = Some(now + pause);
-                self.cooling.pulls = self.cooling.pulls.max(until);
-                if limit == RateLimit::Requests {
-                    self.cooling.requests = self.cooling.requests.max(until);
-                }
-            }
+            Weight::Nothing => {}
             Weight::Strike | Weight::Failure(_) => {
                 // What fails together is one failure.
                 if self.paused_until.is_none_or(|until| until <= now) {
@@ -161,15 +142,8 @@ impl Health {
         self.failures >= OPEN_AFTER
     }
 
-    fn standing(&self, about: RateLimit, now: Instant) -> Standing {
+    fn standing(&self, now: Instant) -> Standing {
         let is_later = |until: &Instant| *until > now;
-        let cooling = match about {
-            RateLimit::Pulls => self.cooling.pulls,
-            RateLimit::Requests => self.cooling.requests,
-        };
-        if let Some(until) = cooling.filter(is_later) {
-            return Standing::Limited(until, about);
-        }
         if let Some(cause) = self.cause.as_ref().filter(|_| self.is_open()) {
             let until = self.paused_until.max(self.trial_until).filter(is_later);
             return match until {
@@ -190,15 +164,24 @@ fn pause_after(strikes: u32) -> Duration {
 
 /// Returns whom to ask what a limit of the kind `about` would be about, and begins the trials that are due: those in good health as
 /// configured, with one that has answered a probe among them, then those passed over, who is back first first; when there is none of
-/// them, one that is half-open.
+/// them, one that is half-open. Those that `limited` knows an end for are not asked.
 ///
 /// # Errors
 /// When nobody is to be asked now: the reason that passes first.
-pub(super) fn plan(endpoints: &mut [Health], about: RateLimit, now: Instant) -> Result<Plan, UpstreamError> {
+pub(super) fn plan(
+    endpoints: &mut [Health],
+    about: RateLimit,
+    limited: impl Fn(usize) -> Option<Instant>,
+    now: Instant,
+) -> Result<Plan, UpstreamError> {
     let (mut ask, mut half_open, mut refusals) = (Vec::new(), Vec::new(), Vec::new());
     let (mut trial, until) = (None, now + TRIAL_MAX);
     for (index, health) in endpoints.iter().enumerate() {
-        match health.standing(about, now) {
+        if let Some(until) = limited(index) {
+            refusals.push((until, UpstreamError::RateLimited { retry_after: Some(until - now), limit: about }));
+            continue;
+        }
+        match health.standing(now) {
             Standing::Healthy => ask.push((None, index)),
             Standing::PassedOver(until) => ask.push((Some(until), index)),
             Standing::Revived(_) if trial.is_none() => {
@@ -208,9 +191,6 @@ pub(super) fn plan(endpoints: &mut [Health], about: RateLimit, now: Instant) -> 
             Standing::Revived(cause) => refusals.push((now + PAUSE_FIRST, refusal(PAUSE_FIRST, &cause))),
             Standing::HalfOpen(cause) => half_open.push((index, cause)),
             Standing::Open(until, cause) => refusals.push((until, refusal(until - now, &cause))),
-            Standing::Limited(until, limit) => {
-                refusals.push((until, UpstreamError::RateLimited { retry_after: Some(until - now), limit }));
-            }
         }
     }
     ask.sort_unstable();
@@ -236,8 +216,13 @@ pub(super) fn plan(endpoints: &mut [Health], about: RateLimit, now: Instant) -> 
 }
 
 /// Returns why nobody can be asked at this moment, if that is so; begins nothing.
-pub(super) fn refusal_now(endpoints: &[Health], about: RateLimit, now: Instant) -> Option<UpstreamError> {
-    plan(&mut endpoints.to_vec(), about, now).err()
+pub(super) fn refusal_now(
+    endpoints: &[Health],
+    about: RateLimit,
+    limited: impl Fn(usize) -> Option<Instant>,
+    now: Instant,
+) -> Option<UpstreamError> {
+    plan(&mut endpoints.to_vec(), about, limited, now).err()
 }
 
 fn refusal(wait: Duration, cause: &Arc<UpstreamError>) -> UpstreamError {
@@ -248,7 +233,8 @@ fn refusal(wait: Duration, cause: &Arc<UpstreamError>) -> UpstreamError {
 enum Weight {
     /// It lives, and says no.
     Answer,
-    Limit(RateLimit, Duration),
+    /// It lives, and says something of who asked.
+    Nothing,
     /// This attempt is better made elsewhere.
     Strike,
     /// As a strike; and a question that ends so counts so much.
@@ -260,10 +246,7 @@ fn weight(error: &UpstreamError) -> Weight {
         UpstreamError::NotFound { .. } | UpstreamError::Denied { .. } | UpstreamError::TooLarge { .. } => {
             Weight::Answer
         }
-        UpstreamError::RateLimited { retry_after, limit } => {
-            // At once is no answer to who was too fast.
-            Weight::Limit(*limit, retry_after.unwrap_or(COOL_DOWN).max(PAUSE_FIRST))
-        }
+        UpstreamError::RateLimited { .. } => Weight::Nothing,
         UpstreamError::TimedOut { .. }
         | UpstreamError::Dns { .. }
         | UpstreamError::Connect { .. }

@@ -27,6 +27,7 @@ mod caller;
 mod capability;
 mod client;
 mod connect;
+mod cooling;
 mod credentials;
 pub mod egress;
 mod endpoints;

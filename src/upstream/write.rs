@@ -202,7 +202,7 @@ impl Exchange {
             // Whether a write that fails is about the endpoint or about the write is not known.
             Ok(_) => {}
             Err(error) => {
-                self.endpoints.failed(endpoint, error);
+                self.endpoints.failed(caller.map(Caller::id), endpoint, error);
                 self.observer.failed(error);
             }
         }

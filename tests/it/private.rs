@@ -2,6 +2,7 @@
 
 mod access;
 mod ground;
+mod limited;
 mod matrix;
 mod others;
 mod shown;

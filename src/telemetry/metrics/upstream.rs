@@ -182,11 +182,11 @@ impl QuotaGauges {
         Ok(Self {
             limit: of_upstream(
                 "upstream_rate_limit_quota",
-                "Requests that the upstream allows; no series while it does not tell.",
+                "Requests that the upstream allows us; no series while it does not tell.",
             )?,
             remaining: of_upstream(
                 "upstream_rate_limit_remaining",
-                "Requests that are left of the quota; no series while the upstream does not tell.",
+                "Requests that are left of our quota; no series while the upstream does not tell.",
             )?,
             window: of_upstream("upstream_rate_limit_window_seconds", "The time that the quota is for.")?,
         })

@@ -16,10 +16,6 @@ fn nobody_there() -> UpstreamError {
     UpstreamError::Connect { host: "a".to_owned(), source: Arc::new(std::io::Error::other("refused")) }
 }
 
-fn limited(seconds: Option<u64>, limit: RateLimit) -> UpstreamError {
-    UpstreamError::RateLimited { retry_after: seconds.map(Duration::from_secs), limit }
-}
-
 fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
@@ -32,7 +28,16 @@ fn fail(health: &mut Health, error: &UpstreamError, now: Instant) {
 
 /// Returns whom to ask and whom to probe, or the word for the refusal and its wait.
 fn planned(endpoints: &[Health], now: Instant) -> Result<(Vec<usize>, Vec<usize>), (String, Duration)> {
-    match plan(&mut endpoints.to_vec(), ABOUT, now) {
+    planned_where(endpoints, |_| None, now)
+}
+
+/// The same, where some are limited until then.
+fn planned_where(
+    endpoints: &[Health],
+    limited: impl Fn(usize) -> Option<Instant>,
+    now: Instant,
+) -> Result<(Vec<usize>, Vec<usize>), (String, Duration)> {
+    match plan(&mut endpoints.to_vec(), ABOUT, limited, now) {
         Ok(Plan { ask, probe, .. }) => Ok((ask, probe)),
         Err(UpstreamError::CircuitOpen { retry_after, .. }) => Err(("open".to_owned(), retry_after)),
         Err(UpstreamError::RateLimited { retry_after, .. }) => {
@@ -94,7 +99,7 @@ fn one_request_is_the_trial_and_its_end_decides() {
     let now = Instant::now();
     let due = now + PAUSE_FIRST;
     let mut endpoints = [broken(now)];
-    assert_eq!(plan(&mut endpoints, ABOUT, due).expect("the trial").ask, [0]);
+    assert_eq!(plan(&mut endpoints, ABOUT, |_| None, due).expect("the trial").ask, [0]);
     assert_eq!(planned(&endpoints, due), Err(("open".to_owned(), TRIAL_MAX)), "the others wait for its end");
     assert_eq!(planned(&endpoints, due + TRIAL_MAX), Ok((vec![0], vec![])), "a trial that vanished is over");
     let mut failed = endpoints.clone();
@@ -110,12 +115,12 @@ fn a_broken_one_is_probed_while_others_are_asked_and_then_asked_again() {
     let mut endpoints = [broken(now), Health::default()];
     assert_eq!(planned(&endpoints, now), Ok((vec![1], vec![])));
     let due = now + PAUSE_FIRST;
-    let begun = plan(&mut endpoints, ABOUT, due).expect("the other is there");
+    let begun = plan(&mut endpoints, ABOUT, |_| None, due).expect("the other is there");
     assert!(begun.refused.is_some(), "what the other does not have, this one may");
     assert_eq!((begun.ask, begun.probe), (vec![1], vec![0]));
     assert_eq!(planned(&endpoints, due), Ok((vec![1], vec![])), "one probe at a time");
     endpoints[0].revived();
-    let trial = plan(&mut endpoints, ABOUT, due).expect("both");
+    let trial = plan(&mut endpoints, ABOUT, |_| None, due).expect("both");
     assert_eq!((trial.ask, trial.trial.map(|(index, _)| index)), (vec![0, 1], Some(0)), "one question is its trial");
     assert_eq!(planned(&endpoints, due), Ok((vec![1], vec![])), "the others do not wait for it");
     let mut well = endpoints.clone();
@@ -142,32 +147,15 @@ fn what_fails_together_is_one_failure_and_an_answer_meanwhile_is_an_answer() {
 }
 
 #[test]
-fn a_limit_holds_for_what_it_is_about_as_long_as_it_says() {
-    let now = Instant::now();
-    for (told, kept) in [(Some(0), 1), (Some(7), 7), (None, 60), (Some(3600), 3600)] {
-        let mut pulls = Health::default();
-        fail(&mut pulls, &limited(told, RateLimit::Pulls), now);
-        let refused = |health: &Health, about, after| refusal_now(std::slice::from_ref(health), about, now + after);
-        let refusal = refused(&pulls, RateLimit::Pulls, Duration::ZERO).map(|error| format!("{error:?}"));
-        assert_eq!(refusal, Some(format!("RateLimited {{ retry_after: Some({kept}s), limit: Pulls }}")), "P-106");
-        assert!(refused(&pulls, RateLimit::Requests, Duration::ZERO).is_none(), "U-4: HEAD and blobs are free");
-        assert!(refused(&pulls, RateLimit::Pulls, seconds(kept)).is_none());
-        let mut all = Health::default();
-        fail(&mut all, &limited(told, RateLimit::Requests), now);
-        for about in [RateLimit::Pulls, RateLimit::Requests] {
-            assert!(refused(&all, about, seconds(kept - 1)).is_some(), "U-6, {about:?}");
-            assert!(refused(&all, about, seconds(kept)).is_none());
-        }
-    }
-}
-
-#[test]
 fn a_limit_at_one_endpoint_sends_requests_to_the_other() {
-    let (now, mut first) = (Instant::now(), Health::default());
-    fail(&mut first, &limited(Some(7), ABOUT), now);
-    assert_eq!(planned(&[first.clone(), Health::default()], now), Ok((vec![1], vec![])));
-    assert_eq!(planned(&[first.clone(), broken(now)], now), Err(("open".to_owned(), PAUSE_FIRST)), "it passes first");
-    assert_eq!(planned(&[first, broken(now)], now + PAUSE_FIRST), Ok((vec![1], vec![])), "as its trial");
+    let (now, good) = (Instant::now(), Health::default());
+    let limited = |endpoint| (endpoint == 0).then_some(now + seconds(7));
+    let at = |second: &Health, after| planned_where(&[good.clone(), second.clone()], limited, now + after);
+    assert_eq!(at(&good, Duration::ZERO), Ok((vec![1], vec![])));
+    assert_eq!(at(&broken(now), Duration::ZERO), Err(("open".to_owned(), PAUSE_FIRST)), "it passes first");
+    assert_eq!(at(&broken(now), PAUSE_FIRST), Ok((vec![1], vec![])), "as its trial");
+    let alone = planned_where(std::slice::from_ref(&good), limited, now);
+    assert_eq!(alone, Err(("limited".to_owned(), seconds(7))), "P-106");
 }
 
 #[test]
