@@ -2,8 +2,12 @@
 
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::*;
+use crate::cache::Piece;
+use crate::store::{BlobStore, Class, Damage, Disk, Options};
+use crate::telemetry::Metrics;
 
 const DISK_MISMATCHES: &str = r#"cachalot_digest_mismatches_total{kind="blob",source="disk",upstream="registry.test"}"#;
 
@@ -248,4 +252,25 @@ async fn a_fill_takes_nothing_over_that_was_not_verified_in_this_process() {
     assert_eq!(bench.transfers(), before + 1);
     drop(answer);
     bench.settle().await;
+}
+
+#[test]
+fn a_corrupt_object_is_dropped_and_its_grants_with_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let metrics = Arc::new(Metrics::new(&[], 0).unwrap());
+    let options = Options {
+        root: directory.path().to_owned(),
+        capacity_bytes: MIB,
+        metadata_capacity_bytes: MIB,
+        min_free_bytes: 0,
+    };
+    let (disk, ledger) = Disk::open(options, metrics).unwrap();
+    let (digest, bytes) = (Digest::sha256(b"x"), Bytes::from_static(b"x"));
+    let (upstream, repository) = ("registry.test".parse().unwrap(), "app".parse().unwrap());
+    disk.put(&digest, Class::Layer, &bytes).unwrap();
+    ledger.grant_blob(&upstream, &repository, &digest);
+    let object = disk.open(&digest).unwrap();
+    assert!(disk.discard(&digest, &object, Damage::Mismatch));
+    assert!(!disk.discard(&digest, &object, Damage::Mismatch), "it is gone already");
+    assert!(disk.open(&digest).is_none() && !ledger.holds_blob(&upstream, &repository, &digest));
 }
