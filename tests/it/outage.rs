@@ -284,7 +284,7 @@ async fn a_store_of_blobs_that_is_down_is_no_outage_of_its_registry() {
             Some(fault) => drop(store.fault(Match::any(), fault).always()),
             None => store.stop().await,
         }
-        let upstream = "tag_ttl = \"0s\"\nheader_timeout = \"500ms\"\nprefetch = \"off\"";
+        let upstream = "tag_ttl = \"0s\"\nheader_timeout = \"2s\"\nprefetch = \"off\"";
         let cachalot = Cachalot::configured(&registry, More::upstream(upstream)).await;
         for _ in 0..3 {
             let blob = cachalot.get(&format!("/v2/app/blobs/{}", image.layer(0))).await;
@@ -303,7 +303,7 @@ async fn a_silent_upstream_never_holds_a_client_beyond_its_budget() {
     let registry = Registry::start().await;
     registry.image("app", "1", &Image::new());
     registry.fault(Match::any(), Fault::Hold).always();
-    let cachalot = Cachalot::configured(&registry, More::upstream("header_timeout = \"300ms\"")).await;
+    let cachalot = Cachalot::configured(&registry, More::upstream("header_timeout = \"1s\"")).await;
     let answer = cachalot.get(TAG).await;
     assert_eq!((answer.status, answer.error_code().as_str()), (504, "UNAVAILABLE"), "P-105, P-124");
     let asked = registry.requests().len();
