@@ -26,11 +26,12 @@ start() {
     pids[$name]=$!
 }
 
-# await NAME SECONDS COMMAND…: waits until the command succeeds; fails when the server NAME ends or the time is over.
+# await NAME SECONDS COMMAND…: waits until the command succeeds; fails when the server NAME ends or the time is over. What the command
+# prints goes to a file: into /dev/null grep ends with its first match, and who writes to it then dies of a broken pipe.
 await() {
     local name=$1 deadline=$((SECONDS + $2))
     shift 2
-    until "$@" >/dev/null 2>&1; do
+    until "$@" >"$work/await.log" 2>&1; do
         if ! kill -0 "${pids[$name]}" 2>/dev/null || ((SECONDS >= deadline)); then
             printf '%s is not there:\n' "$name" >&2
             tail -n 20 "$work/$name.log" >&2
@@ -75,13 +76,30 @@ clean_up() {
     rm -rf "$work"
 }
 
-# Prints a TCP port of the loopback interface that nobody listens on.
+# Prints a TCP port of the loopback interface that nobody listens on, another one each time. The kernel gives it to no connection
+# before it is used, or while a server is started again.
 free_port() {
-    python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
+    python3 - "$work/ports" <<'END'
+import pathlib, random, socket, sys
+given = pathlib.Path(sys.argv[1])
+taken = given.read_text().split() if given.exists() else []
+first_of_connections = int(pathlib.Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+while True:
+    port = random.randrange(max(first_of_connections - 12000, 1024), max(first_of_connections, 13024))
+    try:
+        socket.socket().bind(("127.0.0.1", port))
+    except OSError:
+        continue
+    if str(port) not in taken:
+        break
+with given.open("a") as file:
+    print(port, file=file)
+print(port)
+END
 }
 
 answers() {
-    curl --silent --fail --max-time 2 --output /dev/null "$1"
+    curl --silent --fail --max-time 10 --output /dev/null "$1"
 }
 
 # install_missing COMMAND:PACKAGE…: installs the packages whose command is absent, without starting their services.

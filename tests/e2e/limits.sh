@@ -11,7 +11,8 @@
 #   throttled 429 to what is above ten requests and two a second, without saying when; always
 
 readonly -A limited_port=([told]=5041 [untold]=5042 [abuse]=5043 [vague]=5044 [busy]=5045 [throttled]=5046)
-readonly limits_told=6 objects=200
+# Longer than all that is looked at while a limit lasts.
+readonly limits_told=40 objects=200
 
 limits() {
     local name
@@ -35,7 +36,7 @@ limits() {
     check 'told: nginx was asked for no manifest and no blob meanwhile' was_asked told '"GET' 0
     tell "told: $(asked told) requests reached nginx for four pulls by skopeo and containerd"
     lift told
-    check 'told: what is not cached comes after the limit' timed await cachalot 20 pulls told.test cold/3
+    check 'told: what is not cached comes after the limit' timed await cachalot 120 pulls told.test cold/3
     check 'told: also for containerd' containerd_pulls told.test cold/4
     overload
     limits_are_over
@@ -135,9 +136,9 @@ limits_are_over() {
     for name in untold abuse vague; do
         lift "$name"
     done
-    check 'abuse: what is not cached comes after the limit' await cachalot 20 pulls abuse.test cold/3
+    check 'abuse: what is not cached comes after the limit' await cachalot 120 pulls abuse.test cold/3
     for name in untold vague throttled; do
-        check "$name: what is not cached comes after the cool-down" await cachalot 75 pulls "$name.test" cold/3
+        check "$name: what is not cached comes after the cool-down" await cachalot 120 pulls "$name.test" cold/3
         check "$name: then there is no warning any more" fresh "$name.test" cold/1
     done
 }

@@ -107,10 +107,11 @@ async fn who_is_silent_holds_nobody_who_can_have_a_stale_answer_and_is_heard_whe
 async fn who_is_silent_is_not_asked_for_another_form_of_a_stale_answer() {
     let (registry, image, cachalot) = with_image().await;
     registry.fault(Match::manifest("1"), Fault::Hold).always();
-    let began = Instant::now();
+    let asked = registry.requests().len();
     let answer = cachalot.send("GET", TAG, &[("accept", "application/vnd.oci.image.index.v1+json")]).await;
+    registry.wait_for(|log| log.len() > asked).await;
+    assert_eq!(registry.requests().len() - asked, 1, "P-140: the question that waits, and no other");
     assert_stale(&answer, &image, "while_revalidate");
-    assert!(began.elapsed() < Duration::from_secs(2), "P-140: {:?}", began.elapsed());
     registry.release();
     cachalot.finish().await;
 }
@@ -283,7 +284,7 @@ async fn a_store_of_blobs_that_is_down_is_no_outage_of_its_registry() {
             Some(fault) => drop(store.fault(Match::any(), fault).always()),
             None => store.stop().await,
         }
-        let upstream = "tag_ttl = \"0s\"\nheader_timeout = \"500ms\"\nprefetch = \"off\"";
+        let upstream = "tag_ttl = \"0s\"\nheader_timeout = \"2s\"\nprefetch = \"off\"";
         let cachalot = Cachalot::configured(&registry, More::upstream(upstream)).await;
         for _ in 0..3 {
             let blob = cachalot.get(&format!("/v2/app/blobs/{}", image.layer(0))).await;
@@ -302,7 +303,7 @@ async fn a_silent_upstream_never_holds_a_client_beyond_its_budget() {
     let registry = Registry::start().await;
     registry.image("app", "1", &Image::new());
     registry.fault(Match::any(), Fault::Hold).always();
-    let cachalot = Cachalot::configured(&registry, More::upstream("header_timeout = \"300ms\"")).await;
+    let cachalot = Cachalot::configured(&registry, More::upstream("header_timeout = \"1s\"")).await;
     let answer = cachalot.get(TAG).await;
     assert_eq!((answer.status, answer.error_code().as_str()), (504, "UNAVAILABLE"), "P-105, P-124");
     let asked = registry.requests().len();

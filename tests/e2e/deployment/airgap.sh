@@ -28,7 +28,7 @@ airgap_pulls() {
 # refuses_with STATUS TEXT URL
 refuses_with() {
     local status
-    status=$(curl --silent --max-time 2 --output "$work/refusal" --write-out '%{http_code}' "$3")
+    status=$(curl --silent --max-time 10 --output "$work/refusal" --write-out '%{http_code}' "$3")
     cat "$work/refusal"
     [[ $status == "$1" ]] && grep --quiet --fixed-strings "$2" "$work/refusal"
 }

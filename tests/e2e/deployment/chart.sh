@@ -203,7 +203,7 @@ chart_lays_out() {
 chart_asks() {
     local status=$1
     shift
-    [[ $(curl --silent --cacert "$CERTIFICATES/ca.crt" --output /dev/null --write-out '%{http_code}' --max-time 2 "$@" \
+    [[ $(curl --silent --cacert "$CERTIFICATES/ca.crt" --output /dev/null --write-out '%{http_code}' --max-time 10 "$@" \
         "https://localhost:$port/v2/") == "$status" ]]
 }
 

@@ -363,13 +363,13 @@ counts_who_asks() {
     local series
     for series in 'cachalot_tls_handshakes_total{result="ok"}' 'cachalot_tls_handshakes_total{result!="ok"}' \
         'cachalot_client_auth_failures_total{reason="token"}' 'cachalot_access_decisions_total{upstream="private.test"}'; do
-        await prometheus 10 is_true "$series > 0" || { printf '%s\n' "$series"; return 1; }
+        await prometheus 30 is_true "$series > 0" || { printf '%s\n' "$series"; return 1; }
     done
 }
 
 # clients_pull PHASE
 clients_pull() {
-    timeout 90 python3 "$dashboard_files/traffic.py" "$1" "$cache" "$secure" "$watched"
+    timeout 240 python3 "$dashboard_files/traffic.py" "$1" "$cache" "$secure" "$watched"
 }
 
 alerts_are_readable() {

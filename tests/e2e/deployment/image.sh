@@ -67,7 +67,7 @@ END
 }
 
 is_ready() {
-    within 20 containers exec cachalot /usr/bin/cachalot healthcheck 2>"$work/not-ready" && return
+    within 60 containers exec cachalot /usr/bin/cachalot healthcheck 2>"$work/not-ready" && return
     tail -n 1 "$work/not-ready"
     containers logs cachalot
     return 1

@@ -74,14 +74,14 @@ Type=oneshot
 ExecStart=/usr/local/bin/package-check
 StandardOutput=file:/package-check.out
 StandardError=file:/package-check.err
-TimeoutStartSec=150
+TimeoutStartSec=450
 [Install]
 WantedBy=basic.target
 END
     mkdir -p "$machine/root/etc/systemd/system/basic.target.wants"
     ln -sf ../package-check.service "$machine/root/etc/systemd/system/basic.target.wants/"
     check 'a machine boots, has the package checked, and halts' \
-        timeout --kill-after=10 180 systemd-nspawn --quiet --directory "$machine/root" --register=no --keep-unit \
+        timeout --kill-after=10 480 systemd-nspawn --quiet --directory "$machine/root" --register=no --keep-unit \
         --private-network --console=pipe --boot systemd.unit=basic.target
     while read -r line; do
         check "package: ${line#* }" [ "${line%% *}" = ok ]

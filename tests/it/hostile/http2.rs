@@ -206,12 +206,19 @@ fn floods() -> Vec<Row> {
         Row::doing("S-33: answers that are left once they have begun", async move |arena: Arc<Arena>| {
             let mut stream = connect(&arena).await;
             write(&mut stream, &hello()).await;
-            for at in 0..100_000 {
-                let id = 2 * at + 1;
-                if !write(&mut stream, &get(id, &arena.large)).await
-                    || await_frame(&mut stream, |kind, _, of, _| (kind, of) == (HEADERS, id)).await.is_none()
-                    || !write(&mut stream, &frame(RST_STREAM, 0, id, &[0, 0, 0, 8])).await
-                {
+            for round in 0..5000 {
+                // Twenty at once: each round waits for its answers to begin.
+                let ids: Vec<u32> = (0..20).map(|at| 2 * (20 * round + at) + 1).collect();
+                if !write(&mut stream, &ids.iter().flat_map(|id| get(*id, &arena.large)).collect::<Vec<_>>()).await {
+                    return;
+                }
+                for _ in &ids {
+                    if await_frame(&mut stream, |kind, _, _, _| kind == HEADERS).await.is_none() {
+                        return;
+                    }
+                }
+                let resets = ids.iter().flat_map(|id| frame(RST_STREAM, 0, *id, &[0, 0, 0, 8]));
+                if !write(&mut stream, &resets.collect::<Vec<_>>()).await {
                     return;
                 }
             }

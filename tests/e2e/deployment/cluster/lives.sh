@@ -26,7 +26,7 @@ life_of_a_statefulset() {
     check 'a pod is pulled through the cache, and each blob left the registry once' pulls_through 2
     check 'pulled again, nothing is fetched from the registry' pulls_again 2
     check 'the cache is away, and a pod is pulled all the same' pulls_without_cache 3
-    check 'the agent withdraws what it wrote when the cache stays away' within 60 is_withdrawn
+    check 'the agent withdraws what it wrote when the cache stays away' within 120 is_withdrawn
     check 'the cache is back, and the agent tells containerd again' returns
     check 'a pod is pulled through it again' pulls_through 4
     check 'helm upgrade: a value that a running cache takes does not restart it' upgrade_alive
@@ -185,7 +185,7 @@ pulls_without_cache() {
 returns() {
     kubectl scale statefulset "$cache" --namespace "$space" --replicas 1 || return
     kubectl rollout status "statefulset/$cache" --namespace "$space" --timeout 60s || return
-    within 30 test -e "$certs/$upstream/hosts.toml"
+    within 60 test -e "$certs/$upstream/hosts.toml"
 }
 
 # upgrade SETTING…

@@ -26,7 +26,7 @@ seen = Counter()
 
 def get(path: str, method: str = "GET", most: int | None = None, token: str | None = None) -> tuple[int, bytes]:
     """Returns the status and the body, or so many of its first bytes: then the client leaves."""
-    connection = http.client.HTTPConnection(cache, timeout=30)
+    connection = http.client.HTTPConnection(cache, timeout=120)
     try:
         shown = {"Authorization": f"Bearer {token}"} if token else {}
         connection.request(method, path, headers={"Accept": MANIFEST} | shown)
@@ -76,7 +76,7 @@ def ask_for_more(upstream: str, repository: str) -> None:
 def ask_as_others() -> None:
     """Over TLS, by who believes the certificate and who does not; with secrets that are wrong; for what is for callers."""
     for context in (ssl._create_unverified_context(), ssl.create_default_context()):
-        connection = http.client.HTTPSConnection(secure, timeout=30, context=context)
+        connection = http.client.HTTPSConnection(secure, timeout=120, context=context)
         try:
             connection.request("GET", "/v2/")
             seen[f"TLS {connection.getresponse().status}"] += 1
