@@ -126,6 +126,11 @@ tolerations:
 {{- end }}
 {{- end -}}
 
+{{/* The ServiceAccount whose tokens the agents show. */}}
+{{- define "cachalot.nodeServiceAccountName" -}}
+{{- include "cachalot.fullname" . }}-node-config
+{{- end -}}
+
 {{/* Metadata of an object of the hook, named after its component. Arguments: root, component, weight. */}}
 {{- define "cachalot.cleanupMetadata" -}}
 {{- $annotations := dict

@@ -167,9 +167,8 @@ chart_serves_whom_it_knows() {
     chart_lays_out secure "$values"
     check 'with TLS the command line of the pod serves' await secure 30 chart_asks 200
     mapfile -t arguments < <(chart_python command.py helm3 "$values" test node-config "=/node=>=$work/secure/node" \
-        "images-cachalot.registries.svc:5000=>localhost:$port")
-    mkdir -p "$work/secure/node/certs.d" "$work/secure/node/authority"
-    cp "$CERTIFICATES/ca.crt" "$work/secure/node/authority/ca.crt"
+        "images-cachalot.registries.svc:5000=>localhost:$port" "/credentials=>$CERTIFICATES")
+    mkdir -p "$work/secure/node/certs.d"
     check 'with TLS what helm test asks the Service is answered' "$CACHALOT" "${arguments[@]}"
     check 'with TLS nothing is served without' chart_asks_plainly
     check 'with TLS the metrics tell of the certificates' chart_tells_of_certificates
