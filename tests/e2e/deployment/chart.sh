@@ -31,6 +31,7 @@ chart() {
         check "$helm: the chart can be a part of another chart" chart_is_a_part "$helm"
     done
     check 'every value does something' chart_python effects.py helm4
+    check 'values that were made apart go together, or are refused in words' chart_python combinations.py helm4
     # Helm 3 takes the version of a distribution from a cluster only, not from its command line.
     check 'in a cluster of k0s the agent is told so, and sees the configuration of its containerd' chart_knows_k0s
     chart_serves
@@ -184,6 +185,51 @@ chart_serves_whom_it_knows() {
     check 'with identities operators see the metrics' \
         curl --silent --fail --output /dev/null --header "Authorization: Bearer $chart_token" "http://$admin/metrics"
     check 'with identities the pod stops when asked to' stop known
+    chart_shows
+}
+
+# Nodes and `helm test` show what their Secrets hold; the names of the files are those of the stand-ins.
+chart_shows() {
+    local port admin arguments values=$here/deployment/chart/values/nodes-known.yaml shown=$work/shown
+    chart_lays_out shown "$values"
+    mkdir -p "$shown" "$work/shown-test/certs.d" "$work/shown-node/etc/containerd/certs.d" "$work/shown-node/var/lib/cachalot-node"
+    cp "$CERTIFICATES/ca.crt" "$CERTIFICATES/tls.crt" "$CERTIFICATES/tls.key" "$shown"
+    printf '%s\n' "$chart_token" >"$shown/token"
+    check 'a cache for known nodes serves' await shown 30 answers "http://$admin/readyz"
+    mapfile -t arguments < <(chart_python command.py helm3 "$values" test node-config "=/node=>=$work/shown-test" \
+        "images-cachalot.registries.svc:5000=>localhost:$port" "/credentials=>$shown")
+    check 'helm test shows what the nodes show, and is answered' "$CACHALOT" "${arguments[@]}"
+    check 'without the certificate it is not' chart_is_refused --install-client "${arguments[@]}"
+    check 'without the token it is not' chart_is_refused --token-file "${arguments[@]}"
+    printf 'version = 3\n' >"$work/shown-node/etc/containerd/config.toml"
+    printf 'ID=debian\n' >"$work/shown-node/etc/os-release"
+    mapfile -t arguments < <(chart_python command.py helm3 "$values" node-config node-config "=/host=>=$work/shown-node" \
+        "10.96.7.7:5000=>localhost:$port" "/credentials=>$shown")
+    local hosts=$work/shown-node/etc/containerd/certs.d
+    start shown-agent "$CACHALOT" "${arguments[@]}"
+    check 'the agent configures a node that is known' await shown-agent 30 grep --quiet "$chart_token" "$hosts/docker.io/hosts.toml"
+    check 'key and token are for root alone' \
+        test "$(stat --format %a "$hosts/docker.io/hosts.toml" "$hosts/_cachalot/client.pem" | sort -u)" = 600
+    check 'the agent ends when asked to' stop shown-agent
+    mapfile -t arguments < <(chart_python command.py helm3 "$values" node-cleanup remove "=/host=>=$work/shown-node")
+    check 'the clean-up leaves neither' chart_leaves_nothing "$hosts" "${arguments[@]}"
+    check 'the cache for known nodes stops when asked to' stop shown
+}
+
+# chart_is_refused OPTION ARGUMENT…: the cache does not answer who leaves out the arguments that begin with OPTION.
+chart_is_refused() {
+    local option=$1 argument code=0 kept=()
+    shift
+    for argument in "$@"; do
+        [[ $argument == "$option"* ]] || kept+=("$argument")
+    done
+    "$CACHALOT" "${kept[@]}" || code=$?
+    ((code == 6))
+}
+
+# chart_leaves_nothing DIRECTORY ARGUMENT…
+chart_leaves_nothing() {
+    "$CACHALOT" "${@:2}" && [[ -z $(ls -A "$1") ]]
 }
 
 # chart_lays_out NAME VALUES: lays out what the pod mounts, and starts it; its ports are then in port and admin.
