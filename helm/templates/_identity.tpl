@@ -205,7 +205,7 @@ true
 {{- end }}
 {{- if $shown.serviceAccountToken.enabled }}
 - serviceAccountToken:
-    audience: {{ .root.Values.identity.serviceAccounts.audience }}
+    audience: {{ .root.Values.identity.serviceAccounts.audience | quote }}
     expirationSeconds: {{ $shown.serviceAccountToken.expirationSeconds | int64 }}
     path: token
 {{- end }}

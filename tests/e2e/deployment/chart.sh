@@ -34,6 +34,7 @@ chart() {
     check 'values that were made apart go together, or are refused in words' chart_python combinations.py helm4
     # Helm 3 takes the version of a distribution from a cluster only, not from its command line.
     check 'in a cluster of k0s the agent is told so, and sees the configuration of its containerd' chart_knows_k0s
+    check 'where strangers are asked who they are, and served all the same, the agent writes' chart_is_content_with_401
     chart_serves
     chart_configures_a_node
     chart_serves_whom_it_knows
@@ -134,6 +135,16 @@ chart_knows_k0s() {
     helm4 template images "$root/helm" --kube-version v1.33.1+k0s.0 --set nodeConfig.enabled=true,service.type=NodePort \
         --set service.nodePort=30500 --show-only templates/nodeconfig-daemonset.yaml >"$work/k0s" || return
     grep --quiet -- --flavour=k0s "$work/k0s" && grep --quiet 'mountPath: /host/etc/k0s' "$work/k0s"
+}
+
+# With a URL at which clients get tokens, /v2/ says 401 to everybody: that is no reason only where strangers are served.
+chart_is_content_with_401() {
+    local options=(--kube-version 1.37.0 --set nodeConfig.enabled=true --set service.type=NodePort --set service.nodePort=30500
+        --set config.server.public_url=https://a.example --set identity.tokens.existingSecret=a)
+    helm4 template images "$root/helm" "${options[@]}" --set identity.anonymous=true >"$work/content" || return
+    (($(grep --count -- '--allow-unauthorized$' "$work/content") == 2)) || return
+    helm4 template images "$root/helm" "${options[@]}" --set nodeConfig.token.existingSecret=b >"$work/strict" || return
+    ! grep -- --allow-unauthorized "$work/strict"
 }
 
 # The command line of the pod runs here, and answers where the probes and `helm test` ask.
