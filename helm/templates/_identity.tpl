@@ -134,14 +134,113 @@ true
 {{- end -}}
 {{- end -}}
 
-{{/* Why who shows nothing is not answered as a registry answers, by value; nothing where it is. Neither the node agent nor `helm test`
-     shows anything. */}}
-{{- define "cachalot.strangersAreSentAway" -}}
-{{- if and .Values.tls.enabled .Values.tls.clientCA (eq .Values.tls.clientCertificate "required") -}}
-tls.clientCertificate=required
-{{- else if and (include "cachalot.knowsSomebody" .) (not .Values.identity.anonymous) -}}
-identity without identity.anonymous=true
-{{- else if include "cachalot.givesTokens" . -}}
-config.server.public_url, by which everybody is told to get a token
+{{/* Not empty where a bearer token of `nodeConfig` can be somebody's. */}}
+{{- define "cachalot.nodeShowsToken" -}}
+{{- if or .Values.nodeConfig.token .Values.nodeConfig.serviceAccountToken.enabled -}}
+true
 {{- end -}}
+{{- end -}}
+
+{{/* Not empty where the nodes, and with them `helm test`, show the cache anything, or are told whom to believe. */}}
+{{- define "cachalot.hasCredentials" -}}
+{{- if or (include "cachalot.nodeShowsToken" .) .Values.nodeConfig.clientCertificate .Values.nodeConfig.ca -}}
+true
+{{- end -}}
+{{- end -}}
+
+{{/* Not empty where only who shows a certificate gets a connection. */}}
+{{- define "cachalot.wantsCertificate" -}}
+{{- if and .Values.tls.enabled .Values.tls.clientCA (eq .Values.tls.clientCertificate "required") -}}
+true
+{{- end -}}
+{{- end -}}
+
+{{/* Not empty where only who is somebody is served. */}}
+{{- define "cachalot.wantsSomebody" -}}
+{{- if and (include "cachalot.knowsSomebody" .) (not .Values.identity.anonymous) -}}
+true
+{{- end -}}
+{{- end -}}
+
+{{/* Why the cache does not serve who shows what `nodeConfig` says, which may be nothing, and what to set; nothing where it does. */}}
+{{- define "cachalot.nodesAreSentAway" -}}
+{{- $shown := .Values.nodeConfig -}}
+{{- $identity := .Values.identity -}}
+{{- $byToken := or (and $shown.token (or $identity.tokens $identity.serviceAccounts.enabled))
+    (and $shown.serviceAccountToken.enabled $identity.serviceAccounts.enabled) -}}
+{{- $byCertificate := and $shown.clientCertificate (ne $identity.certificates "off") -}}
+{{- if and (include "cachalot.wantsCertificate" .) (not $shown.clientCertificate) -}}
+tls.clientCertificate=required lets in who shows a certificate: set nodeConfig.clientCertificate.existingSecret, or
+tls.clientCertificate=optional
+{{- else if and (include "cachalot.wantsSomebody" .) (not (or $byToken $byCertificate)) -}}
+identity without identity.anonymous=true lets in whom it knows: set nodeConfig.token.existingSecret to a token of identity.tokens,
+nodeConfig.serviceAccountToken.enabled with identity.serviceAccounts, nodeConfig.clientCertificate with identity.certificates, or
+identity.anonymous=true
+{{- end -}}
+{{- end -}}
+
+{{/* Not empty where the cache asks at /v2/ who one is, and serves all the same who shows nothing. What a file of one's own says of that
+     is not known. */}}
+{{- define "cachalot.asksWhomItServes" -}}
+{{- $mayAsk := or (include "cachalot.givesTokens" .) (and .Values.config.existingConfigMap .Values.identity.anonymous) -}}
+{{- if and $mayAsk (not (include "cachalot.wantsSomebody" .)) (not (include "cachalot.nodeShowsToken" .)) -}}
+true
+{{- end -}}
+{{- end -}}
+
+{{/* The sources of a volume with what is shown, as a list in YAML. Arguments: root, ca. */}}
+{{- define "cachalot.credentialSources" -}}
+{{- $shown := .root.Values.nodeConfig -}}
+{{- with .ca }}
+- {{ ternary "secret" "configMap" (hasKey . "existingSecret") }}:
+    name: {{ .existingSecret | default .existingConfigMap }}
+    items:
+      - {key: {{ .key | default "ca.crt" }}, path: ca.crt}
+{{- end }}
+{{- with $shown.token }}
+- secret:
+    name: {{ .existingSecret }}
+    items:
+      - {key: {{ .key | default "token" }}, path: token}
+{{- end }}
+{{- if $shown.serviceAccountToken.enabled }}
+- serviceAccountToken:
+    audience: {{ .root.Values.identity.serviceAccounts.audience | quote }}
+    expirationSeconds: {{ $shown.serviceAccountToken.expirationSeconds | int64 }}
+    path: token
+{{- end }}
+{{- with $shown.clientCertificate }}
+- secret:
+    name: {{ .existingSecret }}
+    items:
+      - {key: {{ .certKey | default "tls.crt" }}, path: tls.crt}
+      - {key: {{ .keyKey | default "tls.key" }}, path: tls.key}
+{{- end }}
+{{- end -}}
+
+{{/* The options that name these files. Arguments: root, ca. */}}
+{{- define "cachalot.credentialArguments" -}}
+{{- if .ca }}
+- --install-ca=/credentials/ca.crt
+{{- end }}
+{{- if include "cachalot.nodeShowsToken" .root }}
+- --token-file=/credentials/token
+{{- end }}
+{{- if .root.Values.nodeConfig.clientCertificate }}
+- --install-client-cert=/credentials/tls.crt
+- --install-client-key=/credentials/tls.key
+{{- end }}
+{{- if include "cachalot.asksWhomItServes" .root }}
+- --allow-unauthorized
+{{- end }}
+{{- end -}}
+
+{{/* The volume. Arguments: root, ca. */}}
+{{- define "cachalot.credentialVolume" -}}
+- name: credentials
+  projected:
+    # 0440: for the group of the pod (fsGroup).
+    defaultMode: 288
+    sources:
+      {{- include "cachalot.credentialSources" . | trim | nindent 6 }}
 {{- end -}}

@@ -10,7 +10,8 @@
 {{- if eq $mode "nodeIP" -}}
 {{ include "cachalot.scheme" . }}://$(NODE_IP):{{ .Values.service.nodePort }}
 {{- else if eq $mode "hostPort" -}}
-{{ include "cachalot.scheme" . }}://{{ include "cachalot.urlHost" (.Values.hostPort.hostIP | default "$(NODE_IP)") }}:
+{{- $hostIP := ternary "" .Values.hostPort.hostIP (has .Values.hostPort.hostIP (list "0.0.0.0" "::")) -}}
+{{ include "cachalot.scheme" . }}://{{ include "cachalot.urlHost" ($hostIP | default "$(NODE_IP)") }}:
 {{- ternary .Values.ports.registry .Values.hostPort.port .Values.hostNetwork -}}
 {{- else if eq $mode "clusterIP" -}}
 {{ include "cachalot.scheme" . }}://{{ include "cachalot.urlHost" .Values.service.clusterIP }}:{{ .Values.service.port }}
@@ -124,6 +125,11 @@ nodeSelector:
 tolerations:
   {{- toYaml . | nindent 2 }}
 {{- end }}
+{{- end -}}
+
+{{/* The ServiceAccount whose tokens the agents show. */}}
+{{- define "cachalot.nodeServiceAccountName" -}}
+{{- include "cachalot.fullname" . }}-node-config
 {{- end -}}
 
 {{/* Metadata of an object of the hook, named after its component. Arguments: root, component, weight. */}}

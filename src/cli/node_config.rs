@@ -12,7 +12,10 @@ use url::Url;
 
 use super::wish::{WishArgs, duration, registry};
 use super::{FAILURE, OK, UNREACHABLE, USAGE, say, tell};
-use crate::node::{self, Asking, Event, FileStatus, NodeError, Options, Patience, Probe, ProbeError, Report, Root};
+use crate::node::{
+    self, Agent, AgentError, Asking, Copies, Event, FileStatus, Files, Installed, NodeError, Options, Patience, Probe,
+    ProbeError, Report, Root,
+};
 use crate::oci::UpstreamName;
 use crate::snippets::{self, Fallback, Token, Wish};
 use crate::telemetry::{self, sentence};
@@ -49,6 +52,8 @@ enum Action {
 struct Common {
     #[command(flatten)]
     wish: WishArgs,
+    #[command(flatten)]
+    install: Install,
     /// Who pulls on this node; may be repeated
     #[arg(
         long = "runtime",
@@ -90,6 +95,32 @@ struct Common {
     /// Write the files also where the cache asks who one is: it serves who shows nothing as well
     #[arg(long, env = "CACHALOT_NODE_ALLOW_UNAUTHORIZED", conflicts_with = "token_file")]
     allow_unauthorized: bool,
+}
+
+/// Files that the node does not have. They are where this command runs, and the node gets copies, for as long as it has the rest.
+#[derive(Debug, clap::Args)]
+struct Install {
+    /// As --ca, but the file is where this command runs, and the node gets a copy, by a watch again when it changes
+    #[arg(long = "install-ca", value_name = "FILE", env = "CACHALOT_NODE_INSTALL_CA", conflicts_with = "ca")]
+    authority: Option<PathBuf>,
+    /// As --client-cert, likewise
+    #[arg(
+        long = "install-client-cert",
+        value_name = "FILE",
+        env = "CACHALOT_NODE_INSTALL_CLIENT_CERT",
+        requires = "key",
+        conflicts_with = "client_cert"
+    )]
+    certificate: Option<PathBuf>,
+    /// As --client-key, likewise; the copy is for root alone
+    #[arg(
+        long = "install-client-key",
+        value_name = "FILE",
+        env = "CACHALOT_NODE_INSTALL_CLIENT_KEY",
+        requires = "certificate",
+        conflicts_with = "client_key"
+    )]
+    key: Option<PathBuf>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -173,7 +204,7 @@ enum Failure {
     #[error("{}; nothing was changed", sentence(.0))]
     Unreachable(ProbeError),
     #[error("{}", sentence(.0))]
-    Probe(ProbeError),
+    Credentials(#[from] AgentError),
     #[error("{}", sentence(.0))]
     Node(#[from] NodeError),
     #[error("cannot start: {0}")]
@@ -183,19 +214,17 @@ enum Failure {
 impl Failure {
     fn code(&self) -> u8 {
         match self {
-            Self::Usage(_) => USAGE,
+            Self::Usage(_) | Self::Credentials(AgentError::Files(_)) => USAGE,
             Self::Unreachable(_) => UNREACHABLE,
-            Self::Probe(_) | Self::Node(_) | Self::Runtime(_) => FAILURE,
+            Self::Credentials(AgentError::Probe(_)) | Self::Node(_) | Self::Runtime(_) => FAILURE,
         }
     }
 }
 
 impl Common {
-    /// Returns the options with the token itself in them.
-    fn options(&self) -> Result<Options, Failure> {
-        let mut options = self.printable()?;
-        options.wish.token = self.wish.token().map_err(Failure::Usage)?.map(Token::Known);
-        Ok(options)
+    /// Returns what is wanted, with the credentials themselves in it.
+    fn agent(&self) -> Result<Agent, Failure> {
+        Ok(Agent::new(self.printable()?, self.urls(), self.files(), self.allow_unauthorized)?)
     }
 
     fn printable(&self) -> Result<Options, Failure> {
@@ -213,6 +242,7 @@ impl Common {
             return Err(Failure::Usage(why.into()));
         }
         self.check_proofs(&wish)?;
+        self.check_copies(&wish)?;
         for (name, path) in self.directories() {
             if !path.is_absolute() {
                 return Err(Failure::Usage(format!(
@@ -226,6 +256,7 @@ impl Common {
             runtimes: self.runtimes.iter().map(|runtime| (*runtime).into()).collect(),
             flavour: self.flavour.into(),
             wish,
+            installed: Installed::default(),
             excluded: self.excluded.clone(),
             merge: self.merge.into(),
             certs_dir: self.certs_dir.clone(),
@@ -258,6 +289,28 @@ impl Common {
         Ok(())
     }
 
+    /// Refuses copies that nobody would look for.
+    fn check_copies(&self, wish: &Wish) -> Result<(), Failure> {
+        if !self.files().copies.any() {
+            return Ok(());
+        }
+        let endpoint = &wish.endpoint;
+        if !endpoint.is_https() {
+            let why = format!(
+                "--install-ca and --install-client-cert are for an endpoint with https, and {endpoint} has http"
+            );
+            return Err(Failure::Usage(why));
+        }
+        if self.runtimes.contains(&Runtime::Crio) {
+            return Err(Failure::Usage(format!(
+                "--install-ca and --install-client-cert are for containerd; CRI-O looks into {}/{} only: put the files there",
+                snippets::containers::CERTS_DIR,
+                endpoint.authority()
+            )));
+        }
+        Ok(())
+    }
+
     fn directories(&self) -> impl Iterator<Item = (&'static str, &PathBuf)> {
         let certs_dir = self.certs_dir.iter().map(|path| ("--certs-dir", path));
         certs_dir.chain([("--registries-dir", &self.registries_dir), ("--state-dir", &self.state_dir)])
@@ -267,23 +320,28 @@ impl Common {
         Root::new(&self.host_root)
     }
 
-    fn probe(&self) -> Result<Probe, Failure> {
+    fn urls(&self) -> Vec<Url> {
         let endpoint = self.wish.endpoint().map(|endpoint| endpoint.join("/v2/"));
+        endpoint.into_iter().chain(self.ready_url.clone()).collect()
+    }
+
+    fn files(&self) -> Files {
         let here = |path: &str| self.root().here(path.as_ref());
-        let asking = Asking {
-            ca: self.wish.ca().map(here),
-            certificate: self.wish.certificate().map(|pair| (here(&pair.cert), here(&pair.key))),
-            token: self.wish.token().map_err(Failure::Usage)?,
-            may_ask_who: self.allow_unauthorized,
-        };
-        Probe::new(endpoint.into_iter().chain(self.ready_url.clone()).collect(), asking).map_err(Failure::Probe)
+        let Install { authority, certificate, key } = &self.install;
+        let installed = certificate.clone().zip(key.clone());
+        Files {
+            copies: Copies { ca: authority.is_some(), certificate: installed.is_some() },
+            ca: authority.clone().or(self.wish.ca().map(here)),
+            certificate: installed.or(self.wish.certificate().map(|pair| (here(&pair.cert), here(&pair.key)))),
+            token: self.wish.token_file().map(PathBuf::from),
+        }
     }
 }
 
 fn apply(args: &Common) -> Result<u8, Failure> {
-    let (options, probe) = (args.options()?, args.probe()?);
-    block_on(probe.ask())?.map_err(Failure::Unreachable)?;
-    let report = node::apply(&options)?;
+    let agent = args.agent()?;
+    block_on(agent.ask())?.map_err(Failure::Unreachable)?;
+    let report = node::apply(agent.options())?;
     if report.changes.is_empty() && report.kept.is_empty() {
         say("cachalot: everything is in place already");
     }
@@ -307,7 +365,7 @@ fn say_all(report: &Report) {
 }
 
 fn watch(args: &Watch) -> Result<u8, Failure> {
-    let (options, probe) = (args.common.options()?, args.common.probe()?);
+    let mut agent = args.common.agent()?;
     let _logs =
         telemetry::init("info", telemetry::Format::Text).map_err(|error| Failure::Runtime(io::Error::other(error)))?;
     let patience = Patience { interval: args.interval, remove_after: args.remove_after };
@@ -315,16 +373,16 @@ fn watch(args: &Watch) -> Result<u8, Failure> {
         let mut terminate = signal(SignalKind::terminate()).map_err(Failure::Runtime)?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::Runtime)?;
         // From here on it can be asked to end.
-        tracing::info!("watching {}", options.wish.endpoint);
+        tracing::info!("watching {}", agent.options().wish.endpoint);
         tokio::select! {
-            ended = node::watch(&options, &probe, patience, log) => ended.map(|_: Infallible| ()).map_err(Failure::Node),
+            ended = node::watch(&mut agent, patience, log) => ended.map(|_: Infallible| ()).map_err(Failure::Node),
             _ = terminate.recv() => Ok(()),
             _ = interrupt.recv() => Ok(()),
         }
     })?;
     ended?;
     if args.remove_on_exit {
-        let report = node::remove(&options.root, &options.state_dir)?;
+        let report = node::remove(&args.common.root(), &args.common.state_dir)?;
         report.lines().for_each(|line| tracing::info!("ending: {line}"));
     }
     Ok(OK)
@@ -335,13 +393,17 @@ fn log(event: &Event) {
         match event {
             Event::Applied(_) => tracing::info!("{line}"),
             Event::Unanswered(_) | Event::Withdrawn(_) => tracing::warn!("{line}"),
-            Event::Failed(_) => tracing::error!("{line}"),
+            Event::Failed(_) | Event::Stale(_) => tracing::error!("{line}"),
         }
     }
 }
 
 fn print(args: &Print) -> Result<u8, Failure> {
     let options = args.common.printable()?;
+    if args.common.files().copies.any() {
+        let why = "print installs nothing: put the files on the node, and name their places by --ca, --client-cert and --client-key";
+        return Err(Failure::Usage(why.into()));
+    }
     let files = node::files(&options);
     if let Some(advice) = options.wish.token.as_ref().and_then(Token::advice) {
         say(format_args!("cachalot: {advice}"));
@@ -355,7 +417,7 @@ fn print(args: &Print) -> Result<u8, Failure> {
             let texts: Vec<String> = files.iter().map(|(path, text)| format!("# {}\n{text}", path.display())).collect();
             tell(texts.join("\n").trim_end())
         }
-        (_, Output::CloudInit) => tell(cloud_init(&files, args.common.wish.shows_token()).trim_end()),
+        (_, Output::CloudInit) => tell(cloud_init(&files, args.common.wish.token_file().is_some()).trim_end()),
     })
 }
 
@@ -373,7 +435,12 @@ fn cloud_init(files: &[(PathBuf, String)], is_secret: bool) -> String {
 
 fn status(args: &Common) -> Result<u8, Failure> {
     let files = node::status(&args.root(), &args.state_dir)?;
-    let probe = args.wish.endpoint().map(|_| args.probe()).transpose()?;
+    let probe = || {
+        let credentials = args.files().read()?;
+        let asking = Asking { credentials: &credentials, may_ask_who: args.allow_unauthorized };
+        Ok::<_, AgentError>(Probe::new(args.urls(), asking)?)
+    };
+    let probe = args.wish.endpoint().map(|_| probe()).transpose()?;
     let answer = probe.map(|probe| block_on(async move { probe.ask().await })).transpose()?;
     for (path, status) in &files {
         let status = match status {
@@ -481,6 +548,12 @@ mod tests {
             (&["apply", "--endpoint", &endpoint, "--token-file", token, "--runtime", "crio"], USAGE),
             (&["apply", "--endpoint", &endpoint, "--token-file", token, "--allow-unauthorized"], USAGE),
             (&["print", "--endpoint", &endpoint, "--token-file", "/none"], OK),
+            (&["apply", "--endpoint", &endpoint, "--install-ca", token], USAGE),
+            (&["apply", "--endpoint", "https://cache", "--install-client-cert", token], USAGE),
+            (&["apply", "--endpoint", "https://cache", "--install-ca", token, "--ca", "/ca.pem"], USAGE),
+            (&["apply", "--endpoint", "https://cache", "--install-ca", token, "--runtime", "crio"], USAGE),
+            (&["apply", "--endpoint", "https://cache", "--install-ca", "/none"], USAGE),
+            (&["print", "--endpoint", "https://cache", "--install-ca", token], USAGE),
             (&["watch", "--endpoint", &endpoint, "--remove-after", "0s"], USAGE),
             (&["remove", "--host-root", root], OK),
             (&["status", "--host-root", root], FAILURE),

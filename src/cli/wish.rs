@@ -1,15 +1,10 @@
 //! The options by which an operator says what clients are to do, for `print-config` and `node-config` alike.
 
-use std::io::Read;
 use std::time::Duration;
 
 use crate::oci::UpstreamName;
 use crate::settings;
 use crate::snippets::{Certificate, Endpoint, EndpointError, Fallback, Token, Wish};
-use crate::telemetry::Secret;
-
-/// Bytes of a file with a token at the most: a Kubernetes token has one or two thousand.
-const TOKEN_BYTES_MAX: u64 = 16 * 1024;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct WishArgs {
@@ -37,7 +32,7 @@ pub(super) struct WishArgs {
     /// A PEM file, on the client's machine, of the authority that signed the certificate of an https endpoint
     #[arg(long, value_name = "FILE", env = "CACHALOT_NODE_CA")]
     ca: Option<String>,
-    /// A file with a bearer token that clients show the cache; it is read once, where this command runs
+    /// A file with a bearer token that clients show the cache; it is read where this command runs, by a watch at each look
     #[arg(long, value_name = "FILE", env = "CACHALOT_NODE_TOKEN_FILE")]
     token_file: Option<String>,
     /// A PEM file, on the client's machine, of a certificate that clients show the cache
@@ -62,25 +57,8 @@ impl WishArgs {
         Some(Certificate { cert, key })
     }
 
-    pub(super) fn shows_token(&self) -> bool {
-        self.token_file.is_some()
-    }
-
-    /// Returns what the file with the token holds.
-    ///
-    /// # Errors
-    /// When there is no token in it.
-    pub(super) fn token(&self) -> Result<Option<Secret>, String> {
-        let Some(path) = &self.token_file else { return Ok(None) };
-        let mut text = String::new();
-        let read = std::fs::File::open(path).and_then(|file| file.take(TOKEN_BYTES_MAX).read_to_string(&mut text));
-        let text = Secret::new(text);
-        read.map_err(|error| format!("cannot read --token-file {path}: {error}"))?;
-        let token = text.expose().trim();
-        if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(format!("--token-file {path} holds no token: write it on a line of its own, and nothing else"));
-        }
-        Ok(Some(Secret::new(token)))
+    pub(super) fn token_file(&self) -> Option<&str> {
+        self.token_file.as_deref()
     }
 
     /// Returns the wish, `excluded` registries left out.

@@ -16,6 +16,7 @@
 //! | `targets`, `registries`, `merge` | which files are wanted, with what in them |
 //! | `plan` | the decision table: what is there, what was written down, what is wanted → steps |
 //! | `state`, `disk`, `root` | what was done, the steps themselves, links that stay on the node |
+//! | `credentials`, `agent` | what the cache is shown, from files that others renew |
 //! | `probe`, `watch` | whether the cache answers, and what follows from that over time |
 //!
 //! # Invariants
@@ -25,7 +26,9 @@
 //! * A file of ours that somebody has changed is theirs.
 //! * One process changes this node's files: who comes while a watch runs is refused, since the watch would undo what it does.
 
+mod agent;
 mod containerd;
+mod credentials;
 mod disk;
 mod flavour;
 mod merge;
@@ -45,7 +48,9 @@ mod watch;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+pub use agent::{Agent, AgentError};
 pub use containerd::Binary;
+pub use credentials::{Copies, Credentials, CredentialsError, Files, Installed};
 pub use disk::DiskError;
 pub use flavour::Flavour;
 pub use merge_policy::Merge;
@@ -80,6 +85,8 @@ pub struct Options {
     pub flavour: Option<Flavour>,
     /// Without the excluded registries.
     pub wish: Wish,
+    /// What the node gets besides, and containerd's files name.
+    pub installed: Installed,
     /// Registries that are never to go through the cache: the one of its own image.
     pub excluded: Vec<UpstreamName>,
     pub merge: Merge,
@@ -211,8 +218,10 @@ fn containerd_items(options: &Options, disk: &Disk, warnings: &mut Vec<String>) 
     let certs_dir = resolve(root, &options.certs_dir.clone().unwrap_or_else(|| flavour.certs_dir().into()))?;
     let reads = containerd::check(root, flavour, &certs_dir, &options.binary)?;
     warnings.extend(reads.warning);
-    let mut items = Vec::new();
-    for file in targets::hosts_files(&options.wish, &options.excluded) {
+    // Before the files that name them.
+    let mut items = installed_items(&options.installed, disk, &certs_dir)?;
+    let wish = targets::naming_installed(&options.wish, &options.installed, &certs_dir);
+    for file in targets::hosts_files(&wish, &options.excluded) {
         let is_there = |directory: &Path, name: &String| root.here(&directory.join(name)).exists();
         let used = file.directories.iter().find(|name| is_there(&certs_dir, name)).or(file.directories.first());
         let path = targets::hosts_path(&certs_dir, used.map_or("", String::as_str));
@@ -224,6 +233,20 @@ fn containerd_items(options: &Options, disk: &Disk, warnings: &mut Vec<String>) 
             item.certificates = certificates(root, &path)?;
         }
         item.wanted = Some(file.content);
+        items.push(item);
+    }
+    Ok(items)
+}
+
+fn installed_items(installed: &Installed, disk: &Disk, certs_dir: &Path) -> Result<Vec<Item>, NodeError> {
+    let mut items = Vec::new();
+    for (path, content) in targets::installed_files(installed, certs_dir) {
+        let mut item = item(disk, &path)?;
+        if let Found::Other(what) = item.found {
+            // What names it would make every pull fail.
+            return Err(Refusal::Taken { path, what }.into());
+        }
+        item.wanted = Some(content);
         items.push(item);
     }
     Ok(items)
@@ -283,7 +306,10 @@ fn certificates(root: &Root, path: &Path) -> Result<Vec<String>, Refusal> {
 fn plan_for(disk: &Disk, mut items: Vec<Item>, merge: Merge) -> Result<Plan, NodeError> {
     let state = disk.state()?;
     let wanted: BTreeSet<PathBuf> = items.iter().map(|item| item.path.clone()).collect();
-    for path in state.files.keys().filter(|path| !wanted.contains(*path)) {
+    let (installed, others): (Vec<_>, Vec<_>) =
+        state.files.keys().filter(|path| !wanted.contains(*path)).partition(|path| targets::is_installed(path));
+    // What a file names goes after the file: containerd fails a pull over a certificate that is not there.
+    for path in others.into_iter().chain(installed) {
         items.push(item(disk, path)?);
     }
     for item in &mut items {

@@ -28,6 +28,7 @@ use super::merge::{cut, prepend};
 use super::merge_policy::Merge;
 use super::report::{Change, Kept, Report};
 use super::state::{Attributes, Entry, Saved, State, digest};
+use crate::telemetry::Secret;
 
 /// What is to be in a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +47,12 @@ pub(super) enum Content {
     },
     /// A file of which only the whole makes sense.
     Whole(String),
+    /// A credential, which goes with what names it: whatever is in its place is put away.
+    Installed {
+        text: Secret,
+        /// Whether a key is in it, which nobody but root may read.
+        is_secret: bool,
+    },
 }
 
 /// What is at a path.
@@ -352,6 +359,9 @@ fn put(content: &Content, base: Option<Theirs>, certificates: &[String], merge: 
     let whole = |base| {
         Ok(Decision::Put(Put { bytes: content.whole(certificates).into_bytes(), base, inserted: None, is_secret }))
     };
+    if matches!(content, Content::Installed { .. }) {
+        return whole(base);
+    }
     let written_by_us = |base: &[u8]| String::from_utf8_lossy(base).contains(super::MARK);
     match (base, merge) {
         (None, Merge::Keep) if !certificates.is_empty() => Err(format!(
@@ -373,7 +383,7 @@ fn put(content: &Content, base: Option<Theirs>, certificates: &[String], merge: 
                 let base = Some((base, attributes));
                 Ok(Decision::Put(Put { bytes: insertion.merged, base, inserted: Some(insertion.inserted), is_secret }))
             }
-            Content::Hosts { part: None, .. } | Content::Whole(_) => {
+            Content::Hosts { part: None, .. } | Content::Whole(_) | Content::Installed { .. } => {
                 Err("somebody else wrote it, and ours cannot be put into it; --merge replace puts ours in its place"
                     .into())
             }
@@ -383,13 +393,14 @@ fn put(content: &Content, base: Option<Theirs>, certificates: &[String], merge: 
 
 impl Content {
     pub(super) fn is_secret(&self) -> bool {
-        matches!(self, Self::Hosts { is_secret: true, .. })
+        matches!(self, Self::Hosts { is_secret: true, .. } | Self::Installed { is_secret: true, .. })
     }
 
     /// Returns the whole file; a `hosts.toml` names the certificates that containerd would have read without it.
     pub(super) fn whole(&self, certificates: &[String]) -> String {
         match self {
             Self::Whole(text) => text.clone(),
+            Self::Installed { text, .. } => text.expose().to_owned(),
             Self::Hosts { header, server, host, leads_to_registry, .. } => {
                 let keys = if *leads_to_registry { certificate_keys(certificates) } else { String::new() };
                 let gap = if server.is_empty() && keys.is_empty() { "" } else { "\n" };

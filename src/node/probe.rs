@@ -1,6 +1,5 @@
 //! Whether the cache answers this node: one question over a connection of its own, as a runtime would ask it.
 
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use http::{HeaderName, StatusCode};
@@ -8,6 +7,7 @@ use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use url::Url;
 
+use super::credentials::{Credentials, Pem};
 use crate::fetch::{Fetch, FetchError, Identity};
 use crate::telemetry::Secret;
 
@@ -34,14 +34,10 @@ pub struct Probe {
 }
 
 /// How the cache is asked: as the runtimes of this node will ask it.
-#[derive(Debug, Default)]
-pub struct Asking {
-    /// A PEM file with further authorities to trust.
-    pub ca: Option<PathBuf>,
-    /// PEM files of a certificate to show, and of its key.
-    pub certificate: Option<(PathBuf, PathBuf)>,
-    /// What the cache is shown, and nobody else.
-    pub token: Option<Secret>,
+#[derive(Debug, Clone, Copy)]
+pub struct Asking<'c> {
+    /// The token is shown to the cache, and to nobody else.
+    pub credentials: &'c Credentials,
     /// Whether a cache that asks who one is has answered: it serves who shows nothing as well.
     pub may_ask_who: bool,
 }
@@ -78,12 +74,21 @@ impl Probe {
     /// Asks each of the URLs.
     ///
     /// # Errors
-    /// When one of the files cannot be used.
-    pub fn new(urls: Vec<Url>, asking: Asking) -> Result<Self, ProbeError> {
+    /// When one of the certificates, or the key, cannot be used.
+    pub fn new(urls: Vec<Url>, asking: Asking<'_>) -> Result<Self, ProbeError> {
+        let Asking { credentials, may_ask_who } = asking;
         let needs_tls = urls.iter().any(|url| url.scheme() == "https");
-        let fetch = if needs_tls { secure(&asking)? } else { Fetch::plain(LIMIT, NO_BODY) };
-        let Asking { certificate, token, may_ask_who, .. } = asking;
-        Ok(Self { urls, fetch, token, shows_certificate: certificate.is_some(), may_ask_who })
+        let fetch = if needs_tls { secure(credentials)? } else { Fetch::plain(LIMIT, NO_BODY) };
+        let (token, shows_certificate) = (credentials.token.clone(), credentials.certificate.is_some());
+        Ok(Self { urls, fetch, token, shows_certificate, may_ask_who })
+    }
+
+    /// Returns a probe that asks the same with other credentials.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub(super) fn renewed(&self, credentials: &Credentials) -> Result<Self, ProbeError> {
+        Self::new(self.urls.clone(), Asking { credentials, may_ask_who: self.may_ask_who })
     }
 
     /// Returns when all have answered 200: from something else that says 200 to everything, runtimes would take it for images.
@@ -122,20 +127,23 @@ impl Probe {
     }
 }
 
-fn secure(asking: &Asking) -> Result<Fetch, ProbeError> {
-    let authorities = asking.ca.as_deref().map(certificates).transpose()?.unwrap_or_default();
-    let identity = asking.certificate.as_ref().map(|(cert, key)| identity(cert, key)).transpose()?;
+fn secure(credentials: &Credentials) -> Result<Fetch, ProbeError> {
+    let authorities = credentials.ca.as_ref().map(certificates).transpose()?.unwrap_or_default();
+    let identity = credentials.certificate.as_ref().map(|(cert, key)| identity(cert, key)).transpose()?;
     Fetch::secure(&authorities, identity, LIMIT, NO_BODY).map_err(ProbeError::Tls)
 }
 
-fn identity(cert: &Path, key: &Path) -> Result<Identity, ProbeError> {
-    let unusable = |error: pem::Error| ProbeError::Key(key.display().to_string(), error.to_string());
-    Ok(Identity { chain: certificates(cert)?, key: PrivateKeyDer::from_pem_file(key).map_err(unusable)? })
+fn identity(cert: &Pem, key: &Pem) -> Result<Identity, ProbeError> {
+    let unusable = |error: pem::Error| ProbeError::Key(key.path.display().to_string(), error.to_string());
+    let private = PrivateKeyDer::from_pem_slice(key.text.expose().as_bytes()).map_err(unusable)?;
+    Ok(Identity { chain: certificates(cert)?, key: private })
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, ProbeError> {
-    let unusable = |error: pem::Error| ProbeError::Certificates(path.display().to_string(), error.to_string());
-    CertificateDer::pem_file_iter(path).map_err(unusable)?.map(|certificate| certificate.map_err(unusable)).collect()
+fn certificates(pem: &Pem) -> Result<Vec<CertificateDer<'static>>, ProbeError> {
+    let unusable = |error: pem::Error| ProbeError::Certificates(pem.path.display().to_string(), error.to_string());
+    CertificateDer::pem_slice_iter(pem.text.expose().as_bytes())
+        .map(|certificate| certificate.map_err(unusable))
+        .collect()
 }
 
 #[cfg(test)]
@@ -146,6 +154,11 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
+    use crate::node::credentials::Files;
+
+    fn asks(urls: Vec<Url>, credentials: &Credentials) -> Probe {
+        Probe::new(urls, Asking { credentials, may_ask_who: false }).unwrap()
+    }
 
     /// How a registry begins its answer.
     const OK: &str = "HTTP/1.1 200 OK\r\nDocker-Distribution-Api-Version: registry/2.0\r\n";
@@ -154,7 +167,7 @@ mod tests {
     async fn only_200_of_a_registry_is_an_answer() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url: Url = format!("http://{}/v2/", listener.local_addr().unwrap()).parse().unwrap();
-        let probe = Probe::new(vec![url.clone()], Asking::default()).unwrap();
+        let probe = asks(vec![url.clone()], &Credentials::default());
         let rows: [(&str, &str); 7] = [
             (&format!("{OK}Content-Length: 2\r\n\r\n{{}}"), "ok"),
             (&OK.replace("/1.1", "/1.0").replace("2.0\r\n", "2.0\r\n\r\n"), "ok"),
@@ -187,7 +200,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let urls = ["/v2/", "/readyz"].map(|path| format!("http://{address}{path}").parse().unwrap());
-        let probe = Probe::new(urls.to_vec(), Asking::default()).unwrap();
+        let probe = asks(urls.to_vec(), &Credentials::default());
         let serve = async {
             for answer in [OK, "HTTP/1.1 503 Service Unavailable\r\n"] {
                 let (mut stream, _) = listener.accept().await.unwrap();
@@ -215,7 +228,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url: Url = format!("https://localhost:{}/v2/", listener.local_addr().unwrap().port()).parse().unwrap();
         for (ca, is_trusted) in [(Some(ca), true), (None, false)] {
-            let probe = Probe::new(vec![url.clone()], Asking { ca, ..Asking::default() }).unwrap();
+            let probe = asks(vec![url.clone()], &Files { ca, ..Files::default() }.read().unwrap());
             let serve = async {
                 let (stream, _) = listener.accept().await.unwrap();
                 let Ok(mut stream) = acceptor.accept(stream).await else { return };
@@ -227,9 +240,11 @@ mod tests {
             assert_eq!(answer.is_ok(), is_trusted, "{answer:?}");
             assert!(is_trusted || matches!(answer, Err(ProbeError::Untrusted(..))), "{answer:?}");
         }
-        let none = Some(directory.path().join("none.pem"));
-        let missing = Probe::new(vec![url], Asking { ca: none, ..Asking::default() });
-        assert!(matches!(missing, Err(ProbeError::Certificates(..))));
+        std::fs::write(directory.path().join("bad.pem"), "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n")
+            .unwrap();
+        let bad = Files { ca: Some(directory.path().join("bad.pem")), ..Files::default() }.read().unwrap();
+        let unusable = Probe::new(vec![url], Asking { credentials: &bad, may_ask_who: false });
+        assert!(matches!(unusable, Err(ProbeError::Certificates(..))));
     }
 
     #[tokio::test]
@@ -249,8 +264,8 @@ mod tests {
             ("/readyz", Some("s3cret"), true, WHO, "answers 401 Unauthorized, not 200"),
         ] {
             let url = format!("http://{address}{path}").parse().unwrap();
-            let asking = Asking { token: token.map(Secret::new), may_ask_who, ..Asking::default() };
-            let probe = Probe::new(vec![url], asking).unwrap();
+            let credentials = Credentials { token: token.map(Secret::new), ..Credentials::default() };
+            let probe = Probe::new(vec![url], Asking { credentials: &credentials, may_ask_who }).unwrap();
             let serve = async {
                 let (mut stream, _) = listener.accept().await.unwrap();
                 let mut head = vec![0; 1024];

@@ -47,6 +47,8 @@ pub enum Refusal {
         certs_dir.display(), config.display(), joined(paths)
     )]
     OtherPath { config: PathBuf, paths: Vec<PathBuf>, certs_dir: PathBuf },
+    #[error("{} is {what}, and a credential of ours belongs there; nothing was changed. Move it away", path.display())]
+    Taken { path: PathBuf, what: &'static str },
     #[error("{} cannot be read: {why}; nothing was changed", path.display())]
     Unreadable { path: PathBuf, why: String },
     #[error(

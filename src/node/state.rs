@@ -50,7 +50,7 @@ impl Attributes {
     /// Of files of ours: everybody may know the address of the cache.
     pub(super) const OURS: Self = Self { mode: 0o644, owner: None };
 
-    /// Of those of them with a token.
+    /// Of those of them with a token or a key.
     pub(super) const SECRET: Self = Self { mode: 0o600, owner: None };
 
     /// Whether others than the owner may do anything with the file.

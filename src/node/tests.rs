@@ -8,6 +8,8 @@ use super::*;
 use crate::snippets::{Fallback, Token};
 use crate::telemetry::Secret;
 
+mod credentials;
+
 const STATE_DIR: &str = "/var/lib/cachalot-node";
 const V2: &str =
     "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".registry]\nconfig_path = \"/etc/containerd/certs.d\"\n";
@@ -34,6 +36,7 @@ impl Node {
             runtimes: vec![Runtime::Containerd],
             flavour: None,
             wish: crate::snippets::tests::wish("http://10.0.0.7:30500", &["docker.io", "quay.io"]),
+            installed: Installed::default(),
             excluded: Vec::new(),
             merge,
             certs_dir: None,

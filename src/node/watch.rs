@@ -1,6 +1,7 @@
 //! Follows the cache: its files are there while it answers, and gone when it has not answered for a while.
 //!
 //! containerd asks a mirror that is down again for each object, and may wait 30 s each time: what is withdrawn in time costs nothing.
+//! The credentials are read again before each question, so that what others renew is shown from the next one on.
 //!
 //! | the cache | for how long | files | so |
 //! |---|---|---|---|
@@ -14,9 +15,10 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-use super::probe::{Probe, ProbeError};
+use super::agent::{Agent, AgentError};
+use super::probe::ProbeError;
 use super::report::Report;
-use super::{NodeError, Options, Refusal, apply_holding, remove_holding};
+use super::{NodeError, Refusal, apply_holding, remove_holding};
 use crate::telemetry::sentence;
 
 /// How often, and how long.
@@ -37,6 +39,8 @@ pub enum Event {
     Unanswered(ProbeError),
     /// The cache has not answered for too long.
     Withdrawn(Report),
+    /// The credentials could not be read again, and those of before hold on; told once for each reason.
+    Stale(String),
     /// The node's files could not be brought to what they should be; told once for each reason.
     Failed(String),
 }
@@ -58,11 +62,13 @@ struct Memory {
     is_out: bool,
     /// What was told last, so that it is not told again.
     told: Option<String>,
+    /// Why the credentials are those of before, likewise.
+    stale: Option<String>,
 }
 
 impl Memory {
     fn new(now: Instant) -> Self {
-        Self { answered: now, is_withdrawn: false, is_out: false, told: None }
+        Self { answered: now, is_withdrawn: false, is_out: false, told: None, stale: None }
     }
 
     /// The table above.
@@ -88,12 +94,21 @@ impl Memory {
         let text = event.lines().join("\n");
         let has_changed = match event {
             Event::Applied(report) | Event::Withdrawn(report) => !report.changes.is_empty(),
-            Event::Failed(_) | Event::Unanswered(_) => false,
+            Event::Stale(_) | Event::Failed(_) | Event::Unanswered(_) => false,
         };
         if has_changed || (!text.is_empty() && self.told.as_ref() != Some(&text)) {
             tell(event);
         }
         self.told = Some(text);
+    }
+
+    /// Tells why the credentials of before hold on.
+    fn tell_of_credentials(&mut self, renewed: Result<(), AgentError>, tell: &mut impl FnMut(&Event)) {
+        let why = renewed.err().map(|error| sentence(&error));
+        if let Some(why) = why.as_ref().filter(|why| self.stale.as_ref() != Some(*why)) {
+            tell(&Event::Stale(why.clone()));
+        }
+        self.stale = why;
     }
 }
 
@@ -105,8 +120,7 @@ impl Memory {
 /// # Cancel safety
 /// It can be dropped at any time: what changes files does not await.
 pub async fn watch(
-    options: &Options,
-    probe: &Probe,
+    agent: &mut Agent,
     patience: Patience,
     mut tell: impl FnMut(&Event),
 ) -> Result<Infallible, NodeError> {
@@ -115,7 +129,9 @@ pub async fn watch(
     // Held until this is dropped: a clean-up that comes meanwhile would be undone at the next answer.
     let mut held = None;
     loop {
-        let answer = probe.ask().await;
+        let renewed = agent.renew();
+        memory.tell_of_credentials(renewed, &mut tell);
+        let answer = agent.ask().await;
         let action = memory.decide(Instant::now(), answer.is_ok(), patience.remove_after);
         match answer {
             Ok(()) => memory.is_out = false,
@@ -125,6 +141,7 @@ pub async fn watch(
             }
             Err(_) => {}
         }
+        let options = agent.options();
         let done = match action {
             Action::Wait => Ok(None),
             Action::Apply => apply_holding(options, &mut held).map(Event::Applied).map(Some),
@@ -165,6 +182,7 @@ impl Event {
                 let lines = report.lines().map(|line| format!("the cache has not answered for too long: {line}"));
                 lines.collect()
             }
+            Self::Stale(why) => vec![format!("{why}; what was there before is shown until that is mended")],
             Self::Failed(why) => vec![why.clone()],
         }
     }

@@ -31,8 +31,10 @@ chart() {
         check "$helm: the chart can be a part of another chart" chart_is_a_part "$helm"
     done
     check 'every value does something' chart_python effects.py helm4
+    check 'values that were made apart go together, or are refused in words' chart_python combinations.py helm4
     # Helm 3 takes the version of a distribution from a cluster only, not from its command line.
     check 'in a cluster of k0s the agent is told so, and sees the configuration of its containerd' chart_knows_k0s
+    check 'where strangers are asked who they are, and served all the same, the agent writes' chart_is_content_with_401
     chart_serves
     chart_configures_a_node
     chart_serves_whom_it_knows
@@ -135,6 +137,16 @@ chart_knows_k0s() {
     grep --quiet -- --flavour=k0s "$work/k0s" && grep --quiet 'mountPath: /host/etc/k0s' "$work/k0s"
 }
 
+# With a URL at which clients get tokens, /v2/ says 401 to everybody: that is no reason only where strangers are served.
+chart_is_content_with_401() {
+    local options=(--kube-version 1.37.0 --set nodeConfig.enabled=true --set service.type=NodePort --set service.nodePort=30500
+        --set config.server.public_url=https://a.example --set identity.tokens.existingSecret=a)
+    helm4 template images "$root/helm" "${options[@]}" --set identity.anonymous=true >"$work/content" || return
+    (($(grep --count -- '--allow-unauthorized$' "$work/content") == 2)) || return
+    helm4 template images "$root/helm" "${options[@]}" --set nodeConfig.token.existingSecret=b >"$work/strict" || return
+    ! grep -- --allow-unauthorized "$work/strict"
+}
+
 # The command line of the pod runs here, and answers where the probes and `helm test` ask.
 chart_serves() {
     local registry_port admin_port arguments tests values=$here/deployment/chart/values/defaults.yaml
@@ -167,9 +179,8 @@ chart_serves_whom_it_knows() {
     chart_lays_out secure "$values"
     check 'with TLS the command line of the pod serves' await secure 30 chart_asks 200
     mapfile -t arguments < <(chart_python command.py helm3 "$values" test node-config "=/node=>=$work/secure/node" \
-        "images-cachalot.registries.svc:5000=>localhost:$port")
-    mkdir -p "$work/secure/node/certs.d" "$work/secure/node/authority"
-    cp "$CERTIFICATES/ca.crt" "$work/secure/node/authority/ca.crt"
+        "images-cachalot.registries.svc:5000=>localhost:$port" "/credentials=>$CERTIFICATES")
+    mkdir -p "$work/secure/node/certs.d"
     check 'with TLS what helm test asks the Service is answered' "$CACHALOT" "${arguments[@]}"
     check 'with TLS nothing is served without' chart_asks_plainly
     check 'with TLS the metrics tell of the certificates' chart_tells_of_certificates
@@ -185,6 +196,51 @@ chart_serves_whom_it_knows() {
     check 'with identities operators see the metrics' \
         curl --silent --fail --output /dev/null --header "Authorization: Bearer $chart_token" "http://$admin/metrics"
     check 'with identities the pod stops when asked to' stop known
+    chart_shows
+}
+
+# Nodes and `helm test` show what their Secrets hold; the names of the files are those of the stand-ins.
+chart_shows() {
+    local port admin arguments values=$here/deployment/chart/values/nodes-known.yaml shown=$work/shown
+    chart_lays_out shown "$values"
+    mkdir -p "$shown" "$work/shown-test/certs.d" "$work/shown-node/etc/containerd/certs.d" "$work/shown-node/var/lib/cachalot-node"
+    cp "$CERTIFICATES/ca.crt" "$CERTIFICATES/tls.crt" "$CERTIFICATES/tls.key" "$shown"
+    printf '%s\n' "$chart_token" >"$shown/token"
+    check 'a cache for known nodes serves' await shown 30 answers "http://$admin/readyz"
+    mapfile -t arguments < <(chart_python command.py helm3 "$values" test node-config "=/node=>=$work/shown-test" \
+        "images-cachalot.registries.svc:5000=>localhost:$port" "/credentials=>$shown")
+    check 'helm test shows what the nodes show, and is answered' "$CACHALOT" "${arguments[@]}"
+    check 'without the certificate it is not' chart_is_refused --install-client "${arguments[@]}"
+    check 'without the token it is not' chart_is_refused --token-file "${arguments[@]}"
+    printf 'version = 3\n' >"$work/shown-node/etc/containerd/config.toml"
+    printf 'ID=debian\n' >"$work/shown-node/etc/os-release"
+    mapfile -t arguments < <(chart_python command.py helm3 "$values" node-config node-config "=/host=>=$work/shown-node" \
+        "10.96.7.7:5000=>localhost:$port" "/credentials=>$shown")
+    local hosts=$work/shown-node/etc/containerd/certs.d
+    start shown-agent "$CACHALOT" "${arguments[@]}"
+    check 'the agent configures a node that is known' await shown-agent 30 grep --quiet "$chart_token" "$hosts/docker.io/hosts.toml"
+    check 'key and token are for root alone' \
+        test "$(stat --format %a "$hosts/docker.io/hosts.toml" "$hosts/_cachalot/client.pem" | sort -u)" = 600
+    check 'the agent ends when asked to' stop shown-agent
+    mapfile -t arguments < <(chart_python command.py helm3 "$values" node-cleanup remove "=/host=>=$work/shown-node")
+    check 'the clean-up leaves neither' chart_leaves_nothing "$hosts" "${arguments[@]}"
+    check 'the cache for known nodes stops when asked to' stop shown
+}
+
+# chart_is_refused OPTION ARGUMENT…: the cache does not answer who leaves out the arguments that begin with OPTION.
+chart_is_refused() {
+    local option=$1 argument code=0 kept=()
+    shift
+    for argument in "$@"; do
+        [[ $argument == "$option"* ]] || kept+=("$argument")
+    done
+    "$CACHALOT" "${kept[@]}" || code=$?
+    ((code == 6))
+}
+
+# chart_leaves_nothing DIRECTORY ARGUMENT…
+chart_leaves_nothing() {
+    "$CACHALOT" "${@:2}" && [[ -z $(ls -A "$1") ]]
 }
 
 # chart_lays_out NAME VALUES: lays out what the pod mounts, and starts it; its ports are then in port and admin.

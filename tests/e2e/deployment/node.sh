@@ -16,6 +16,7 @@ node() {
     start_runtimes
     node_pulls
     node_watches
+    node_is_known
     node_without_fallback
     node_dials_briefly
     check 'nothing panicked' nothing_panicked
@@ -41,7 +42,7 @@ END
     await origin 30 curl --silent --fail --cacert "$work/origin.pem" "https://$origin_here/v2/"
     printf '127.0.0.1 localhost registry.test\n' >"$work/hosts"
     printf '{"default":[{"type":"insecureAcceptAnything"}]}' >"$work/policy.json"
-    for image in $(seq 40); do
+    for image in $(seq 60); do
         python3 "$here/images.py" "$work/layouts/$image" one "node-$image"
         skopeo --policy "$work/policy.json" copy --quiet --preserve-digests --dest-tls-verify=false \
             "oci:$work/layouts/$image:1" "docker://$origin_here/image/$image:1"
@@ -452,7 +453,7 @@ pulls_anew() {
 
 # accesses [MORE]: how many requests for that image the cache has got, of whose lines MORE is a part.
 accesses() {
-    grep --count "cachalot::access.*image/$next_image/.*${1:-}" "$work/cachalot.log" || true
+    grep --count "cachalot::access.*image/$next_image/.*${1:-}" "$work/${asked:-cachalot}.log" || true
 }
 
 pulls_through_the_cache() {
@@ -560,6 +561,140 @@ node_watches() {
     check 'a watch on a node that it must not write to ends with 1 and says why' \
         refuses 1 'sets no config_path' agent watch --endpoint "http://$cache" --registry "$origin"
     node=$kept
+}
+
+# A cache that serves whom it knows only, and what the agent gives the runtimes to show it, also when that is renewed.
+node_is_known() {
+    local known first='' second='' asked=known shown=$work/shown hosts
+    hosts=$node/containerd/certs.d/$(directory_of "$origin")/hosts.toml
+    known_certificates
+    known_token first second
+    printf 'nodes:%s\n' "$first" >"$work/known-tokens"
+    start_known optional || return
+    known_shows "$first" 1
+    starts_known_watch --token-file "$shown/token"
+    check 'with a token: the watch writes' await agent 30 hosts_are_there
+    everybody 'with a token' 'pulls through the cache' pulls_through_the_cache
+    check 'with a token: only root may read it' test "$(stat --format %a "$hosts")" = 600
+    check 'who shows none is sent away' known_answers 401
+    printf 'nodes:%s\nrenewed:%s\n' "$first" "$second" >"$work/known-tokens"
+    check 'the cache knows the next token as well' await known 60 known_answers 200 "$second"
+    known_shows "$second" 1
+    check 'a token that is renewed is on the node without a restart' await agent 30 grep --quiet "$second" "$hosts"
+    printf 'renewed:%s\n' "$second" >"$work/known-tokens"
+    check 'the cache knows the former token no more' await known 60 known_answers 401 "$first"
+    everybody 'with the next token' 'pulls through the cache' pulls_through_the_cache
+    check 'with a token: the watch ends with 0' stop agent
+    check 'with a token: nothing of it is left' known_is_nowhere
+
+    check 'the cache ends' stop known 60
+    start_known required || return
+    known_shows "$second" 1
+    starts_known_watch --install-client-cert "$shown/tls.crt" --install-client-key "$shown/tls.key"
+    check 'with a certificate: the watch writes' await agent 30 hosts_are_there
+    everybody 'with a certificate' 'pulls through the cache' pulls_through_the_cache
+    check 'with a certificate: only root may read its key' test "$(stat --format %a "$node/containerd/certs.d/_cachalot/client.pem")" = 600
+    known_shows "$second" 2
+    check 'a certificate that is renewed is on the node without a restart' await agent 30 known_is_installed 2
+    everybody 'with the next certificate' 'pulls through the cache' pulls_through_the_cache
+    check 'with a certificate: the watch ends with 0' stop agent
+    check 'with a certificate: nothing of it is left' known_is_nowhere
+    check 'nothing panicked there' known_has_not_panicked
+    check 'the cache ends again' stop known 60
+}
+
+# One authority for the cache and its clients, and two certificates of clients.
+known_certificates() {
+    local name
+    mkdir -p "$work/known"
+    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=authority \
+        -keyout "$work/known/ca.key" -out "$work/known/ca.crt" 2>/dev/null
+    for name in cache node-1 node-2; do
+        openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj "/CN=$name" \
+            -addext subjectAltName=DNS:localhost,DNS:registry.test -addext basicConstraints=critical,CA:FALSE \
+            -CA "$work/known/ca.crt" -CAkey "$work/known/ca.key" \
+            -keyout "$work/known/$name.key" -out "$work/known/$name.crt" 2>/dev/null
+    done
+}
+
+# known_token NAME…: makes a token in each of these variables.
+known_token() {
+    local name
+    for name in "$@"; do
+        printf -v "$name" '%s' "$(openssl rand -hex 32)"
+    done
+}
+
+# start_known REQUIRED|OPTIONAL: the cache, whose address is then in known.
+start_known() {
+    local admin
+    known=registry.test:$(free_port) admin=127.0.0.1:$(free_port)
+    rm -f "$work/known.log"
+    cat >"$work/known.toml" <<END
+[server]
+listen = []
+[[listener]]
+address = "127.0.0.1:${known#*:}"
+cert = "$work/known/cache.crt"
+key = "$work/known/cache.key"
+client_ca = "$work/known/ca.crt"
+client_certificate = "$1"
+[admin]
+listen = "$admin"
+[identity]
+tokens = "$work/known-tokens"
+certificates = "cn"
+[store]
+path = "$work/known-store"
+capacity = "2GiB"
+min_free = "64MiB"
+[[upstream]]
+name = "$origin"
+endpoints = ["https://$origin_here"]
+ca = "$work/origin.pem"
+END
+    chmod 600 "$work/known-tokens"
+    start known "$CACHALOT" serve --config "$work/known.toml"
+    check "a cache that knows its clients is there, certificates $1" await known 30 answers "http://$admin/readyz"
+}
+
+# known_shows TOKEN NUMBER: a directory with these is put in the place of the former one at once, as the kubelet does it.
+known_shows() {
+    local directory
+    directory=$(mktemp -d "$work/shown.XXXXXX")
+    printf '%s\n' "$1" >"$directory/token"
+    cp "$work/known/node-$2.crt" "$directory/tls.crt"
+    cp "$work/known/node-$2.key" "$directory/tls.key"
+    cp "$work/known/ca.crt" "$directory/ca.crt"
+    ln -sfn "$directory" "$work/shown.next"
+    mv --no-target-directory "$work/shown.next" "$work/shown"
+}
+
+# starts_known_watch OPTION…
+starts_known_watch() {
+    rm -f "$work/agent.log"
+    start_on_node agent "$CACHALOT" node-config watch --state-dir "$node/state" --endpoint "https://$known" --registry "$origin" \
+        --interval 200ms --remove-after 120s --remove-on-exit --install-ca "$work/shown/ca.crt" "$@"
+}
+
+# known_answers STATUS [TOKEN]: the ping of who shows this token is answered so.
+known_answers() {
+    [[ $(curl --silent --cacert "$work/known/ca.crt" --output /dev/null --write-out '%{http_code}' --max-time 5 \
+        ${2:+--header "Authorization: Bearer $2"} "https://localhost:${known#*:}/v2/") == "$1" ]]
+}
+
+# known_is_installed NUMBER: certificate and key lie on the node.
+known_is_installed() {
+    local installed=$node/containerd/certs.d/_cachalot/client.pem
+    diff <(grep --invert-match '^#' "$installed") <(cat "$work/known/node-$1.crt" "$work/known/node-$1.key")
+}
+
+known_is_nowhere() {
+    [[ ! -e $node/state && -z $(ls -A "$node/containerd/certs.d") ]]
+}
+
+known_has_not_panicked() {
+    ! grep -i panicked "$work/known.log"
 }
 
 # Without a way around the cache, an image that only the registry has cannot be pulled when the cache is gone.

@@ -53,16 +53,18 @@ life_of_a_daemonset() {
     check 'a pod is pulled from the registry' pulls_past 7
 }
 
-# TLS on the address of the Service, whose authority the node has as a file; the API server vouches for service accounts.
+# TLS on the address of the Service, whose authority the agent puts on the node; the API server vouches for service accounts, of which
+# the agent's is one.
 life_of_a_secure_release() {
     space=images
     check 'a certificate is there' provide_certificate create
+    check 'the agent can know its authority' kubectl create configmap authorities --namespace "$agents" --from-file "ca.crt=$work/ca.crt"
     check 'helm 4 install: the cache with TLS and the agent of the node are ready' \
-        install_release helm4 release-secure --set "nodeConfig.caFile=$work/ca.crt"
-    check 'helm test passes over TLS' helm4 test "$cache" --namespace "$space" --timeout 2m
-    check 'the agent has told containerd of the cache, and whom to believe' is_told_of_tls
+        install_release helm4 release-secure
+    check 'helm test passes over TLS, by a token of the agent' helm4 test "$cache" --namespace "$space" --timeout 2m
+    check 'the agent has told containerd of the cache, whom to believe, and what to show' is_told_of_tls
     check 'a pod is pulled through the cache over TLS, and each blob left the registry once' pulls_through 8
-    check 'who shows nothing gets no more than that' secure_answers 401 registry.test/else
+    check 'who shows nothing gets nothing' secure_answers 401 registry.test/app
     check 'a service account does, by a token that the API server has signed' \
         secure_answers 404 registry.test/else --header "Authorization: Bearer $(token_for cache.test)"
     check 'none that is for somebody else' \
@@ -85,7 +87,8 @@ is_told_of_tls() {
     local file=$certs/$upstream/hosts.toml
     within 60 test -e "$file" || return
     cat "$file"
-    grep --quiet --fixed-strings "https://$secure_address:5000" "$file" && grep --quiet --fixed-strings "$work/ca.crt" "$file"
+    grep --quiet --fixed-strings "https://$secure_address:5000" "$file" && grep --quiet 'Authorization = "Bearer ' "$file" &&
+        grep --quiet --fixed-strings _cachalot/ca.pem "$file" && [[ $(stat --format %a "$file") == 600 ]]
 }
 
 # secure_answers STATUS REPOSITORY [OPTION…]: to who asks for its tags.
