@@ -1,22 +1,33 @@
-//! A load client for the benchmark: many HTTP/1.1 downloads at once, in one thread, with as little work per byte as can be.
+//! A load client for the benchmark: many HTTP/1.1 downloads at once, in one thread, with as little work per byte as can be. Over TLS it
+//! offers one cipher and one key exchange, so that all servers do the same work for it.
 //!
 //! ```text
 //! load --url http://127.0.0.1:5000/v2/app/blobs/sha256:… --clients 20 [--range 0-99] [--stride BYTES] [--limit BYTES]
-//!      [--rate BYTES_PER_SECOND] [--seconds S] [--sha256 HEX]
+//!      [--rate BYTES_PER_SECOND] [--seconds S] [--sha256 HEX] [--ca FILE]
 //! ```
 //!
 //! `--stride` has client *k* ask for `bytes=k·stride-` and close after as many bytes, as containerd does in parallel pulls.
-//! Prints one JSON object: how many failed, bytes, statuses, wall time, and the times to the first body byte and to the end.
+//! An `https` URL wants `--ca`, the certificate that the server shows or its authority.
+//! Prints one JSON object: how many failed, bytes, statuses, what secured the connections, wall time, and the times to the first body byte
+//! and to the end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cachalot::oci::{Algorithm, Digest, Hasher};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use rustls::client::Resumption;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
+use tokio_rustls::TlsConnector;
 
 const BUFFER_BYTES: usize = 128 * 1024;
 
@@ -30,6 +41,8 @@ const HEAD_BYTES_MAX: usize = 16 * 1024;
 struct Plan {
     authority: String,
     path: String,
+    is_secured: bool,
+    tls: Option<Arc<ClientConfig>>,
     clients: u64,
     range: Option<String>,
     stride: Option<u64>,
@@ -43,6 +56,8 @@ struct Plan {
 #[derive(Debug)]
 struct Seen {
     status: u16,
+    /// The protocol and the cipher, with TLS.
+    secured_by: Option<String>,
     bytes: u64,
     first_byte: Duration,
     whole: Duration,
@@ -75,7 +90,12 @@ impl Plan {
             let value = args.next().ok_or_else(|| format!("{key} has no value"))?;
             match key.as_str() {
                 "--url" => {
-                    let rest = value.strip_prefix("http://").ok_or("only http:// is known")?;
+                    let (scheme, rest) = value.split_once("://").ok_or("the URL has no scheme")?;
+                    plan.is_secured = match scheme {
+                        "http" => false,
+                        "https" => true,
+                        _ => return Err("only http:// and https:// are known".into()),
+                    };
                     let (authority, path) = rest.split_once('/').ok_or("the URL has no path")?;
                     (plan.authority, plan.path) = (authority.to_owned(), format!("/{path}"));
                 }
@@ -85,6 +105,7 @@ impl Plan {
                 "--limit" => plan.limit = Some(value.parse()?),
                 "--rate" => plan.rate = Some(value.parse()?),
                 "--seconds" => plan.seconds = Some(value.parse()?),
+                "--ca" => plan.tls = Some(Arc::new(tls(&value)?)),
                 "--sha256" => plan.sha256 = Some(format!("sha256:{value}").parse()?),
                 _ => return Err(format!("{key} is not known").into()),
             }
@@ -124,10 +145,11 @@ async fn run(plan: Plan) {
 
 async fn download(plan: &Plan, client: u64) -> Result<Seen, Box<dyn Error>> {
     let began = Instant::now();
-    let mut stream = connect(plan).await?;
+    let (mut stream, secured_by) = connect(plan).await?;
     stream.write_all(plan.request(client).as_bytes()).await?;
+    stream.flush().await?;
     let mut buffer = vec![0; BUFFER_BYTES];
-    let (status, length, mut filled) = head(&mut stream, &mut buffer).await?;
+    let (status, length, mut filled) = head(&mut *stream, &mut buffer).await?;
     let limit = plan.limit.or(plan.stride).unwrap_or(u64::MAX).min(length.unwrap_or(u64::MAX));
     let deadline = plan.seconds.map(|seconds| began + Duration::from_secs(seconds));
     let (mut bytes, mut first_byte) = (0_u64, None);
@@ -155,6 +177,7 @@ async fn download(plan: &Plan, client: u64) -> Result<Seen, Box<dyn Error>> {
     let is_right = matches!(status, 200 | 206) && is_whole && is_verified;
     Ok(Seen {
         status,
+        secured_by,
         bytes,
         first_byte: first_byte.unwrap_or_else(|| began.elapsed()),
         whole: began.elapsed(),
@@ -162,17 +185,54 @@ async fn download(plan: &Plan, client: u64) -> Result<Seen, Box<dyn Error>> {
     })
 }
 
-/// Connects; a slow client has a small buffer, or the kernel would read ahead for it by megabytes.
-async fn connect(plan: &Plan) -> Result<TcpStream, Box<dyn Error>> {
+/// Makes the TLS of all connections: one cipher, one key exchange, and nothing of one connection helps the next.
+fn tls(ca: &str) -> Result<ClientConfig, Box<dyn Error>> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(ca)? {
+        roots.add(certificate?)?;
+    }
+    let provider = CryptoProvider {
+        cipher_suites: vec![aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256],
+        kx_groups: vec![aws_lc_rs::kx_group::X25519],
+        ..aws_lc_rs::default_provider()
+    };
+    let builder = ClientConfig::builder_with_provider(Arc::new(provider)).with_safe_default_protocol_versions()?;
+    let mut config = builder.with_root_certificates(roots).with_no_client_auth();
+    config.resumption = Resumption::disabled();
+    Ok(config)
+}
+
+trait Stream: AsyncRead + AsyncWrite + Unpin {}
+impl<S: AsyncRead + AsyncWrite + Unpin> Stream for S {}
+
+/// Connects, and says what secures the connection.
+async fn connect(plan: &Plan) -> Result<(Box<dyn Stream>, Option<String>), Box<dyn Error>> {
+    let address: SocketAddr = plan.authority.parse()?;
+    let stream = connect_plainly(plan, address).await?;
+    if !plan.is_secured {
+        return Ok((Box::new(stream), None));
+    }
+    let config = plan.tls.as_ref().ok_or("https:// wants --ca")?;
+    let name = ServerName::IpAddress(address.ip().into());
+    let stream = TlsConnector::from(Arc::clone(config)).connect(name, stream).await?;
+    let (_, session) = stream.get_ref();
+    let (version, cipher) = (session.protocol_version(), session.negotiated_cipher_suite());
+    let (version, cipher) = version.zip(cipher).ok_or("the handshake has agreed on nothing")?;
+    let secured_by = format!("{version:?} {:?}", cipher.suite());
+    Ok((Box::new(stream), Some(secured_by)))
+}
+
+/// A slow client has a small buffer, or the kernel would read ahead for it by megabytes.
+async fn connect_plainly(plan: &Plan, address: SocketAddr) -> Result<TcpStream, Box<dyn Error>> {
     let socket = TcpSocket::new_v4()?;
     if plan.rate.is_some() {
         socket.set_recv_buffer_size(SLOW_BUFFER_BYTES)?;
     }
-    Ok(socket.connect(plan.authority.parse()?).await?)
+    Ok(socket.connect(address).await?)
 }
 
 /// Reads the head: the status, the length of the body, and how many bytes of the body are in the buffer already, at its start.
-async fn head(stream: &mut TcpStream, buffer: &mut [u8]) -> Result<(u16, Option<u64>, usize), Box<dyn Error>> {
+async fn head(stream: &mut dyn Stream, buffer: &mut [u8]) -> Result<(u16, Option<u64>, usize), Box<dyn Error>> {
     let mut filled = 0;
     loop {
         let space = buffer.get_mut(filled..).ok_or("the head is too long")?;
@@ -204,6 +264,7 @@ fn report(seen: &[Seen], errors: &[String], wall: Duration) {
         "failures": failures,
         "errors": errors.first(),
         "statuses": statuses,
+        "secured_by": seen.iter().filter_map(|one| one.secured_by.as_deref()).collect::<BTreeSet<_>>(),
         "bytes": seen.iter().map(|one| one.bytes).sum::<u64>(),
         "wall": wall.as_secs_f64(),
         "first_byte": quantiles(seen.iter().map(|one| one.first_byte)),

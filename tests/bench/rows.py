@@ -16,6 +16,23 @@ ROUNDS = 15
 # One download of a warm blob costs a server between half and twice what the next one does, by what the processor's caches hold.
 WARM_ROUNDS = 31
 
+# Encryption costs the same each time.
+SECURED_ROUNDS = 9
+
+# What is negotiated with every server: the clients offer nothing else.
+CIPHER = "TLS13_AES_128_GCM_SHA256"
+OPENSSL_CIPHER = "TLS_AES_128_GCM_SHA256"
+OPENSSL_OFFERS = f"""openssl_conf = all
+[all]
+ssl_conf = ssl
+[ssl]
+system_default = offers
+[offers]
+MinProtocol = TLSv1.3
+Ciphersuites = {OPENSSL_CIPHER}
+Groups = X25519
+"""
+
 
 class Table:
     """Lines of text for people and values for machines."""
@@ -25,13 +42,14 @@ class Table:
     def __init__(self, tell):
         self.lines, self.values, self.tell = [], [], tell
 
-    def add(self, row, values, ratio=None, reach=None, form="{:.3g}"):
-        """`values` by server; `ratio` is (number, of what); `reach` is what the ratio or the value should be."""
+    def add(self, row, values, ratio=None, reach=None, form="{:.3g}", also=None):
+        """`values` by server; `ratio` is (number, of what), and so is `also`; `reach` is what the ratio or the value should be."""
         names = ["cachalot", "nginx", "proxy_cache", "docker-registry"]
         cells = [form.format(values[name]) if values.get(name) is not None else "–" for name in names]
-        told = f"{ratio[0]:.2f} × {ratio[1]}" if ratio else "–"
+        told = ", ".join(f"{number:.2f} × {what}" for number, what in filter(None, (ratio, also))) or "–"
         self.lines.append([row, *cells, told, reach or "–"])
-        self.values.append({"row": row, "values": values, "ratio": ratio and ratio[0], "of": ratio and ratio[1], "to_reach": reach})
+        value = {"row": row, "values": values, "ratio": ratio and ratio[0], "of": ratio and ratio[1], "to_reach": reach}
+        self.values.append(value | ({"also": also[0], "also_of": also[1]} if also else {}))
         self.tell(" | ".join(self.lines[-1]))
 
     def markdown(self):
@@ -71,6 +89,64 @@ def warm_blobs(ground, table, quick):
     Pinning.wanted = False
 
 
+def secured(ground, table, quick):
+    """Warm blobs, and warm manifests on connections that are kept, over TLS with one cipher for all."""
+    mib, seconds, rounds = (128, 1, 3) if quick else (512, 3, SECURED_ROUNDS)
+    blob, digest = ground.add_blob(mib)
+    manifest = ground.add_manifest()
+    identity = ground.make_identity()
+    offers = ground.work / "openssl.cnf"
+    offers.write_text(OPENSSL_OFFERS)
+    environment = dict(os.environ, OPENSSL_CONF=str(offers))
+    Pinning.wanted = True
+    started = [
+        ground.start_static(identity),
+        ground.start_proxy_cache(ground.free, identity),
+        ground.start_cachalot(ground.free, identity=identity),
+    ]
+    servers = {server.name: server for server in started}
+    for name, server in servers.items():
+        assert ground.load(server.url(blob), ca=identity[0], sha256=digest)["failures"] == 0, name
+        ground.load(server.url(blob), ca=identity[0])
+        assert_cipher(server, environment)
+    for clients, limit in ((1, mib), (4, mib), (64, mib // 16)):
+        costs, rates = {name: [] for name in servers}, {name: [] for name in servers}
+        for _ in range(rounds):
+            for name, server in servers.items():
+                before = server.cpu()
+                seen = ground.load(server.url(blob), ca=identity[0], clients=clients, limit=limit * MIB)
+                assert seen["failures"] == 0 and seen["secured_by"] == [f"TLSv1_3 {CIPHER}"], (name, seen)
+                gigabytes = seen["bytes"] / 1e9
+                costs[name].append((server.cpu() - before) / gigabytes)
+                rates[name].append(gigabytes / seen["wall"])
+        for what, values in (("CPU s/GB", medians(costs)), ("GB/s", medians(rates))):
+            table.add(f"warm blob over TLS, {clients} clients: {what}", values, **against(values))
+    costs, rates = {name: [] for name in servers}, {name: [] for name in servers}
+    for _ in range(3):
+        for name, server in servers.items():
+            requests, cpu = wrk(server, manifest, seconds, environment)
+            rates[name].append(requests / seconds)
+            costs[name].append(cpu / requests * 1e6)
+    table.add("warm manifest over TLS: requests/s", medians(rates), form="{:.0f}", **against(medians(rates)))
+    table.add("warm manifest over TLS: CPU µs/request", medians(costs), **against(medians(costs)))
+    ground.stop(*started)
+    Pinning.wanted = False
+
+
+def against(values):
+    """Cachalot's value as ratios to those of both servers of nginx."""
+    ours = values["cachalot"]
+    return {"ratio": (ours / values["nginx"], "nginx static"), "also": (ours / values["proxy_cache"], "nginx proxy_cache")}
+
+
+def assert_cipher(server, environment):
+    """What a client that uses OpenSSL, as wrk does, agrees on with the server."""
+    command = ["openssl", "s_client", "-connect", f"127.0.0.1:{server.port}"]
+    told = subprocess.run(command, check=True, capture_output=True, text=True, input="", env=environment).stdout
+    for wanted in (f"TLSv1.3, Cipher is {OPENSSL_CIPHER}", "Server Temp Key: X25519"):
+        assert wanted in told, (server.name, wanted, told)
+
+
 def medians(values):
     return {name: statistics.median(some) for name, some in values.items()}
 
@@ -103,12 +179,13 @@ def warm_manifests(ground, table, quick):
     Pinning.wanted = False
 
 
-def wrk(server, path, seconds):
+def wrk(server, path, seconds, environment=None):
     """Returns how many requests were answered in so many seconds, and the processor time they took."""
     before = server.cpu()
     command = ["wrk", "-t1", "-c16", f"-d{seconds}s", server.url(path)]
-    told = subprocess.run(command, check=True, capture_output=True, text=True, preexec_fn=pinning(CLIENT)).stdout
-    assert "Non-2xx" not in told, (server.name, told)
+    how = {"check": True, "capture_output": True, "text": True, "env": environment}
+    told = subprocess.run(command, preexec_fn=pinning(CLIENT), **how).stdout
+    assert "Non-2xx" not in told and "Socket errors" not in told, (server.name, told)
     return int(re.search(r"(\d+) requests in", told).group(1)), server.cpu() - before
 
 
@@ -285,4 +362,5 @@ ROWS = {
     "f": many_streams,
     "g": many_objects,
     "h": killed_half_way,
+    "i": secured,
 }

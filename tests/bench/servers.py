@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import pathlib
+import random
 import shutil
 import signal
 import socket
@@ -17,10 +18,24 @@ MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
 INDEX_TYPE = "application/vnd.oci.image.index.v1+json"
 
 
+class Ports:
+    """Ports that nobody listens on, below those that the kernel gives to connections: none of these takes one before it is used."""
+
+    first_of_connections = int(pathlib.Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    given = set()
+
+
 def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    while True:
+        port = random.randrange(max(Ports.first_of_connections - 12000, 1024), max(Ports.first_of_connections, 13024))
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        if port not in Ports.given:
+            Ports.given.add(port)
+            return port
 
 
 def wait_until(what, ready, seconds=60):
@@ -53,8 +68,8 @@ def pinning(which):
 class Server:
     """One running server."""
 
-    def __init__(self, name, port, command, log):
-        self.name, self.port = name, port
+    def __init__(self, name, port, command, log, scheme="http"):
+        self.name, self.port, self.scheme = name, port, scheme
         self.process = subprocess.Popen(command, stdout=log, stderr=log, preexec_fn=pinning(SERVER))
         wait_until(name, self.answers)
 
@@ -65,7 +80,7 @@ class Server:
             return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
     def url(self, path):
-        return f"http://127.0.0.1:{self.port}{path}"
+        return f"{self.scheme}://127.0.0.1:{self.port}{path}"
 
     def pids(self):
         pid = self.process.pid
@@ -95,21 +110,28 @@ class Server:
 
 
 class Cachalot(Server):
-    """Cachalot in front of one registry, which is its default upstream; the access log is off unless asked for."""
+    """Cachalot in front of one registry, which is its default upstream; the access log is off unless asked for.
 
-    def __init__(self, binary, directory, upstream, log, access=False, capacity="64GiB"):
+    With `identity`, files of a certificate and its key, it speaks TLS only.
+    """
+
+    def __init__(self, binary, directory, upstream, log, access=False, capacity="64GiB", identity=None):
         directory.mkdir(parents=True, exist_ok=True)
         self.admin = free_port()
         port = free_port()
         config = directory / "cachalot.toml"
+        plain, secured = f'["127.0.0.1:{port}"]', ""
+        if identity:
+            plain, secured = "[]", '[[listener]]\naddress = "127.0.0.1:{}"\ncert = "{}"\nkey = "{}"\n'.format(port, *identity)
         config.write_text(
-            f'[server]\nlisten = ["127.0.0.1:{port}"]\ndefault_upstream = "bench.test"\nbuiltin_upstreams = false\n'
+            f'[server]\nlisten = {plain}\ndefault_upstream = "bench.test"\nbuiltin_upstreams = false\n'
             f'[admin]\nlisten = "127.0.0.1:{self.admin}"\n'
             f'[store]\npath = "{directory}/store"\ncapacity = "{capacity}"\nmanifests = "4MiB"\nmin_free = "1GiB"\n'
             f"[log]\naccess = {str(access).lower()}\n"
-            f'[[upstream]]\nname = "bench.test"\nendpoints = ["http://127.0.0.1:{upstream}"]\n'
+            f'[[upstream]]\nname = "bench.test"\nendpoints = ["http://127.0.0.1:{upstream}"]\n{secured}'
         )
-        super().__init__("cachalot", port, [binary, "serve", "--config", config], log)
+        scheme = "https" if identity else "http"
+        super().__init__("cachalot", port, [binary, "serve", "--config", config], log, scheme)
 
     def metric(self, prefix):
         """The sum of the series that begin so."""
@@ -158,12 +180,25 @@ class Ground:
         (self.content / "referrers" / name).write_text(json.dumps(index))
         return f"/v2/bench/app/manifests/{name}"
 
-    def nginx(self, name, servers):
-        """Starts an nginx with one worker and these server blocks; the first port is the one to wait for."""
+    def make_identity(self):
+        """Makes a certificate for the loopback address, its own authority, and returns its file and that of its key."""
+        certificate, key = self.work / "server.pem", self.work / "server.key"
+        command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
+        command += ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
+        command += ["-addext", "basicConstraints=critical,CA:FALSE", "-keyout", key, "-out", certificate]
+        subprocess.run(command, check=True, stdout=self.log, stderr=self.log)
+        return certificate, key
+
+    def nginx(self, name, servers, identity=None):
+        """Starts an nginx with one worker and these server blocks; the first port is the one to wait for.
+
+        With `identity`, files of a certificate and its key, they all speak TLS.
+        """
         directory = self.work / f"{name}-{self.made}-{free_port()}"
         directory.mkdir()
         directory.chmod(0o755)
-        blocks = "\n".join(f"server {{ listen 127.0.0.1:{port}; {body} }}" for port, body in servers)
+        secured = " ssl; ssl_certificate {}; ssl_certificate_key {}; ssl_protocols TLSv1.3".format(*identity) if identity else ""
+        blocks = "\n".join(f"server {{ listen 127.0.0.1:{port}{secured}; {body} }}" for port, body in servers)
         config = directory / "nginx.conf"
         config.write_text(
             f"daemon off; user root; worker_processes 1; pid {directory}/pid; error_log {directory}/error.log;\n"
@@ -177,7 +212,8 @@ class Ground:
             f"proxy_cache_path {directory}/cache levels=1:2 keys_zone=cache:16m max_size=64g inactive=1h;\n"
             f"{blocks}\n}}\n"
         )
-        return self.run(Server(name, servers[0][0], ["nginx", "-c", config, "-e", directory / "error.log"], self.log))
+        command = ["nginx", "-c", config, "-e", directory / "error.log"]
+        return self.run(Server(name, servers[0][0], command, self.log, "https" if identity else "http"))
 
     def registry_body(self, more=""):
         """A registry of static files; every answer's bytes are logged."""
@@ -217,16 +253,16 @@ class Ground:
             # This very request is one that is being written.
             return b"Writing: 1 " in answer.read()
 
-    def start_static(self):
-        return self.nginx("nginx", [(free_port(), self.registry_body())])
+    def start_static(self, identity=None):
+        return self.nginx("nginx", [(free_port(), self.registry_body())], identity)
 
-    def start_proxy_cache(self, upstream):
+    def start_proxy_cache(self, upstream, identity=None):
         body = (
             f"location / {{ proxy_pass http://127.0.0.1:{upstream}; proxy_cache cache; proxy_cache_valid 200 206 1h; "
             "proxy_cache_lock on; proxy_cache_lock_timeout 1h; proxy_cache_lock_age 1h; proxy_http_version 1.1; "
             "proxy_max_temp_file_size 0; proxy_set_header Connection ''; }"
         )
-        return self.nginx("proxy_cache", [(free_port(), body)])
+        return self.nginx("proxy_cache", [(free_port(), body)], identity)
 
     def start_registry(self, upstream):
         port, directory = free_port(), self.work / f"registry-{free_port()}"
