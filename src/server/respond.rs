@@ -36,6 +36,9 @@ const RATE_LIMIT_PAUSE: Duration = Duration::from_mins(1);
 /// What a client is told to wait while we stop.
 const STOPPING_PAUSE: Duration = Duration::from_secs(1);
 
+/// What a client is told to wait that pushes more manifests at once than there is room for.
+const PUSH_PAUSE: Duration = Duration::from_secs(5);
+
 /// What kind of thing was asked for: it names the 404.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Asked {
@@ -179,6 +182,11 @@ impl Problem {
     /// Returns the problem that a client is which asks too often.
     pub(super) fn too_fast(wait: Duration) -> Self {
         Self::unavailable("this client asks more often than its rate allows".to_owned(), wait)
+    }
+
+    /// Returns the problem that a manifest is for which there is no room.
+    pub(super) fn too_many_manifests() -> Self {
+        Self::unavailable("too many manifests are being pushed".to_owned(), PUSH_PAUSE)
     }
 
     fn too_many_requests(message: String, retry_after: Duration) -> Self {
