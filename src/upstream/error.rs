@@ -77,6 +77,9 @@ pub enum UpstreamError {
     TooLarge { limit_bytes: usize },
 }
 
+/// The limit of a connection that never stood.
+pub(super) const CONNECT_LIMIT: &str = "connect time-out";
+
 /// What a 429 is about. Docker Hub has one of each kind (U-4, U-6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RateLimit {
@@ -133,6 +136,27 @@ impl UpstreamError {
     /// account.
     pub fn may_be_about_the_caller(&self) -> bool {
         matches!(self, Self::NotFound { .. } | Self::Denied { .. } | Self::Auth { .. } | Self::RateLimited { .. })
+    }
+
+    /// Returns true when the request certainly never reached the upstream: what it would have changed there is unchanged.
+    pub fn is_unsent(&self) -> bool {
+        match self {
+            Self::Dns { .. }
+            | Self::Connect { .. }
+            | Self::Tls { .. }
+            | Self::CircuitOpen { .. }
+            | Self::Forbidden { .. }
+            | Self::Auth { .. }
+            | Self::RateLimited { .. } => true,
+            Self::TimedOut { limit, .. } => *limit == CONNECT_LIMIT,
+            Self::NotFound { .. }
+            | Self::Denied { .. }
+            | Self::Status { .. }
+            | Self::Truncated { .. }
+            | Self::Protocol { .. }
+            | Self::Range { .. }
+            | Self::TooLarge { .. } => false,
+        }
     }
 
     /// Returns true when a stale copy may be served instead: network error, time-out, 5xx, 429; never 401, 403, 404 (P-139).

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use cachalot::cache::MANIFEST_BYTES_MAX;
 use futures_util::future::join_all;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::{Cachalot, MediaType, More, PUSH, Registry, manifest};
+use super::{Cachalot, Image, MediaType, More, PUSH, Registry, manifest};
 
 /// Sends all of a largest manifest but its last byte.
 async fn linger(cachalot: &Cachalot, client: &str) -> TcpStream {
@@ -60,5 +61,30 @@ async fn manifests_that_never_end_take_so_much_memory_and_no_more_and_leave_room
     until("192.0.2.2", 503).await;
     drop((many, lingering, one_more));
     until("192.0.2.1", 201).await;
+    cachalot.finish().await;
+}
+
+#[tokio::test]
+async fn what_never_reached_the_upstream_takes_nothing_from_the_cache() {
+    let registry = Registry::start().await;
+    let image = registry.image("app", "1", &Image::new());
+    let lines = "push = true\ntag_ttl = \"0s\"\nconnect_timeout = \"1s\"";
+    let cachalot = Cachalot::configured(&registry, More::upstream(lines)).await;
+    let tag = "/v2/app/manifests/1";
+    let by_digest = format!("/v2/app/manifests/{}", image.digest);
+    assert_eq!(cachalot.get(tag).await.status, 200);
+    registry.stop().await;
+    for (method, path, body) in [
+        ("PUT", tag, manifest("x", None)),
+        ("DELETE", tag, String::new()),
+        ("DELETE", by_digest.as_str(), String::new()),
+    ] {
+        let headers = [("content-type", MediaType::OCI_MANIFEST)];
+        let answer = cachalot.write(method, path, &headers, Bytes::from(body)).await;
+        assert_eq!(answer.status, 502, "{method} {path}");
+        for path in [tag, &by_digest] {
+            assert_eq!(cachalot.get(path).await.status, 200, "P-139, P-157: after {method} {path}");
+        }
+    }
     cachalot.finish().await;
 }
