@@ -54,6 +54,8 @@ pub(super) struct Problem {
     pub(super) status: StatusCode,
     code: ErrorCode,
     message: String,
+    /// What the log is told where that is more: hosts, addresses, causes.
+    pub(super) cause: Option<Box<str>>,
     retry_after: Option<Duration>,
     /// How to become somebody.
     challenge: Option<HeaderValue>,
@@ -63,7 +65,15 @@ pub(super) struct Problem {
 
 impl Problem {
     pub(super) fn new(status: StatusCode, code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into(), retry_after: None, challenge: None, allow: "GET, HEAD" }
+        Self {
+            status,
+            code,
+            message: message.into(),
+            cause: None,
+            retry_after: None,
+            challenge: None,
+            allow: "GET, HEAD",
+        }
     }
 
     /// Returns the problem that somebody is whom we do not know.
@@ -117,7 +127,7 @@ impl Problem {
     /// Returns the problem that a failed question is; with `tells_429`, a limit of the upstream is told as what it is.
     pub(super) fn of_failure(error: &CacheError, asked: Asked, tells_429: bool) -> Self {
         let message = words(error);
-        match error {
+        let problem = match error {
             CacheError::Upstream { source: UpstreamError::RateLimited { retry_after, .. }, .. } => {
                 let pause = retry_after.unwrap_or(RATE_LIMIT_PAUSE);
                 if tells_429 { Self::too_many_requests(message, pause) } else { Self::unavailable(message, pause) }
@@ -131,7 +141,8 @@ impl Problem {
             CacheError::Offline { .. } => Self::new(StatusCode::GATEWAY_TIMEOUT, ErrorCode::Unavailable, message),
             CacheError::Overloaded { retry_after } => Self::unavailable(message, *retry_after),
             CacheError::Aborted => Self::unavailable(message, STOPPING_PAUSE),
-        }
+        };
+        Self { cause: problem.status.is_server_error().then(|| sentence(error).into()), ..problem }
     }
 
     /// The table was made from the upstreams: a routed one is known, unless this is a bug.
@@ -237,10 +248,12 @@ impl Asked {
     }
 }
 
-/// Returns a failure as one sentence, the upstream's own words included.
+/// Returns a failure as one sentence for clients, the upstream's own words included.
 fn words(error: &CacheError) -> String {
-    let sentence = sentence(error);
-    let (CacheError::Upstream { source, .. } | CacheError::Negative { source, .. }) = error else { return sentence };
+    let (CacheError::Upstream { source, .. } | CacheError::Negative { source, .. }) = error else {
+        return sentence(error);
+    };
+    let sentence = format!("{error}: {}", source.told());
     let said = match source {
         UpstreamError::NotFound { message }
         | UpstreamError::Denied { message, .. }

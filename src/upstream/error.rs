@@ -138,6 +138,33 @@ impl UpstreamError {
         matches!(self, Self::NotFound { .. } | Self::Denied { .. } | Self::Auth { .. } | Self::RateLimited { .. })
     }
 
+    /// Returns what clients are told: the kind of failure. Hosts, addresses, files and the words of libraries are for the log, which has all
+    /// of it.
+    pub fn told(&self) -> String {
+        match self {
+            Self::Dns { .. } => "cannot look up the upstream's host".to_owned(),
+            Self::Connect { .. } => "cannot connect to the upstream".to_owned(),
+            Self::Tls { .. } => "TLS with the upstream failed".to_owned(),
+            Self::Forbidden { .. } => "the upstream leads to an address that is not dialled".to_owned(),
+            // What stands behind the colon names files, or repeats what a program said.
+            Self::Auth { reason } => {
+                format!("authentication failed: {}", reason.split(": ").next().unwrap_or_default())
+            }
+            Self::CircuitOpen { retry_after, cause } => {
+                format!("not asked for {retry_after:.0?} more, after it failed: {}", cause.told())
+            }
+            Self::NotFound { .. }
+            | Self::Denied { .. }
+            | Self::RateLimited { .. }
+            | Self::Status { .. }
+            | Self::TimedOut { .. }
+            | Self::Truncated { .. }
+            | Self::Protocol { .. }
+            | Self::Range { .. }
+            | Self::TooLarge { .. } => self.to_string(),
+        }
+    }
+
     /// Returns true when the request certainly never reached the upstream: what it would have changed there is unchanged.
     pub fn is_unsent(&self) -> bool {
         match self {
