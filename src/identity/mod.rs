@@ -205,7 +205,11 @@ impl Identities {
 
     /// Seals a token for `holder` that holds from `now` on for [`token_life`](Self::token_life).
     pub fn token(&self, holder: &Holder, now: SystemTime) -> Option<Secret> {
-        self.sealer.seal(holder, seconds(now).saturating_add(self.token_life.as_secs()))
+        let witness = match holder {
+            Holder::Principal(principal) => self.witness(principal).unwrap_or_default(),
+            Holder::Caller(_) => String::new(),
+        };
+        self.sealer.seal(holder, &witness, seconds(now).saturating_add(self.token_life.as_secs()))
     }
 
     /// Counts one that was refused without a look at a credential.
@@ -253,25 +257,31 @@ impl Identities {
         if foreign == Foreign::Passes { Ok(Known::Foreign) } else { Err(Refused::Wrong(AuthFailure::Token)) }
     }
 
-    /// Opens a token of ours. Its holder may be gone since.
+    /// Opens a token of ours. Its holder may be gone since, or known by another secret.
     fn by_sealed(&self, token: &Secret) -> Result<Known, Refused> {
         let opened = self.sealer.open(token.expose(), seconds(SystemTime::now()));
         match opened {
-            Ok(Holder::Principal(principal)) if self.is_gone(&principal) => Err(Refused::Wrong(AuthFailure::Token)),
-            Ok(Holder::Principal(principal)) => Ok(Known::Principal(principal)),
-            Ok(Holder::Caller(credential)) => Ok(Known::Caller(credential)),
+            Ok((Holder::Principal(principal), witness)) if self.witness(&principal).as_ref() == Some(&witness) => {
+                Ok(Known::Principal(principal))
+            }
+            Ok((Holder::Caller(credential), _)) => Ok(Known::Caller(credential)),
             Err(Unopened::Expired) => Err(Refused::Wrong(AuthFailure::Expired)),
-            Err(Unopened::Broken) => Err(Refused::Wrong(AuthFailure::Token)),
+            Ok((Holder::Principal(_), _)) | Err(Unopened::Broken) => Err(Refused::Wrong(AuthFailure::Token)),
         }
     }
 
-    fn is_gone(&self, principal: &Principal) -> bool {
+    /// Returns by what a principal is known at this moment; nothing, where it is known by what is not of this configuration; `None` when
+    /// there is no such principal.
+    fn witness(&self, principal: &Principal) -> Option<String> {
         match principal {
-            Principal::User(name) => !self.passwords.as_ref().is_some_and(|passwords| passwords.file.has(name)),
-            Principal::Token(name) => !self.tokens.as_ref().is_some_and(|tokens| tokens.has(name)),
-            Principal::ServiceAccount { .. } => self.service_accounts.is_none(),
-            Principal::Certificate(_) => self.certificates.is_none(),
-            Principal::Anonymous => false,
+            Principal::User(name) => {
+                let file = self.passwords.as_ref().map(|passwords| &passwords.file).filter(|file| file.has(name));
+                file.map(|file| sealed::witness(file.hash(name).expose().as_bytes()))
+            }
+            Principal::Token(name) => self.tokens.as_ref()?.sha256(name).map(|sha256| sealed::witness(&sha256)),
+            Principal::ServiceAccount { .. } => self.service_accounts.as_ref().map(|_| String::new()),
+            Principal::Certificate(_) => self.certificates.map(|_| String::new()),
+            Principal::Anonymous => Some(String::new()),
         }
     }
 
