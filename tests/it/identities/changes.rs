@@ -49,3 +49,46 @@ async fn a_token_ends_with_what_it_was_given_for() {
     }
     cachalot.finish().await;
 }
+
+#[tokio::test]
+async fn who_may_connect_and_who_is_asked_holds_for_connections_that_stand() {
+    let registry = Registry::start().await;
+    let ground = secure::Ground::new();
+    let (one, other) = (secure::Authority::new("one"), secure::Authority::new("other"));
+    for (name, authority) in [("one.crt", &one), ("other.crt", &other)] {
+        std::fs::write(ground.mounted.path(name), authority.pem()).unwrap();
+    }
+    let trusting =
+        |name: &str| format!("client_ca = {}\nclient_certificate = \"optional\"", ground.mounted.quoted(name));
+    let unasked = format!("{}\nidentities = false", trusting("one.crt"));
+    let cachalot = ground.start(&registry, &unasked).await;
+    let mut lines = unasked;
+    for (what, next, stands) in [
+        ("nothing changes", lines.clone(), true),
+        ("HTTP/2 is not offered any more", format!("{lines}\nhttp2 = false"), true),
+        ("whoever connects is asked", trusting("one.crt"), false),
+        ("another authority is believed", trusting("other.crt"), false),
+    ] {
+        assert_eq!(ground.reload(&cachalot, &registry, &lines), Vec::<String>::new());
+        let stream = ground.client().offering(&[secure::H1]).connect(cachalot.listener_address()).await.unwrap();
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
+        let ended = tokio::spawn(connection);
+        let mut ask = async || {
+            let request = Request::get("/v2/").header("host", "localhost").body(Full::<Bytes>::default()).unwrap();
+            let answer = sender.send_request(request).await?;
+            let status = answer.status();
+            answer.into_body().collect().await.map(|_| status)
+        };
+        assert_eq!(ask().await.unwrap(), 200);
+        ground.reload(&cachalot, &registry, &next);
+        if stands {
+            assert_eq!(ask().await.unwrap(), 200, "{what}");
+            drop(sender);
+        } else {
+            let ended = tokio::time::timeout(std::time::Duration::from_secs(20), ended).await;
+            ended.expect("the connection is asked to go").unwrap().unwrap();
+        }
+        lines = next;
+    }
+    cachalot.finish().await;
+}
