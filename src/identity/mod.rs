@@ -184,12 +184,12 @@ impl Identities {
         self.rights.allow(principal, wish)
     }
 
-    /// Waits for the principal's turn.
+    /// Waits for the principal's turn; whoever is nobody has the turns of its address.
     ///
     /// # Errors
     /// How long it should wait, when that is too long to be kept here.
-    pub async fn turn(&self, principal: &Principal) -> Result<(), Duration> {
-        self.rights.turn(principal).await
+    pub async fn turn(&self, principal: &Principal, address: IpAddr) -> Result<(), Duration> {
+        self.rights.turn(principal, address).await
     }
 
     /// Forgets principals that may ask freely again.

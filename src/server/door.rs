@@ -158,7 +158,7 @@ impl Visit<'_> {
 
     /// Waits for the principal's turn.
     pub(super) async fn turn(&self, principal: &Principal) -> Result<(), Duration> {
-        if self.peer.rules.identities { self.door.identities.turn(principal).await } else { Ok(()) }
+        if self.peer.rules.identities { self.door.identities.turn(principal, self.client).await } else { Ok(()) }
     }
 
     /// Returns true when somebody can be somebody here, or a caller's own credential counts somewhere.

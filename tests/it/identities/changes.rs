@@ -92,3 +92,17 @@ async fn who_may_connect_and_who_is_asked_holds_for_connections_that_stand() {
     }
     cachalot.finish().await;
 }
+
+#[tokio::test]
+async fn who_is_nobody_has_a_rate_for_each_address() {
+    let ground = Ground::new().await;
+    let rules = "[[principal]]\nmatch = [\"**\"]\nrate = 1\nburst = 2\n";
+    let cachalot = ground.start_with("", "anonymous = true", "", rules).await;
+    let ask =
+        async |client: &str| cachalot.send("GET", "/v2/app/tags/list", &[("x-forwarded-for", client)]).await.status;
+    let greedy = futures_util::future::join_all((0..30).map(|_| ask("192.0.2.1")));
+    let (greedy, modest) = tokio::join!(greedy, async { [ask("192.0.2.2").await, ask("192.0.2.3").await] });
+    assert_eq!(modest, [200; 2], "S-37: who asks too much takes nothing from the others");
+    assert!(greedy.contains(&503), "S-37: {greedy:?}");
+    cachalot.finish().await;
+}
