@@ -234,10 +234,12 @@ impl Identities {
         }
         let is_ours = self.passwords.as_ref().is_some_and(|passwords| passwords.file.has(user))
             || self.tokens.as_ref().is_some_and(|tokens| tokens.has(user));
-        if !is_ours && foreign == Foreign::Passes {
-            return Ok(Known::Foreign);
-        }
         let wrong = Refused::Wrong(AuthFailure::Password);
+        if !is_ours && foreign == Foreign::Passes {
+            // S-5: under another name it opens nothing, and who was shown it could show it here.
+            let opens_this_cache = Sealer::is_ours(password.expose()) || self.static_token(password).is_some();
+            return if opens_this_cache { self.attempt(address).and(Err(wrong)) } else { Ok(Known::Foreign) };
+        }
         let Some(passwords) = &self.passwords else { return self.attempt(address).and(Err(wrong)) };
         let is_right = passwords.verify(user, password, || self.attempt(address)).await?;
         if is_right { Ok(Known::Principal(Principal::User(user.to_owned()))) } else { Err(wrong) }

@@ -106,3 +106,23 @@ async fn who_is_nobody_has_a_rate_for_each_address() {
     assert!(greedy.contains(&503), "S-37: {greedy:?}");
     cachalot.finish().await;
 }
+
+#[tokio::test]
+async fn what_opens_this_cache_is_shown_to_no_upstream_under_whatever_name() {
+    let ground = Ground::new().await;
+    let cachalot = ground.start_with(PUBLIC_URL, "anonymous = true", "push = true", "").await;
+    let sealed = token(&cachalot, &basic("alice", "secret")).await.replace("Bearer ", "");
+    for secret in [CI, sealed.as_str()] {
+        for user in ["me", "ci2"] {
+            let shown = basic(user, secret);
+            let headers = [("authorization", shown.as_str())];
+            let answer = cachalot.write("POST", "/v2/app/blobs/uploads/", &headers, "").await;
+            assert_eq!(answer.status, 401, "S-5: {user}");
+            let given = cachalot.send("GET", "/token", &headers).await;
+            assert_eq!(given.status, 401, "S-5: {user}");
+        }
+    }
+    let shown = ground.registry.requests().iter().filter(|request| request.authorization.is_some()).count();
+    assert_eq!(shown, 0, "S-5");
+    cachalot.finish().await;
+}
