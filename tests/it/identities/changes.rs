@@ -126,3 +126,20 @@ async fn what_opens_this_cache_is_shown_to_no_upstream_under_whatever_name() {
     assert_eq!(shown, 0, "S-5");
     cachalot.finish().await;
 }
+
+#[tokio::test]
+async fn a_form_names_whom_a_header_could_name() {
+    let ground = Ground::new().await;
+    let hash = bcrypt::hash("a:b", 4).unwrap();
+    ground.write("htpasswd", &format!("carol:{hash}\n"));
+    let cachalot = ground.start_with(PUBLIC_URL, "", "push = true", "").await;
+    let headers = [("content-type", "application/x-www-form-urlencoded")];
+    for (user, password, status) in
+        [("carol", "a%3Ab", 200), ("carol%3Aa", "b", 400), ("x%0Ay", "b", 400), ("x", "b%00", 400)]
+    {
+        let form = format!("grant_type=password&username={user}&password={password}");
+        let answer = cachalot.write("POST", "/token", &headers, form).await;
+        assert_eq!(answer.status, status, "P-177: {user} {password}");
+    }
+    cachalot.finish().await;
+}
