@@ -99,6 +99,7 @@ async fn asked(
                 request,
                 question: &question,
                 authorization: admitted.authorization.as_ref(),
+                principal: &admitted.principal,
                 client: who(&admitted.principal, visit.client),
                 is_head: request.method == Method::HEAD,
             };

@@ -143,3 +143,25 @@ async fn a_form_names_whom_a_header_could_name() {
     }
     cachalot.finish().await;
 }
+
+#[tokio::test]
+async fn who_may_not_read_a_repository_here_mounts_nothing_from_it() {
+    let registry = Registry::start().await;
+    let ground = secure::Ground::new();
+    let nodes = secure::Authority::new("nodes");
+    std::fs::write(ground.mounted.path("clients.crt"), nodes.pem()).unwrap();
+    let digest = registry.with_blob_in("secret", crate::registry::Content::generated(1, 100));
+    let listener = ground.listener(&format!("client_ca = {}", ground.mounted.quoted("clients.crt")));
+    let rules = "[identity]\ncertificates = \"cn\"\n\
+                 [[principal]]\nmatch = [\"cert:*\"]\nrepositories = [\"registry.test/app\"]\n";
+    let sections = format!("{listener}{rules}");
+    let more = crate::harness::More { upstream: "push = true", sections: &sections, ..Default::default() };
+    let cachalot = Cachalot::configured(&registry, more).await;
+    let client = secure::Client::new(&ground.authority, Some(nodes.client("node-1")));
+    let path = format!("/v2/app/blobs/uploads/?mount={digest}&from=secret");
+    let begun = client.open(cachalot.listener_address(), "POST", &path, &[]).await;
+    let queries: Vec<_> = registry.requests().iter().filter_map(|request| request.query.clone()).collect();
+    assert_eq!(queries, Vec::<String>::new(), "S-4: it becomes an upload");
+    assert_eq!(begun.status, 202, "P-154");
+    cachalot.finish().await;
+}
