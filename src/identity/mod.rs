@@ -9,6 +9,11 @@
 //! issuer, a token that was sealed here. Ours and wrong is refused, always. Not ours is *foreign*: where a caller's own credential counts
 //! for an upstream, that judges it; elsewhere it is as wrong as any other, after as long a time.
 //!
+//! Where foreign credentials pass, whoever tries names finds out which are ours, by what becomes of them and by how long it takes: ours and
+//! wrong is refused here after a bcrypt, what is foreign goes on to the upstream, or gets a token that is good for nothing else. Hiding
+//! that would show our users' mistyped passwords to an upstream, or tell a user that a wrong password is right. Each name that is found is
+//! a failure of its address (`failures`): ten at once, then one a second.
+//!
 //! Configurations come and go as a whole: what was remembered of passwords goes with them. What protects the process stays: see
 //! [`Lasting`].
 //!
