@@ -132,6 +132,7 @@ impl App {
             clients: ArcSwap::from_pointee(options::clients(&settings.clients)),
             door: ArcSwap::from_pointee(options::door(settings, &lasting)?),
             places: Arc::new(Places::new(settings.server.connections as usize)),
+            inbox: Arc::default(),
             cache,
             metrics: Arc::clone(&metrics),
             options: options::limits(&settings.server, settings.log.access, via),

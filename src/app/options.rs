@@ -101,7 +101,7 @@ pub(super) fn listener_rules(
         let options = TlsOptions { identity: tls.identity.clone(), clients, http2: tls.http2 };
         Tls::new(options, before).map_err(|source| AppError::Tls { address: settings.address, source })
     });
-    Ok(ListenerRules { identities: settings.identities, tls: tls.transpose()? })
+    Ok(ListenerRules::new(settings.identities, tls.transpose()?))
 }
 
 pub(super) fn clients(settings: &settings::Clients) -> Clients {

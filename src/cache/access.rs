@@ -6,7 +6,7 @@
 //!
 //! | what is known | the upstream says | the caller is |
 //! |---|---|---|
-//! | a yes, younger than `access_ttl` | is not asked | admitted |
+//! | a yes to content, or to lists, whichever is wanted, younger than `access_ttl` | is not asked | admitted |
 //! | a no, of a moment ago | is not asked | refused |
 //! | anything else | 2xx, or a redirect for a blob | admitted; a yes is remembered |
 //! | anything else | 401, 403 | refused; the yes is forgotten, a no remembered |
@@ -101,8 +101,8 @@ pub enum Unadmitted {
 pub(super) struct Access {
     rules: AccessRules,
     key: CallerKey,
-    /// When the upstream was last asked to whom it then said yes.
-    yes: Memo<(CallerId, RepositoryName), Instant>,
+    /// When the upstream was last asked to whom it then said yes. Apart for lists: some registries have a right to list that is none to pull.
+    yes: Memo<(CallerId, RepositoryName, Sphere), Instant>,
     /// Apart for lists: who may not list tags may be let in to pull.
     no: Memo<(CallerId, RepositoryName, Sphere), ()>,
     /// When a yes was last taken back: one that was asked for before is not remembered after.
@@ -117,7 +117,7 @@ pub(super) struct Viewer {
     access: Arc<Access>,
 }
 
-/// What a no is about.
+/// What a yes or a no is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Sphere {
     Content,
@@ -154,21 +154,32 @@ impl Access {
         self.rules.is_for_callers != is_excepted
     }
 
-    fn recall(&self, caller: CallerId, repository: &RepositoryName, sphere: Sphere, now: Instant) -> Memory {
-        match self.yes.get(&(caller, repository.clone())) {
-            Some(asked_at) if is_within(self.rules.ttl, asked_at, now) => Memory::Yes,
-            _ if self.no.contains_key(&(caller, repository.clone(), sphere)) => Memory::No,
-            _ => Memory::Nothing,
+    fn recall(&self, caller: CallerId, repository: &RepositoryName, wanted: Wanted<'_>, now: Instant) -> Memory {
+        if self.holds(caller, repository, wanted, self.rules.ttl, now) {
+            return Memory::Yes;
         }
+        let is_no = self.no.contains_key(&(caller, repository.clone(), wanted.sphere()));
+        if is_no { Memory::No } else { Memory::Nothing }
     }
 
     /// Returns true while a yes holds although the upstream does not answer.
-    fn holds_stale(&self, caller: CallerId, repository: &RepositoryName, now: Instant) -> bool {
-        let kept = self.rules.ttl.saturating_add(self.rules.stale_if_error);
-        self.yes.get(&(caller, repository.clone())).is_some_and(|asked_at| is_within(kept, asked_at, now))
+    fn holds_stale(&self, caller: CallerId, repository: &RepositoryName, wanted: Wanted<'_>, now: Instant) -> bool {
+        self.holds(caller, repository, wanted, self.rules.ttl.saturating_add(self.rules.stale_if_error), now)
     }
 
-    /// Notes what the upstream said when it was asked at `asked_at`.
+    fn holds(
+        &self,
+        caller: CallerId,
+        repository: &RepositoryName,
+        wanted: Wanted<'_>,
+        length: Duration,
+        now: Instant,
+    ) -> bool {
+        let asked_at = |sphere: &Sphere| self.yes.get(&(caller, repository.clone(), *sphere));
+        wanted.enough().iter().filter_map(asked_at).any(|asked_at| is_within(length, asked_at, now))
+    }
+
+    /// Notes what the upstream said about `sphere` when it was asked at `asked_at`.
     fn note(
         &self,
         caller: CallerId,
@@ -181,9 +192,10 @@ impl Access {
         match told {
             Ok(()) => {
                 // First noted, then looked at the mark: whoever marks does it the other way round.
-                self.yes.insert(place.clone(), asked_at);
+                let yes = (caller, repository.clone(), sphere);
+                self.yes.insert(yes.clone(), asked_at);
                 if self.taken_back.get(&place).is_some_and(|at| at >= asked_at) {
-                    self.yes.invalidate(&place);
+                    self.yes.invalidate(&yes);
                 }
             }
             Err(error) if error.is_denial() => {
@@ -198,8 +210,10 @@ impl Access {
     /// Forgets a yes: the upstream has said no since.
     fn take_back(&self, caller: CallerId, repository: &RepositoryName) {
         let place = (caller, repository.clone());
-        self.taken_back.insert(place.clone(), Instant::now());
-        self.yes.invalidate(&place);
+        self.taken_back.insert(place, Instant::now());
+        for sphere in [Sphere::Content, Sphere::Lists] {
+            self.yes.invalidate(&(caller, repository.clone(), sphere));
+        }
     }
 }
 
@@ -296,7 +310,7 @@ impl Cache {
     ) -> Result<Admission, Unadmitted> {
         let Some(viewer) = &view.viewer else { return Err(Unadmitted::Unreadable) };
         let (access, caller) = (&viewer.access, viewer.id);
-        match access.recall(caller, repository, wanted.sphere(), Instant::now()) {
+        match access.recall(caller, repository, wanted, Instant::now()) {
             Memory::Yes => return Ok(Admission::Cached),
             Memory::No => return Err(viewer.refused()),
             Memory::Nothing => {}
@@ -304,7 +318,7 @@ impl Cache {
         if let Some(absence) = self.absence_of(view, repository, wanted) {
             return Err(Unadmitted::Failed(absence));
         }
-        let patience = access.holds_stale(caller, repository, Instant::now()).then_some(view.policy.stale_wait);
+        let patience = access.holds_stale(caller, repository, wanted, Instant::now()).then_some(view.policy.stale_wait);
         let asked = within(view.patience(patience), Box::pin(self.ask_whether(view, repository, wanted))).await;
         let failure = match asked {
             Some(Ok(())) => return Ok(Admission::Allowed),
@@ -317,7 +331,7 @@ impl Cache {
             }
         };
         // Asked again: it may have been taken back in the meantime.
-        if access.holds_stale(caller, repository, Instant::now()) {
+        if access.holds_stale(caller, repository, wanted, Instant::now()) {
             return Ok(Admission::Stale);
         }
         Err(Unadmitted::Failed(failure))
@@ -351,7 +365,8 @@ impl Cache {
             };
             self.0.admissions.join(place(what), "ask whether a caller may read", work).await
         };
-        let landed = fly(None).await;
+        // Whoever may list is not known by that to be let in to pull: lists are asked about apart.
+        let landed = fly((wanted.sphere() == Sphere::Lists).then(|| wanted.to_string())).await;
         let landed = match &landed.answer {
             // Something else is absent, which says nothing about this.
             Some(Err(error)) if !landed.led && error.is_absence() => fly(Some(wanted.to_string())).await,
@@ -389,6 +404,7 @@ impl Cache {
 async fn ask(view: &Arc<Upstream>, repository: &RepositoryName, wanted: Wanted<'_>) -> Result<(), CacheError> {
     let Some(Viewer { id, access, .. }) = &view.viewer else { return Err(CacheError::Aborted) };
     let asked_at = Instant::now();
+    let mut sphere = wanted.sphere();
     let told = match wanted {
         Wanted::Manifest(reference) => may_read_manifest(view, repository, reference).await,
         Wanted::Blob(digest) => view.origin.may_read_blob(repository, digest).await.map_err(|error| view.error(error)),
@@ -397,6 +413,10 @@ async fn ask(view: &Arc<Upstream>, repository: &RepositoryName, wanted: Wanted<'
             // What is referred to need not be there.
             match may_read_manifest(view, repository, &Reference::Digest(*subject)).await {
                 Err(error) if error.is_absence() => may_list_tags(view, repository).await,
+                Ok(()) => {
+                    sphere = Sphere::Content;
+                    Ok(())
+                }
                 told => told,
             }
         }
@@ -404,7 +424,7 @@ async fn ask(view: &Arc<Upstream>, repository: &RepositoryName, wanted: Wanted<'
     if !told.as_ref().is_err_and(|error| error.of_upstream().is_none_or(|error| error.allows_stale())) {
         view.silence.ends();
     }
-    access.note(*id, repository, wanted.sphere(), &told, asked_at);
+    access.note(*id, repository, sphere, &told, asked_at);
     told
 }
 
@@ -435,6 +455,15 @@ impl Wanted<'_> {
         match self {
             Self::Manifest(_) | Self::Blob(_) => Sphere::Content,
             Self::Tags | Self::Referrers(_) => Sphere::Lists,
+        }
+    }
+
+    /// Returns what a yes must be about, any of these, to be one to this. Who refers to what is told to whoever may read either.
+    fn enough(self) -> &'static [Sphere] {
+        match self {
+            Self::Manifest(_) | Self::Blob(_) => &[Sphere::Content],
+            Self::Tags => &[Sphere::Lists],
+            Self::Referrers(_) => &[Sphere::Content, Sphere::Lists],
         }
     }
 
@@ -530,9 +559,11 @@ mod tests {
         let (one, other) = (caller(&access, "Bearer a"), caller(&access, "Bearer b"));
         let (app, elsewhere): (RepositoryName, RepositoryName) = ("app".parse().unwrap(), "other".parse().unwrap());
         let asked_at = Instant::now();
+        let tag: Reference = "1".parse().unwrap();
         let recall = |caller, repository, after| {
             let at = asked_at + after;
-            (access.recall(caller, repository, Sphere::Content, at), access.holds_stale(caller, repository, at))
+            let wanted = Wanted::Manifest(&tag);
+            (access.recall(caller, repository, wanted, at), access.holds_stale(caller, repository, wanted, at))
         };
         let second = Duration::from_secs(1);
         for told in [
@@ -564,7 +595,7 @@ mod tests {
             access.note(one, &app, Sphere::Content, &told, asked_at);
             let expected = if is_denial { Memory::No } else { Memory::Nothing };
             assert_eq!(recall(one, &app, Duration::ZERO), (expected, false));
-            assert_eq!(access.recall(one, &app, Sphere::Lists, asked_at), Memory::Nothing);
+            assert_eq!(access.recall(one, &app, Wanted::Tags, asked_at), Memory::Nothing);
             access.no.invalidate_all();
         }
     }
@@ -573,12 +604,14 @@ mod tests {
     fn a_yes_that_was_asked_for_before_a_no_is_not_remembered_after_it() {
         let access = Access::new(rules(true, &[])).unwrap();
         let (one, app) = (caller(&access, "Bearer a"), "app".parse().unwrap());
+        let tag: Reference = "1".parse().unwrap();
+        let wanted = Wanted::Manifest(&tag);
         let asked_at = Instant::now();
         access.take_back(one, &app);
         access.note(one, &app, Sphere::Content, &Ok(()), asked_at);
-        assert_eq!(access.recall(one, &app, Sphere::Content, asked_at), Memory::Nothing, "S-7");
+        assert_eq!(access.recall(one, &app, wanted, asked_at), Memory::Nothing, "S-7");
         let asked_again_at = Instant::now() + Duration::from_millis(1);
         access.note(one, &app, Sphere::Content, &Ok(()), asked_again_at);
-        assert_eq!(access.recall(one, &app, Sphere::Content, asked_again_at), Memory::Yes);
+        assert_eq!(access.recall(one, &app, wanted, asked_again_at), Memory::Yes);
     }
 }

@@ -131,6 +131,16 @@ impl Written {
     }
 }
 
+/// Returns true when a write may have changed something: the upstream has said yes, or nobody knows. What never reached it takes nothing
+/// from the cache: whoever may ask could empty it while the upstream is down.
+fn may_have_changed(written: &Result<Written, CacheError>) -> bool {
+    match written {
+        Ok(written) => !written.is_refused(),
+        Err(CacheError::Upstream { source, .. }) => !source.is_unsent(),
+        Err(_) => true,
+    }
+}
+
 /// How long after a write a repository counts as unsettled: longer than any question takes that was asked before.
 const UNSETTLED: Duration = Duration::from_mins(1);
 

@@ -44,6 +44,12 @@ impl Credential {
         }
     }
 
+    /// Makes one of a user and a password, if a header could show them: what a name holds is the same however it comes.
+    pub fn basic(user: String, password: Secret) -> Option<Self> {
+        let is_plain = !user.contains(':') && !user.chars().chain(password.expose().chars()).any(char::is_control);
+        is_plain.then_some(Self::Basic { user, password })
+    }
+
     /// Returns the credential as a header that shows it.
     pub fn basic_header(credential: &Secret) -> Option<HeaderValue> {
         let text = Zeroizing::new(format!("Basic {}", *Zeroizing::new(BASE64.encode(credential.expose()))));
@@ -67,8 +73,7 @@ impl Credential {
         let decoded = Zeroizing::new(BASE64.decode(rest).ok()?);
         let decoded = std::str::from_utf8(&decoded).ok()?;
         let (user, password) = decoded.split_once(':')?;
-        let is_plain = !decoded.chars().any(char::is_control);
-        is_plain.then(|| Self::Basic { user: user.to_owned(), password: Secret::new(password) })
+        Self::basic(user.to_owned(), Secret::new(password))
     }
 }
 

@@ -9,6 +9,11 @@
 //! issuer, a token that was sealed here. Ours and wrong is refused, always. Not ours is *foreign*: where a caller's own credential counts
 //! for an upstream, that judges it; elsewhere it is as wrong as any other, after as long a time.
 //!
+//! Where foreign credentials pass, whoever tries names finds out which are ours, by what becomes of them and by how long it takes: ours and
+//! wrong is refused here after a bcrypt, what is foreign goes on to the upstream, or gets a token that is good for nothing else. Hiding
+//! that would show our users' mistyped passwords to an upstream, or tell a user that a wrong password is right. Each name that is found is
+//! a failure of its address (`failures`): ten at once, then one a second.
+//!
 //! Configurations come and go as a whole: what was remembered of passwords goes with them. What protects the process stays: see
 //! [`Lasting`].
 //!
@@ -184,12 +189,12 @@ impl Identities {
         self.rights.allow(principal, wish)
     }
 
-    /// Waits for the principal's turn.
+    /// Waits for the principal's turn; whoever is nobody has the turns of its address.
     ///
     /// # Errors
     /// How long it should wait, when that is too long to be kept here.
-    pub async fn turn(&self, principal: &Principal) -> Result<(), Duration> {
-        self.rights.turn(principal).await
+    pub async fn turn(&self, principal: &Principal, address: IpAddr) -> Result<(), Duration> {
+        self.rights.turn(principal, address).await
     }
 
     /// Forgets principals that may ask freely again.
@@ -205,7 +210,11 @@ impl Identities {
 
     /// Seals a token for `holder` that holds from `now` on for [`token_life`](Self::token_life).
     pub fn token(&self, holder: &Holder, now: SystemTime) -> Option<Secret> {
-        self.sealer.seal(holder, seconds(now).saturating_add(self.token_life.as_secs()))
+        let witness = match holder {
+            Holder::Principal(principal) => self.witness(principal).unwrap_or_default(),
+            Holder::Caller(_) => String::new(),
+        };
+        self.sealer.seal(holder, &witness, seconds(now).saturating_add(self.token_life.as_secs()))
     }
 
     /// Counts one that was refused without a look at a credential.
@@ -230,10 +239,12 @@ impl Identities {
         }
         let is_ours = self.passwords.as_ref().is_some_and(|passwords| passwords.file.has(user))
             || self.tokens.as_ref().is_some_and(|tokens| tokens.has(user));
-        if !is_ours && foreign == Foreign::Passes {
-            return Ok(Known::Foreign);
-        }
         let wrong = Refused::Wrong(AuthFailure::Password);
+        if !is_ours && foreign == Foreign::Passes {
+            // S-5: under another name it opens nothing, and who was shown it could show it here.
+            let opens_this_cache = Sealer::is_ours(password.expose()) || self.static_token(password).is_some();
+            return if opens_this_cache { self.attempt(address).and(Err(wrong)) } else { Ok(Known::Foreign) };
+        }
         let Some(passwords) = &self.passwords else { return self.attempt(address).and(Err(wrong)) };
         let is_right = passwords.verify(user, password, || self.attempt(address)).await?;
         if is_right { Ok(Known::Principal(Principal::User(user.to_owned()))) } else { Err(wrong) }
@@ -253,25 +264,31 @@ impl Identities {
         if foreign == Foreign::Passes { Ok(Known::Foreign) } else { Err(Refused::Wrong(AuthFailure::Token)) }
     }
 
-    /// Opens a token of ours. Its holder may be gone since.
+    /// Opens a token of ours. Its holder may be gone since, or known by another secret.
     fn by_sealed(&self, token: &Secret) -> Result<Known, Refused> {
         let opened = self.sealer.open(token.expose(), seconds(SystemTime::now()));
         match opened {
-            Ok(Holder::Principal(principal)) if self.is_gone(&principal) => Err(Refused::Wrong(AuthFailure::Token)),
-            Ok(Holder::Principal(principal)) => Ok(Known::Principal(principal)),
-            Ok(Holder::Caller(credential)) => Ok(Known::Caller(credential)),
+            Ok((Holder::Principal(principal), witness)) if self.witness(&principal).as_ref() == Some(&witness) => {
+                Ok(Known::Principal(principal))
+            }
+            Ok((Holder::Caller(credential), _)) => Ok(Known::Caller(credential)),
             Err(Unopened::Expired) => Err(Refused::Wrong(AuthFailure::Expired)),
-            Err(Unopened::Broken) => Err(Refused::Wrong(AuthFailure::Token)),
+            Ok((Holder::Principal(_), _)) | Err(Unopened::Broken) => Err(Refused::Wrong(AuthFailure::Token)),
         }
     }
 
-    fn is_gone(&self, principal: &Principal) -> bool {
+    /// Returns by what a principal is known at this moment; nothing, where it is known by what is not of this configuration; `None` when
+    /// there is no such principal.
+    fn witness(&self, principal: &Principal) -> Option<String> {
         match principal {
-            Principal::User(name) => !self.passwords.as_ref().is_some_and(|passwords| passwords.file.has(name)),
-            Principal::Token(name) => !self.tokens.as_ref().is_some_and(|tokens| tokens.has(name)),
-            Principal::ServiceAccount { .. } => self.service_accounts.is_none(),
-            Principal::Certificate(_) => self.certificates.is_none(),
-            Principal::Anonymous => false,
+            Principal::User(name) => {
+                let file = self.passwords.as_ref().map(|passwords| &passwords.file).filter(|file| file.has(name));
+                file.map(|file| sealed::witness(file.hash(name).expose().as_bytes()))
+            }
+            Principal::Token(name) => self.tokens.as_ref()?.sha256(name).map(|sha256| sealed::witness(&sha256)),
+            Principal::ServiceAccount { .. } => self.service_accounts.as_ref().map(|_| String::new()),
+            Principal::Certificate(_) => self.certificates.map(|_| String::new()),
+            Principal::Anonymous => Some(String::new()),
         }
     }
 

@@ -2,6 +2,7 @@
 //!
 //! Without any rule, whoever is let in may everything. With rules, whom none fits may nothing.
 
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ pub struct Rule {
     pub repositories: Vec<Pattern>,
     /// Writes are relayed, where the upstream takes them.
     pub push: bool,
-    /// Requests a second of each principal; `None` is no limit.
+    /// Requests a second of each principal, and of each address of which nobody is known; `None` is no limit.
     pub rate: Option<NonZeroU32>,
     /// Requests at once after a pause.
     pub burst: Option<NonZeroU32>,
@@ -37,7 +38,17 @@ pub enum Wish<'a> {
 
 /// All rules.
 #[derive(Debug, Default)]
-pub(super) struct Rights(Vec<(Rule, Option<Turns<Principal>>)>);
+pub(super) struct Rights(Vec<RuleAndTurns>);
+
+type RuleAndTurns = (Rule, Option<Turns<Asker>>);
+
+/// Whose turn it is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Asker {
+    Known(Principal),
+    /// Whoever shows nothing is not one and the same.
+    Nobody(IpAddr),
+}
 
 impl Rights {
     pub(super) fn new(rules: Vec<Rule>) -> Self {
@@ -64,9 +75,10 @@ impl Rights {
     }
 
     /// Waits for the principal's turn.
-    pub(super) async fn turn(&self, principal: &Principal) -> Result<(), Duration> {
+    pub(super) async fn turn(&self, principal: &Principal, address: IpAddr) -> Result<(), Duration> {
         match self.of(principal) {
-            Some((_, Some(turns))) => turns.turn(principal).await,
+            Some((_, Some(turns))) if principal.is_anonymous() => turns.turn(&Asker::Nobody(address)).await,
+            Some((_, Some(turns))) => turns.turn(&Asker::Known(principal.clone())).await,
             Some((_, None)) | None => Ok(()),
         }
     }
@@ -75,7 +87,7 @@ impl Rights {
         self.0.iter().filter_map(|(_, turns)| turns.as_ref()).for_each(Turns::forget_idle);
     }
 
-    fn of(&self, principal: &Principal) -> Option<&(Rule, Option<Turns<Principal>>)> {
+    fn of(&self, principal: &Principal) -> Option<&RuleAndTurns> {
         if self.0.is_empty() {
             return None;
         }

@@ -1,7 +1,9 @@
 //! Our own tokens: sealed and stateless, so that a restart and every replica understand them.
 //!
 //! A token is `cachalot.` and the base64url of a nonce and a box (AES-256-GCM), in which stand its holder and when it expires. Its holder
-//! is a principal, or a caller's own credential for an upstream: then only the upstream can judge it.
+//! is a principal, or a caller's own credential for an upstream: then only the upstream can judge it. A principal that is
+//! known by a secret of the configuration has its witness beside it: with another password, or another token, what was sealed before is
+//! worth nothing.
 
 use std::fmt;
 
@@ -21,6 +23,9 @@ const PREFIX: &str = "cachalot.";
 
 /// Sealed along, so that nothing else that the key may ever seal is a token.
 const PURPOSE: &[u8] = b"cachalot token 1";
+
+/// What a witness is a hash of, beside the secret.
+const WITNESS: &[u8] = b"cachalot witness 1\n";
 
 /// Characters of a key at the least; `openssl rand -base64 32` has 44.
 const KEY_LENGTH_MIN: usize = 32;
@@ -100,6 +105,9 @@ struct Content {
     principal: Option<String>,
     #[serde(rename = "c", skip_serializing_if = "Option::is_none")]
     caller: Option<String>,
+    /// Of what the principal was when it was sealed.
+    #[serde(rename = "w", default, skip_serializing_if = "String::is_empty")]
+    witness: String,
 }
 
 impl Sealer {
@@ -108,13 +116,13 @@ impl Sealer {
         Self(keys.map(LessSafeKey::new).collect())
     }
 
-    /// Seals a token; `None` when the cipher refuses, which it does not.
-    pub(super) fn seal(&self, holder: &Holder, expires_at: u64) -> Option<Secret> {
+    /// Seals a token that says by `witness` what its holder is known by; `None` when the cipher refuses, which it does not.
+    pub(super) fn seal(&self, holder: &Holder, witness: &str, expires_at: u64) -> Option<Secret> {
         let (principal, caller) = match holder {
             Holder::Principal(principal) => (Some(principal.to_string()), None),
             Holder::Caller(credential) => (None, Some(credential.expose().to_owned())),
         };
-        let mut content = Content { expires_at, principal, caller };
+        let mut content = Content { expires_at, principal, caller, witness: witness.to_owned() };
         // In this buffer it is sealed; the copies end here.
         let sealed = serde_json::to_vec(&content);
         content.caller.zeroize();
@@ -133,17 +141,18 @@ impl Sealer {
         token.starts_with(PREFIX)
     }
 
-    /// Returns whose token it is, if it holds at `now`.
-    pub(super) fn open(&self, token: &str, now: u64) -> Result<Holder, Unopened> {
+    /// Returns whose token it is, and its witness, if it holds at `now`.
+    pub(super) fn open(&self, token: &str, now: u64) -> Result<(Holder, String), Unopened> {
         let content = self.content(token).ok_or(Unopened::Broken)?;
         if content.expires_at <= now {
             return Err(Unopened::Expired);
         }
-        match (content.principal, content.caller) {
-            (Some(principal), None) => principal.parse().map(Holder::Principal).map_err(|_| Unopened::Broken),
-            (None, Some(credential)) => Ok(Holder::Caller(Secret::new(credential))),
-            _ => Err(Unopened::Broken),
-        }
+        let holder = match (content.principal, content.caller) {
+            (Some(principal), None) => Holder::Principal(principal.parse().map_err(|_| Unopened::Broken)?),
+            (None, Some(credential)) => Holder::Caller(Secret::new(credential)),
+            _ => return Err(Unopened::Broken),
+        };
+        Ok((holder, content.witness))
     }
 
     fn content(&self, token: &str) -> Option<Content> {
@@ -162,6 +171,12 @@ impl fmt::Debug for Sealer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Sealer").field(&self.0.len()).finish()
     }
+}
+
+/// Returns a text that says by which secret somebody is known, and tells nothing of it.
+pub(super) fn witness(secret: &[u8]) -> String {
+    let hash = digest(&SHA256, &[WITNESS, secret].concat());
+    URL_SAFE_NO_PAD.encode(hash.as_ref())
 }
 
 /// Makes a key of a line: whatever is written there, it is used for this alone.
@@ -190,22 +205,33 @@ mod tests {
             Holder::Principal("system:serviceaccount:ns:a".parse().unwrap()),
             Holder::Caller(Secret::new("me:pass:word")),
         ] {
-            let token = sealer(OLD).seal(&holder, 1_000).unwrap();
+            let token = sealer(OLD).seal(&holder, "w", 1_000).unwrap();
             let open = |text: &str, token: &str, now| sealer(text).open(token, now);
-            assert_eq!(open(OLD, token.expose(), 999), Ok(holder.clone()), "a restart");
-            assert_eq!(open(&format!("{NEW}\n{OLD}"), token.expose(), 999), Ok(holder.clone()), "an old key");
+            assert_eq!(open(OLD, token.expose(), 999), Ok((holder.clone(), "w".to_owned())), "a restart");
+            assert_eq!(
+                open(&format!("{NEW}\n{OLD}"), token.expose(), 999),
+                Ok((holder.clone(), "w".to_owned())),
+                "an old key"
+            );
             assert_eq!(open(OLD, token.expose(), 1_000), Err(Unopened::Expired));
             assert_eq!(open(NEW, token.expose(), 999), Err(Unopened::Broken), "another key");
             let other = Sealer::new(&TokenKeys::random());
             assert_eq!(other.open(token.expose(), 999), Err(Unopened::Broken));
-            assert_ne!(sealer(OLD).seal(&holder, 1_000), Some(token), "no two are the same");
+            assert_ne!(sealer(OLD).seal(&holder, "w", 1_000), Some(token), "no two are the same");
         }
+    }
+
+    #[test]
+    fn a_witness_is_of_one_secret_and_tells_nothing_of_it() {
+        let [one, other] = ["secret-1", "secret-2"].map(|secret| witness(secret.as_bytes()));
+        assert!(one != other && !one.contains("secret"), "{one} {other}");
+        assert_eq!(one, witness(b"secret-1"), "every replica says the same");
     }
 
     #[test]
     fn a_token_that_was_touched_does_not_open() {
         let sealer = sealer(OLD);
-        let token = sealer.seal(&Holder::Principal(Principal::User("alice".to_owned())), 1_000).unwrap();
+        let token = sealer.seal(&Holder::Principal(Principal::User("alice".to_owned())), "", 1_000).unwrap();
         let text = token.expose();
         for index in PREFIX.len()..text.len() {
             for letter in ["A", "-", "*", "="] {

@@ -83,6 +83,11 @@ impl Tokens {
         self.0.get(usize::try_from(found).ok()?).map(|token| token.name.as_str())
     }
 
+    /// Returns the SHA-256 of the token of that name.
+    pub(super) fn sha256(&self, name: &str) -> Option<[u8; 32]> {
+        self.0.iter().find(|token| token.name == name).map(|token| token.sha256)
+    }
+
     pub(super) fn has(&self, name: &str) -> bool {
         self.0.iter().any(|token| token.name == name)
     }

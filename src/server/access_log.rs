@@ -35,6 +35,8 @@ pub(super) struct Exchange {
     upstream: Option<Arc<UpstreamMetrics>>,
     answer: Option<(Kind, Outcome)>,
     status: StatusCode,
+    /// Why it failed, with what clients are not told.
+    reason: Option<Box<str>>,
     sent_bytes: u64,
     ending: Ending,
     // Held, not read: its drop counts the exchange out.
@@ -81,6 +83,7 @@ impl Exchange {
             upstream: None,
             answer: None,
             status: StatusCode::OK,
+            reason: None,
             sent_bytes: 0,
             ending: Ending::Left,
             in_flight: metrics.http().began(handler),
@@ -129,6 +132,11 @@ impl Exchange {
 
     pub(super) fn set_status(&mut self, status: StatusCode) {
         self.status = status;
+    }
+
+    /// Notes why there is no answer.
+    pub(super) fn is_for_reason(&mut self, reason: Option<Box<str>>) {
+        self.reason = reason;
     }
 
     /// Notes bytes handed to the connection.
@@ -182,6 +190,7 @@ impl Exchange {
             repo = repository,
             size_bytes = self.sent_bytes,
             elapsed_ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
+            error = self.reason.as_deref(),
             ending },
             "{} {}", self.method, self.path
         );
@@ -204,6 +213,8 @@ impl Drop for Exchange {
         self.metrics.http().finished(self.handler, &self.method, self.status.as_u16(), self.began.elapsed());
         if self.log {
             self.write_line();
+        } else if let Some(error) = &self.reason {
+            tracing::warn!(request.id = %self.request_id, error, "{} {} failed", self.method, self.path);
         }
     }
 }

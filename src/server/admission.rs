@@ -34,11 +34,12 @@ pub(super) fn as_writer(routed: &Routed<'_>) -> Result<Arc<Upstream>, Problem> {
     routed.upstream.seen_by(routed.authorization).ok_or_else(|| unreadable(routed))
 }
 
-/// Returns true when the caller may read a blob where it is to be mounted from.
+/// Returns true when the caller may read a blob where it is to be mounted from: by the rules here, and by the upstream's word.
 pub(super) async fn may_mount(routed: &Routed<'_>, from: &RepositoryName, digest: &Digest) -> bool {
     let (cache, upstream) = (&routed.server.cache, routed.upstream);
-    !upstream.is_for_callers(from)
-        || cache.admit(upstream, from, routed.authorization, Wanted::Blob(digest)).await.is_ok()
+    routed.visit.may_read(routed.principal, &routed.question.upstream, from)
+        && (!upstream.is_for_callers(from)
+            || cache.admit(upstream, from, routed.authorization, Wanted::Blob(digest)).await.is_ok())
 }
 
 /// Returns the problem that a caller is who was let in and is denied something by the upstream all the same.

@@ -148,7 +148,7 @@ where
     let ended = loop {
         tokio::select! {
             ended = connection.as_mut() => break ended,
-            () = stop.cancelled(), if !is_stopping => {
+            () = is_to_end(&stop, &line.peer), if !is_stopping => {
                 is_stopping = true;
                 connection.as_mut().graceful_shutdown();
             }
@@ -176,6 +176,14 @@ where
     };
     if let Err(error) = ended {
         tracing::debug!(peer = %line.peer.address, %error, "a connection ended early");
+    }
+}
+
+/// Waits until no more requests are taken: the process stops, or others are let in than when the connection came.
+async fn is_to_end(stop: &CancellationToken, peer: &Peer) {
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = peer.rules.outdated() => {}
     }
 }
 

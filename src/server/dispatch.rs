@@ -40,7 +40,10 @@ pub(super) async fn handle(server: &Server, request: Request<Incoming>, peer: &P
         Ok(()) if token::is_for(&visit) => token(server, &visit, (&clients, client), body, &mut exchange).await,
         Ok(()) => asked(server, &visit, (&clients, client), body, &mut exchange).await,
     };
-    let mut response = answered.unwrap_or_else(|problem| problem.into_response(exchange.request_id, is_head));
+    let mut response = answered.unwrap_or_else(|mut problem| {
+        exchange.is_for_reason(problem.cause.take());
+        problem.into_response(exchange.request_id, is_head)
+    });
     response.headers_mut().insert(API_VERSION, HeaderValue::from_static("registry/2.0"));
     response.headers_mut().entry(CACHE_STATUS).or_insert_with(|| cache_status(&exchange));
     exchange.set_status(response.status());
@@ -96,6 +99,7 @@ async fn asked(
                 request,
                 question: &question,
                 authorization: admitted.authorization.as_ref(),
+                principal: &admitted.principal,
                 client: who(&admitted.principal, visit.client),
                 is_head: request.method == Method::HEAD,
             };

@@ -30,7 +30,7 @@ use super::peer::Peer;
 use super::respond::Problem;
 use crate::cache::Upstream;
 use crate::identity::{Credential, Foreign, Identities, Known, Principal, Refused, Wish};
-use crate::oci::{Refusal, Route};
+use crate::oci::{Refusal, RepositoryName, Route, UpstreamName};
 use crate::telemetry::AuthFailure;
 use crate::wire::Scope;
 
@@ -158,7 +158,7 @@ impl Visit<'_> {
 
     /// Waits for the principal's turn.
     pub(super) async fn turn(&self, principal: &Principal) -> Result<(), Duration> {
-        if self.peer.rules.identities { self.door.identities.turn(principal).await } else { Ok(()) }
+        if self.peer.rules.identities { self.door.identities.turn(principal, self.client).await } else { Ok(()) }
     }
 
     /// Returns true when somebody can be somebody here, or a caller's own credential counts somewhere.
@@ -182,6 +182,11 @@ impl Visit<'_> {
     /// Returns what is wrong where the upstream does not take what was shown.
     fn insufficient(&self) -> Option<&'static str> {
         self.request.headers.contains_key(AUTHORIZATION).then_some("insufficient_scope")
+    }
+
+    /// Returns true when who was let in may read that repository, too.
+    pub(super) fn may_read(&self, principal: &Principal, upstream: &UpstreamName, repository: &RepositoryName) -> bool {
+        !self.peer.rules.identities || self.door.identities.allow(principal, Wish::Read(upstream, repository))
     }
 
     /// Returns whom the peer's certificate names.

@@ -11,6 +11,8 @@
 //! A manifest or a list that is answered counts besides, at most 4 MiB, which the memory tier shares where it has it. What the kernel keeps
 //! of a connection is `net.ipv4.tcp_wmem`'s to say.
 //!
+//! So does a manifest that is pushed, at most as `inbox` says for one client and for all.
+//!
 //! An idle one has none of them. A client that fills them and leaves them so is let go after `server.write_stall_timeout` (`flow`), and
 //! has no more than `clients.connections` of them.
 

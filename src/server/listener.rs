@@ -26,15 +26,34 @@ pub struct ListenerRules {
     pub identities: bool,
     /// `None`: plain HTTP.
     pub tls: Option<Tls>,
+    /// Cancelled once others hold, by which who has connected might not be let in.
+    outdated: CancellationToken,
 }
 
 impl Default for ListenerRules {
     fn default() -> Self {
-        Self { identities: true, tls: None }
+        Self::new(true, None)
     }
 }
 
-/// The rules of one listener as they are at the moment; a connection keeps those that it began with.
+impl ListenerRules {
+    pub fn new(identities: bool, tls: Option<Tls>) -> Self {
+        Self { identities, tls, outdated: CancellationToken::new() }
+    }
+
+    /// Waits until these let in whom the listener does not let in any more, perhaps.
+    pub(super) async fn outdated(&self) {
+        self.outdated.cancelled().await;
+    }
+
+    fn lets_in_as(&self, other: &Self) -> bool {
+        let clients = |rules: &Self| rules.tls.as_ref().and_then(|tls| tls.options().clients.clone());
+        self.identities == other.identities && clients(self) == clients(other)
+    }
+}
+
+/// The rules of one listener as they are at the moment. A connection keeps those that it began with; when who may connect has changed, or
+/// who is asked, it is asked to go, and its client comes again.
 #[derive(Debug, Default)]
 pub struct Entrance(ArcSwap<ListenerRules>);
 
@@ -50,7 +69,11 @@ impl Entrance {
 
     /// Lets new connections begin with other rules.
     pub fn set(&self, rules: ListenerRules) {
-        self.0.store(Arc::new(rules));
+        let rules = Arc::new(rules);
+        let before = self.0.swap(Arc::clone(&rules));
+        if !before.lets_in_as(&rules) {
+            before.outdated.cancel();
+        }
     }
 }
 

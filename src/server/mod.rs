@@ -5,7 +5,8 @@
 //! errors into HTTP → `body` streams and accounts.
 //!
 //! `token` gives what `door` takes. On a plain connection `socket` sends what lies in files without copying it. `flow` knows what a client
-//! leaves lying, `places` how many connections there may be, and `limits` how much of anything.
+//! leaves lying, `places` how many connections there may be, `inbox` how much of pushed manifests, and `limits` how much of
+//! anything.
 //!
 //! What is deliberately absent: any decision about freshness or where bytes come from (that is `cache`), and any admin path.
 
@@ -21,6 +22,7 @@ mod door;
 mod flow;
 mod headers;
 mod heads;
+mod inbox;
 mod limits;
 mod listener;
 mod manifests;
@@ -41,6 +43,7 @@ use arc_swap::ArcSwap;
 pub use clients::{ClientOptions, Clients};
 pub use directory::Directory;
 pub use door::Door;
+pub use inbox::Inbox;
 pub use limits::Options;
 pub use listener::{Entrance, ListenerRules, serve};
 pub use places::Places;
@@ -56,6 +59,7 @@ pub struct Server {
     pub clients: ArcSwap<Clients>,
     pub door: ArcSwap<Door>,
     pub places: Arc<Places>,
+    pub inbox: Arc<Inbox>,
     pub cache: Cache,
     pub metrics: Arc<Metrics>,
     pub options: Options,

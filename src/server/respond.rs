@@ -36,6 +36,9 @@ const RATE_LIMIT_PAUSE: Duration = Duration::from_mins(1);
 /// What a client is told to wait while we stop.
 const STOPPING_PAUSE: Duration = Duration::from_secs(1);
 
+/// What a client is told to wait that pushes more manifests at once than there is room for.
+const PUSH_PAUSE: Duration = Duration::from_secs(5);
+
 /// What kind of thing was asked for: it names the 404.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Asked {
@@ -51,6 +54,8 @@ pub(super) struct Problem {
     pub(super) status: StatusCode,
     code: ErrorCode,
     message: String,
+    /// What the log is told where that is more: hosts, addresses, causes.
+    pub(super) cause: Option<Box<str>>,
     retry_after: Option<Duration>,
     /// How to become somebody.
     challenge: Option<HeaderValue>,
@@ -60,7 +65,15 @@ pub(super) struct Problem {
 
 impl Problem {
     pub(super) fn new(status: StatusCode, code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into(), retry_after: None, challenge: None, allow: "GET, HEAD" }
+        Self {
+            status,
+            code,
+            message: message.into(),
+            cause: None,
+            retry_after: None,
+            challenge: None,
+            allow: "GET, HEAD",
+        }
     }
 
     /// Returns the problem that somebody is whom we do not know.
@@ -114,7 +127,7 @@ impl Problem {
     /// Returns the problem that a failed question is; with `tells_429`, a limit of the upstream is told as what it is.
     pub(super) fn of_failure(error: &CacheError, asked: Asked, tells_429: bool) -> Self {
         let message = words(error);
-        match error {
+        let problem = match error {
             CacheError::Upstream { source: UpstreamError::RateLimited { retry_after, .. }, .. } => {
                 let pause = retry_after.unwrap_or(RATE_LIMIT_PAUSE);
                 if tells_429 { Self::too_many_requests(message, pause) } else { Self::unavailable(message, pause) }
@@ -128,7 +141,8 @@ impl Problem {
             CacheError::Offline { .. } => Self::new(StatusCode::GATEWAY_TIMEOUT, ErrorCode::Unavailable, message),
             CacheError::Overloaded { retry_after } => Self::unavailable(message, *retry_after),
             CacheError::Aborted => Self::unavailable(message, STOPPING_PAUSE),
-        }
+        };
+        Self { cause: problem.status.is_server_error().then(|| sentence(error).into()), ..problem }
     }
 
     /// The table was made from the upstreams: a routed one is known, unless this is a bug.
@@ -181,6 +195,11 @@ impl Problem {
         Self::unavailable("this client asks more often than its rate allows".to_owned(), wait)
     }
 
+    /// Returns the problem that a manifest is for which there is no room.
+    pub(super) fn too_many_manifests() -> Self {
+        Self::unavailable("too many manifests are being pushed".to_owned(), PUSH_PAUSE)
+    }
+
     fn too_many_requests(message: String, retry_after: Duration) -> Self {
         let problem = Self::new(StatusCode::TOO_MANY_REQUESTS, ErrorCode::TooManyRequests, message);
         Self { retry_after: Some(retry_after), ..problem }
@@ -229,10 +248,12 @@ impl Asked {
     }
 }
 
-/// Returns a failure as one sentence, the upstream's own words included.
+/// Returns a failure as one sentence for clients, the upstream's own words included.
 fn words(error: &CacheError) -> String {
-    let sentence = sentence(error);
-    let (CacheError::Upstream { source, .. } | CacheError::Negative { source, .. }) = error else { return sentence };
+    let (CacheError::Upstream { source, .. } | CacheError::Negative { source, .. }) = error else {
+        return sentence(error);
+    };
+    let sentence = format!("{error}: {}", source.told());
     let said = match source {
         UpstreamError::NotFound { message }
         | UpstreamError::Denied { message, .. }

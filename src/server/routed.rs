@@ -9,6 +9,7 @@ use super::door::Visit;
 use super::respond::{Asked, Problem};
 use super::{Directory, Server, admission, heads};
 use crate::cache::{CacheError, Client, Upstream};
+use crate::identity::Principal;
 use crate::oci::{Endpoint, Question};
 use crate::telemetry::Shed;
 
@@ -23,6 +24,7 @@ pub(super) struct Routed<'a> {
     pub(super) question: &'a Question,
     /// What the caller shows the upstream, where the upstream is to see it.
     pub(super) authorization: Option<&'a HeaderValue>,
+    pub(super) principal: &'a Principal,
     pub(super) client: Client,
     pub(super) is_head: bool,
 }

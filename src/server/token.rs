@@ -88,9 +88,9 @@ impl Asked {
     fn by_form(form: &[u8]) -> Result<Self, Problem> {
         let value =
             |name: &str| form_urlencoded::parse(form).find(|(key, _)| key == name).map(|(_, value)| value.into_owned());
-        match (value("grant_type").as_deref(), value("username"), value("password")) {
-            (Some("password"), Some(user), Some(password)) => {
-                let credential = Some(Credential::Basic { user, password: Secret::new(password) });
+        let shown = value("username").zip(value("password"));
+        match (value("grant_type").as_deref(), shown.and_then(|(user, it)| Credential::basic(user, Secret::new(it)))) {
+            (Some("password"), credential @ Some(_)) => {
                 let scopes = value("scope").unwrap_or_default();
                 let scopes = scopes.split(' ').filter_map(Scope::parse).take(SCOPES_MAX);
                 let scopes: Vec<String> = scopes.map(|scope| scope.to_string()).collect();

@@ -2,7 +2,7 @@
 
 use http::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, LOCATION, RANGE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
 use serde::de::IgnoredAny;
 use tokio::time::timeout;
@@ -12,12 +12,13 @@ use super::access_log::{Exchange, RequestId};
 use super::admission;
 use super::body::Body;
 use super::headers::text;
+use super::inbox::{Letter, Unreceived};
 use super::limits::HEADER_BUDGET;
 use super::respond::{Asked, Problem};
 use super::routed::Routed;
 use crate::cache::{self, Begin, Begun, Chunk, MANIFEST_BYTES_MAX, ManifestPush, PushError, UploadStatus, Writer};
 use crate::oci::{Digest, DigestError, Endpoint, ErrorCode, Reference, Refusal, Tag, error_body, mount_source};
-use crate::telemetry::Kind;
+use crate::telemetry::{Kind, Shed};
 use crate::upstream::Written;
 use crate::wire::names::{CHUNK_MIN_LENGTH, CONTENT_DIGEST, OCI_SUBJECT, OCI_TAG};
 use crate::wire::{Outcome, chunk_range};
@@ -123,7 +124,8 @@ impl Writing<'_> {
     async fn push_manifest(&self, reference: &Reference, body: Incoming) -> Result<Response<Body>, Unwritten> {
         let tags = self.tags()?;
         let content_type = self.routed.request.headers.get(CONTENT_TYPE).cloned();
-        let push = ManifestPush { reference: reference.clone(), content_type, bytes: whole(body).await?, tags };
+        let letter = self.whole(body).await?;
+        let push = ManifestPush { reference: reference.clone(), content_type, bytes: letter.bytes.clone(), tags };
         let pushed = self.routed.server.cache.push_manifest(&self.writer, push).await?;
         let mut response = self.created("manifests", &pushed.digest);
         if let Some(subject) = pushed.subject {
@@ -133,6 +135,29 @@ impl Writing<'_> {
             response.headers_mut().append(OCI_TAG, text(tag.as_str()));
         }
         Ok(response)
+    }
+
+    /// Reads a manifest whole; one that no client would pull is refused (P-156), and one that there is no room for is to come again.
+    async fn whole(&self, body: Incoming) -> Result<Letter, Problem> {
+        let Routed { server, client, .. } = *self.routed;
+        match timeout(HEADER_BUDGET, server.inbox.receive(body, client)).await {
+            Ok(Ok(letter)) => Ok(letter),
+            Ok(Err(Unreceived::TooLarge)) => {
+                let message = format!("a manifest has {MANIFEST_BYTES_MAX} bytes at the most");
+                Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::SizeInvalid, message))
+            }
+            Ok(Err(Unreceived::Full)) => {
+                server.metrics.http().shed(Shed::Overload);
+                Err(Problem::too_many_manifests())
+            }
+            Ok(Err(Unreceived::BrokenOff)) => {
+                Err(Problem::new(StatusCode::BAD_REQUEST, ErrorCode::ManifestInvalid, "the body broke off"))
+            }
+            Err(_elapsed) => {
+                let message = format!("the manifest did not come within {HEADER_BUDGET:?}");
+                Err(Problem::new(StatusCode::REQUEST_TIMEOUT, ErrorCode::ManifestInvalid, message))
+            }
+        }
     }
 
     fn tags(&self) -> Result<Vec<Tag>, Problem> {
@@ -281,23 +306,6 @@ fn chunks(body: Incoming) -> cache::Incoming {
     let len = body.size_hint().exact();
     let chunks = body.into_data_stream();
     cache::Incoming { len, chunks: Box::pin(futures_util::TryStreamExt::map_err(chunks, Into::into)) }
-}
-
-/// Reads a manifest whole; one that no client would pull is refused (P-156).
-async fn whole(body: Incoming) -> Result<bytes::Bytes, Problem> {
-    let read = timeout(HEADER_BUDGET, Limited::new(body, MANIFEST_BYTES_MAX).collect()).await;
-    match read {
-        Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => {
-            let message = format!("a manifest has {MANIFEST_BYTES_MAX} bytes at the most");
-            Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::SizeInvalid, message))
-        }
-        Ok(Err(_)) => Err(Problem::new(StatusCode::BAD_REQUEST, ErrorCode::ManifestInvalid, "the body broke off")),
-        Err(_elapsed) => {
-            let message = format!("the manifest did not come within {HEADER_BUDGET:?}");
-            Err(Problem::new(StatusCode::REQUEST_TIMEOUT, ErrorCode::ManifestInvalid, message))
-        }
-    }
 }
 
 fn bad_tags(why: &str) -> Problem {

@@ -77,6 +77,9 @@ pub enum UpstreamError {
     TooLarge { limit_bytes: usize },
 }
 
+/// The limit of a connection that never stood.
+pub(super) const CONNECT_LIMIT: &str = "connect time-out";
+
 /// What a 429 is about. Docker Hub has one of each kind (U-4, U-6).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RateLimit {
@@ -133,6 +136,54 @@ impl UpstreamError {
     /// account.
     pub fn may_be_about_the_caller(&self) -> bool {
         matches!(self, Self::NotFound { .. } | Self::Denied { .. } | Self::Auth { .. } | Self::RateLimited { .. })
+    }
+
+    /// Returns what clients are told: the kind of failure. Hosts, addresses, files and the words of libraries are for the log, which has all
+    /// of it.
+    pub fn told(&self) -> String {
+        match self {
+            Self::Dns { .. } => "cannot look up the upstream's host".to_owned(),
+            Self::Connect { .. } => "cannot connect to the upstream".to_owned(),
+            Self::Tls { .. } => "TLS with the upstream failed".to_owned(),
+            Self::Forbidden { .. } => "the upstream leads to an address that is not dialled".to_owned(),
+            // What stands behind the colon names files, or repeats what a program said.
+            Self::Auth { reason } => {
+                format!("authentication failed: {}", reason.split(": ").next().unwrap_or_default())
+            }
+            Self::CircuitOpen { retry_after, cause } => {
+                format!("not asked for {retry_after:.0?} more, after it failed: {}", cause.told())
+            }
+            Self::NotFound { .. }
+            | Self::Denied { .. }
+            | Self::RateLimited { .. }
+            | Self::Status { .. }
+            | Self::TimedOut { .. }
+            | Self::Truncated { .. }
+            | Self::Protocol { .. }
+            | Self::Range { .. }
+            | Self::TooLarge { .. } => self.to_string(),
+        }
+    }
+
+    /// Returns true when the request certainly never reached the upstream: what it would have changed there is unchanged.
+    pub fn is_unsent(&self) -> bool {
+        match self {
+            Self::Dns { .. }
+            | Self::Connect { .. }
+            | Self::Tls { .. }
+            | Self::CircuitOpen { .. }
+            | Self::Forbidden { .. }
+            | Self::Auth { .. }
+            | Self::RateLimited { .. } => true,
+            Self::TimedOut { limit, .. } => *limit == CONNECT_LIMIT,
+            Self::NotFound { .. }
+            | Self::Denied { .. }
+            | Self::Status { .. }
+            | Self::Truncated { .. }
+            | Self::Protocol { .. }
+            | Self::Range { .. }
+            | Self::TooLarge { .. } => false,
+        }
     }
 
     /// Returns true when a stale copy may be served instead: network error, time-out, 5xx, 429; never 401, 403, 404 (P-139).

@@ -37,7 +37,7 @@ pub struct Options {
     pub extra_ca: Vec<CertificateDer<'static>>,
     /// What we show an upstream that asks for a certificate.
     pub client_identity: Option<ClientIdentity>,
-    /// Accepts any certificate: whoever sits between sees the credentials.
+    /// Accepts any certificate of the registry's own hosts: whoever sits between sees the credentials.
     pub insecure: bool,
     /// It may lead us to private addresses and to this machine (S-25).
     pub internal: bool,

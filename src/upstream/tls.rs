@@ -1,7 +1,8 @@
 //! Whom we believe when an upstream shows a certificate, and the certificate that we show when it asks for one.
 //!
-//! We believe the system's roots and the configured authorities, or, where the configuration says `insecure`, everybody. Our own
-//! certificate is shown to the upstream's endpoints and configured token services, and to nobody else that they lead to: it says who we are.
+//! We believe the system's roots and the configured authorities, or, where the configuration says `insecure`, whoever answers for the
+//! registry's own hosts: its endpoints, those of its domain or as internal as it is, and configured token services. A public content network
+//! that it leads to must prove itself as ever: what is insecure is the registry, not the rest of the world. Our own certificate is shown to the upstream's endpoints and configured token services, and to nobody else that they lead to: it says who we are.
 //! The cryptography is named here and does not depend on a default of the process.
 
 use std::fmt;
@@ -13,8 +14,10 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_t
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, ConfigBuilder, DigitallySignedStruct, InconsistentKeys, RootCertStore, SignatureScheme};
+use url::Url;
 
 use super::options::Options;
+use super::realm;
 
 /// The application protocols of one pool, the preferred one first.
 #[derive(Debug, Clone, Copy)]
@@ -33,6 +36,8 @@ pub(super) struct Trust(Option<Configs>);
 struct Configs {
     /// For the upstream's own endpoints, and token services that its account may be shown to.
     own: ClientConfig,
+    /// For others that belong to the registry.
+    related: ClientConfig,
     /// For the hosts that they lead to.
     others: ClientConfig,
 }
@@ -41,15 +46,21 @@ struct Configs {
 #[derive(Debug, Clone)]
 pub(super) struct Tls {
     own: Arc<ClientConfig>,
+    related: Arc<ClientConfig>,
     others: Arc<ClientConfig>,
     own_hosts: Arc<[String]>,
+    endpoints: Arc<[Url]>,
 }
 
 impl Tls {
     /// Returns the configuration for a host, as it stands in a URL.
     pub(super) fn towards(&self, host: &str) -> Arc<ClientConfig> {
-        let is_own = self.own_hosts.iter().any(|own| own.eq_ignore_ascii_case(host));
-        Arc::clone(if is_own { &self.own } else { &self.others })
+        if self.own_hosts.iter().any(|own| own.eq_ignore_ascii_case(host)) {
+            return Arc::clone(&self.own);
+        }
+        let url = Url::parse(&format!("https://{host}")).ok();
+        let is_related = url.is_some_and(|url| self.endpoints.iter().any(|own| realm::belongs_to(own, &url, &[])));
+        Arc::clone(if is_related { &self.related } else { &self.others })
     }
 }
 
@@ -61,14 +72,15 @@ impl Trust {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider));
         let Ok(builder) = builder.with_safe_default_protocol_versions() else { return Self(None) };
-        if options.insecure {
-            let verifier = Arc::new(BelieveEverybody(provider));
-            let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
-            return Self(Some(Configs::new(builder, options)));
-        }
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         roots.add_parsable_certificates(options.extra_ca.iter().cloned());
+        if options.insecure {
+            let believing = builder.clone().dangerous();
+            let believing = believing.with_custom_certificate_verifier(Arc::new(BelieveEverybody(provider)));
+            let others = builder.with_root_certificates(roots).with_no_client_auth();
+            return Self(Some(Configs { others, ..Configs::new(believing, options) }));
+        }
         if roots.is_empty() {
             return Self(None);
         }
@@ -77,7 +89,7 @@ impl Trust {
 
     /// Returns how one pool speaks TLS; `options` are those that this was made of.
     pub(super) fn tls(&self, protocols: Protocols, options: &Options) -> Option<Tls> {
-        let Configs { own, others } = self.0.clone()?;
+        let Configs { own, related, others } = self.0.clone()?;
         let with_protocols = |mut config: ClientConfig| {
             config.alpn_protocols = match protocols {
                 Protocols::Http2OrHttp1 => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
@@ -87,7 +99,8 @@ impl Trust {
         };
         let endpoints = options.endpoints.iter().filter_map(|url| url.host_str());
         let own_hosts = endpoints.chain(options.realm_hosts.iter().map(String::as_str)).map(str::to_owned).collect();
-        Some(Tls { own: with_protocols(own), others: with_protocols(others), own_hosts })
+        let [own, related, others] = [own, related, others].map(with_protocols);
+        Some(Tls { own, related, others, own_hosts, endpoints: options.endpoints.clone().into() })
     }
 }
 
@@ -100,7 +113,7 @@ impl Configs {
             }
             None => others.clone(),
         };
-        Self { own, others }
+        Self { own, related: others.clone(), others }
     }
 }
 
@@ -191,5 +204,33 @@ impl ServerCertVerifier for BelieveEverybody {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn insecure_is_the_registry_and_nobody_else_that_it_leads_to() {
+        for (endpoint, host, expected) in [
+            ("https://registry.example.com:5000", "registry.example.com", "own"),
+            ("https://registry.example.com", "sso.example.net", "own"),
+            ("https://registry.example.com", "cdn.example.com", "related"),
+            ("https://registry.example.com", "cdn.example.org", "others"),
+            ("https://registry.example.com", "10.0.0.1", "others"),
+            ("https://10.0.0.1", "minio.corp", "related"),
+            ("https://10.0.0.1", "[fd00::1]", "related"),
+            ("https://10.0.0.1", "bucket.s3.amazonaws.com", "others"),
+        ] {
+            let mut options = Options::new("registry.test".parse().unwrap(), Url::parse(endpoint).unwrap());
+            options.insecure = true;
+            options.realm_hosts = vec!["sso.example.net".to_owned()];
+            let tls = Trust::new(&options).tls(Protocols::Http1, &options).unwrap();
+            let towards = tls.towards(host);
+            let known = [("own", &tls.own), ("related", &tls.related), ("others", &tls.others)];
+            let chosen = known.iter().find(|(_, config)| Arc::ptr_eq(config, &towards)).map(|(name, _)| *name);
+            assert_eq!(chosen, Some(expected), "S-26: {endpoint} → {host}");
+        }
     }
 }

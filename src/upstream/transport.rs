@@ -19,7 +19,7 @@ use url::Url;
 
 use super::connect::{ConnectError, Connector, Uses, cause};
 use super::egress::Egress;
-use super::error::UpstreamError;
+use super::error::{CONNECT_LIMIT, UpstreamError};
 use super::observe::Observer;
 use super::options::Options;
 use super::tls::{Protocols, Trust};
@@ -188,7 +188,7 @@ fn explain(error: &legacy::Error, url: &Url) -> UpstreamError {
 fn explain_connect(error: &ConnectError, url: &Url) -> UpstreamError {
     let host = host_of(url);
     match error {
-        ConnectError::TimedOut(after) => UpstreamError::TimedOut { limit: "connect time-out", after: *after },
+        ConnectError::TimedOut(after) => UpstreamError::TimedOut { limit: CONNECT_LIMIT, after: *after },
         ConnectError::Forbidden(why) => UpstreamError::Forbidden { host, reason: why.to_string() },
         ConnectError::Lookup(_) => UpstreamError::Dns { host, source: Arc::new(error.clone()) },
         ConnectError::Tcp(_) | ConnectError::Tunnel(_) | ConnectError::ProxyScheme => {

@@ -1,5 +1,6 @@
 //! Who is let in, to what, and what others are told; and that whom the door refuses reaches no upstream.
 
+mod changes;
 mod ground;
 mod secrets;
 mod service_accounts;

@@ -31,5 +31,6 @@ mod ssrf;
 mod supervised;
 mod tags;
 mod tls;
+mod told;
 mod uploads;
 mod upstream;

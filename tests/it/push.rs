@@ -1,6 +1,7 @@
 //! Pushes and deletes, relayed in the caller's name: what the upstream is asked, what is cached of it, and what is true here at once.
 
 mod accounts;
+mod hostile;
 
 use cachalot::oci::{Algorithm, Digest, MediaType};
 use futures_util::future::join_all;

@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderValue, Method};
 use url::form_urlencoded;
 
 use super::fallback::Edit;
-use super::{Cache, PushError, Writer};
+use super::{Cache, PushError, Writer, may_have_changed};
 use crate::cache::ManifestQuestion;
 use crate::oci::{Digest, Manifest, MediaType, Reference, Referrer, Referrers, Tag, fallback_tag};
 use crate::store::{Class, Grant, GrantKind, TagEntry, blocking};
@@ -104,7 +104,7 @@ impl Cache {
         let path = format!("manifests/{reference}");
         let kind = RequestKind::of_manifest(reference);
         let written = writer.ask(kind, Method::DELETE, Target::Path(&path, "")).await;
-        if !written.as_ref().is_ok_and(Written::is_refused) {
+        if may_have_changed(&written) {
             self.is_listed_anew(writer);
             self.forget_manifest(writer, reference, subject.as_ref()).await;
         }
@@ -154,7 +154,7 @@ impl Cache {
         let path = format!("manifests/{reference}");
         let (kind, body) = (RequestKind::of_manifest(reference), Outgoing::full(push.bytes.clone()));
         let written = writer.send(kind, Method::PUT, Target::Path(&path, query), headers, body).await;
-        if !written.as_ref().is_ok_and(Written::is_refused) {
+        if may_have_changed(&written) {
             self.is_listed_anew(writer);
             if let Reference::Tag(tag) = reference {
                 self.0.ledger.drop_tag(writer.upstream.origin.name(), &writer.repository, tag);

@@ -7,7 +7,7 @@ use url::form_urlencoded;
 
 use super::session::State;
 use super::spool::{Incoming, Spool, returned, tee};
-use super::{Cache, PushError, Writer};
+use super::{Cache, PushError, Writer, may_have_changed};
 use crate::oci::{Digest, RepositoryName};
 use crate::store::{Grant, GrantKind};
 use crate::upstream::{RequestKind, Target, UploadUrl, Written};
@@ -159,7 +159,7 @@ impl Cache {
         let work = async move {
             let path = format!("blobs/{digest}");
             let written = writer.ask(RequestKind::Blob, Method::DELETE, Target::Path(&path, "")).await;
-            if !written.as_ref().is_ok_and(Written::is_refused) {
+            if may_have_changed(&written) {
                 cache.is_written(&writer);
                 let (upstream, repository) = (writer.upstream.origin.name(), &writer.repository);
                 cache.0.ledger.revoke(&Grant { upstream, repository, kind: GrantKind::Blob, digest: &digest });

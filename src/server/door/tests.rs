@@ -121,7 +121,7 @@ async fn a_door_that_asks_nobody_keeps_what_is_ours_all_the_same() {
     let tokens = Some(Tokens::parse(&format!("ci:{CI}")).unwrap());
     let strict = door(IdentityOptions { htpasswd, tokens, ..options() });
     let open = door(IdentityOptions { anonymous: true, ..options() });
-    let rules = Arc::new(ListenerRules { identities: false, tls: None });
+    let rules = Arc::new(ListenerRules::new(false, None));
     let nobody_asked = Peer { rules, ..peer(None) };
     for (shown, told) in [
         (None, "anonymous"),

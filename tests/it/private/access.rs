@@ -215,3 +215,26 @@ async fn a_page_for_people_is_no_yes() {
     }
     cachalot.finish().await;
 }
+
+#[tokio::test]
+async fn a_right_to_list_is_none_to_pull_and_the_other_way_round() {
+    let (registry, _) = registry(false).await;
+    let [owner, lister, puller] = ["owner", "lister", "puller"].map(Shown::user);
+    for name in ["owner", "lister", "puller"] {
+        registry.let_in(name, PASSWORD, &[APP]);
+    }
+    let cachalot = cachalot(&registry, "tag_ttl = \"10m\"").await;
+    let [manifest, tags] = ["manifests/1", "tags/list"].map(|rest| format!("/v2/{APP}/{rest}"));
+    for path in [&manifest, &tags] {
+        assert_eq!(status(&cachalot, &owner, path).await, 200);
+    }
+    registry.fault(Match::path("/manifests/"), Fault::Status(403, "")).always();
+    assert_eq!(status(&cachalot, &lister, &tags).await, 200);
+    assert_eq!(status(&cachalot, &lister, &manifest).await, 403, "S-2: what is cached is not for who may only list");
+    registry.clear_faults();
+    registry.fault(Match::path("/tags/list"), Fault::Status(403, "")).always();
+    assert_eq!(status(&cachalot, &puller, &manifest).await, 200);
+    assert_eq!(status(&cachalot, &puller, &tags).await, 403, "S-4: nor is a list for who may only pull");
+    assert_eq!(status(&cachalot, &puller, &manifest).await, 200, "a no to lists is none to content");
+    cachalot.finish().await;
+}
