@@ -4,9 +4,10 @@
 //! network, tells nobody. Files that it names count as its parts. What is seen twice in a row is applied: a file is not always written at
 //! once.
 //!
-//! What takes effect: upstreams and how they are found, identities, certificates and rules of listeners, limits of clients, the log level,
-//! `server.drain_timeout` and `server.public_url`. Connections that stand go on with the certificate that they began with, unless others may connect, or are asked. Fills that run go on
-//! with the upstream that they began with. The rest is told to need a restart.
+//! What takes effect: upstreams and how they are found, identities, certificates and rules of listeners, limits of clients, the log
+//! level, `server.drain_timeout` and `server.public_url`. Connections that stand go on with the certificate that they began with,
+//! unless others may connect, or are asked. Fills that run go on with the upstream that they began with. The rest is told to need a
+//! restart.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

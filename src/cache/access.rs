@@ -101,7 +101,8 @@ pub enum Unadmitted {
 pub(super) struct Access {
     rules: AccessRules,
     key: CallerKey,
-    /// When the upstream was last asked to whom it then said yes. Apart for lists: some registries have a right to list that is none to pull.
+    /// When the upstream was last asked to whom it then said yes. Apart for lists: some registries have a right to list that is
+    /// none to pull.
     yes: Memo<(CallerId, RepositoryName, Sphere), Instant>,
     /// Apart for lists: who may not list tags may be let in to pull.
     no: Memo<(CallerId, RepositoryName, Sphere), ()>,

@@ -1,9 +1,9 @@
 //! The policy: when to serve what is stored, when to ask the upstream, when to fill, and when to refuse.
 //!
-//! [`Cache`] answers four questions: a manifest ([`Cache::manifest`]), a blob ([`Cache::blob`]), a list of tags ([`Cache::tags`]) and
-//! a manifest's referrers ([`Cache::referrers`]). It relays writes (`push`). Every answer says how it came about ([`Outcome`]). Bytes are shared by digest; who may have them is decided per
-//! (upstream, repository, kind, digest): the upstream must have granted it, or is asked (S-3). Where an upstream is for callers, each of them
-//! must be let in first ([`Cache::admit`]).
+//! [`Cache`] answers four questions: a manifest ([`Cache::manifest`]), a blob ([`Cache::blob`]), a list of tags ([`Cache::tags`])
+//! and a manifest's referrers ([`Cache::referrers`]). It relays writes (`push`). Every answer says how it came about ([`Outcome`]).
+//! Bytes are shared by digest; who may have them is decided per (upstream, repository, kind, digest): the upstream must have
+//! granted it, or is asked (S-3). Where an upstream is for callers, each of them must be let in first ([`Cache::admit`]).
 //!
 //! What is deliberately absent: HTTP (that is `server`), credentials and redirects (`upstream`), files (`store`).
 
@@ -244,8 +244,8 @@ impl Cache {
         Some(CacheError::Negative { upstream: place.upstream, source: absence.error })
     }
 
-    /// Remembers a 404, 401 or 403 of the upstream, for the caller in whose name it was asked, for its `negative_ttl` (P-142): containerd asks again after a refused HEAD, only to
-    /// read the words (P-109).
+    /// Remembers a 404, 401 or 403 of the upstream, for the caller in whose name it was asked, for its `negative_ttl` (P-142):
+    /// containerd asks again after a refused HEAD, only to read the words (P-109).
     fn remember_absence(
         &self,
         upstream: &Upstream,

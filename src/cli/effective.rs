@@ -1,7 +1,7 @@
 //! Writes settings as a configuration file in which every key is spelled out, for people who ask what holds.
 //!
-//! Loading the result gives the same settings again, but for the authorities of `ca` and `service_accounts_ca`. Of what is secret, the files are named and the
-//! content is left out (S-43).
+//! Loading the result gives the same settings again, but for the authorities of `ca` and `service_accounts_ca`. Of what is secret,
+//! the files are named and the content is left out (S-43).
 
 use std::fmt::{Display, Write};
 use std::num::NonZeroU32;

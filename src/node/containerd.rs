@@ -7,8 +7,8 @@
 //! | not set, `mirrors` set | refuse | refuse | refuse |
 //! | not set | refuse | write, with a warning: it looks into [`DEFAULT_PATHS`] | write, with a warning |
 //!
-//! Of several paths, containerd 2.x may read none: its transfer service takes them for one (seen with 2.2.9 and 2.4.2, from its own default as
-//! well as from a configuration). That is told of, unless the configuration says `use_local_image_pull`.
+//! Of several paths, containerd 2.x may read none: its transfer service takes them for one (seen with 2.2.9 and 2.4.2, from its own
+//! default as well as from a configuration). That is told of, unless the configuration says `use_local_image_pull`.
 //!
 //! Which it is, the version of the file says (3 is 2.x), else the module path in its binary, if that can be seen. A file of version 2
 //! is read by both.

@@ -58,8 +58,8 @@ pub(super) fn cut(merged: &[u8], inserted: &str) -> Option<Vec<u8>> {
     }
 }
 
-/// Returns the offset of the first line that begins a table, or of the comment right above it, or the length. A bracket in a string or an array of several lines is told
-/// apart by what stands before it, which is no document then.
+/// Returns the offset of the first line that begins a table, or of the comment right above it, or the length. A bracket in a string
+/// or an array of several lines is told apart by what stands before it, which is no document then.
 fn first_table(text: &str) -> usize {
     let mut offset = 0;
     for line in text.split_inclusive('\n') {

@@ -1,8 +1,8 @@
 //! The data plane: HTTP in front of the cache, for container tools.
 //!
-//! One way through: `listener` accepts → `tls` secures → `connection` speaks HTTP → `heads` lets pass → `dispatch` routes, `door` lets in,
-//! `dispatch` asks the cache → `manifests`, `blobs`, `tags`, `referrers` and `writes` shape the answer → `respond` is the one place that turns
-//! errors into HTTP → `body` streams and accounts.
+//! One way through: `listener` accepts → `tls` secures → `connection` speaks HTTP → `heads` lets pass → `dispatch` routes, `door`
+//! lets in, `dispatch` asks the cache → `manifests`, `blobs`, `tags`, `referrers` and `writes` shape the answer → `respond` is the
+//! one place that turns errors into HTTP → `body` streams and accounts.
 //!
 //! `token` gives what `door` takes. On a plain connection `socket` sends what lies in files without copying it. `flow` knows what a client
 //! leaves lying, `places` how many connections there may be, `inbox` how much of pushed manifests, and `limits` how much of

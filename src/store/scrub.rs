@@ -1,8 +1,8 @@
 //! Scrubbing: reading every stored object again in the background, so that rot is found before a client meets it.
 //!
-//! A pass walks along the lists of the budgets, layers first, part by part in the order of their nodes: after a start that is the order
-//! of use, the hottest first, and then what was stored since. It reads what was not verified in this process, or longer than [`PERIOD`] ago. What is
-//! damaged is dropped; the next request fetches it anew.
+//! A pass walks along the lists of the budgets, layers first, part by part in the order of their nodes: after a start that is the
+//! order of use, the hottest first, and then what was stored since. It reads what was not verified in this process, or longer than
+//! [`PERIOD`] ago. What is damaged is dropped; the next request fetches it anew.
 //!
 //! It stays out of the way: one object and one buffer at a time, at a bounded rate, and what it brings into the page cache it takes out
 //! again. What is in the page cache already is hashed as it is there: that is what clients would get.

@@ -11,9 +11,9 @@
 //! ```
 //! What worked is remembered, so that later requests come with the proof at once.
 //!
-//! A caller in whose name the upstream is asked has proofs of its own: its account in the place of ours, under the same rules, or its token as
-//! it stands, for the upstream's own origin only. Tokens that a caller's account gave are kept for that caller, apart from ours. What is
-//! known of hosts, how they want to be convinced, is everybody's.
+//! A caller in whose name the upstream is asked has proofs of its own: its account in the place of ours, under the same rules, or
+//! its token as it stands, for the upstream's own origin only. Tokens that a caller's account gave are kept for that caller, apart
+//! from ours. What is known of hosts, how they want to be convinced, is everybody's.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -138,8 +138,8 @@ impl UpstreamError {
         matches!(self, Self::NotFound { .. } | Self::Denied { .. } | Self::Auth { .. } | Self::RateLimited { .. })
     }
 
-    /// Returns what clients are told: the kind of failure. Hosts, addresses, files and the words of libraries are for the log, which has all
-    /// of it.
+    /// Returns what clients are told: the kind of failure. Hosts, addresses, files and the words of libraries are for the log,
+    /// which has all of it.
     pub fn told(&self) -> String {
         match self {
             Self::Dns { .. } => "cannot look up the upstream's host".to_owned(),

@@ -1,9 +1,10 @@
 //! Whom we believe when an upstream shows a certificate, and the certificate that we show when it asks for one.
 //!
-//! We believe the system's roots and the configured authorities, or, where the configuration says `insecure`, whoever answers for the
-//! registry's own hosts: its endpoints, those of its domain or as internal as it is, and configured token services. A public content network
-//! that it leads to must prove itself as ever: what is insecure is the registry, not the rest of the world. Our own certificate is shown to the upstream's endpoints and configured token services, and to nobody else that they lead to: it says who we are.
-//! The cryptography is named here and does not depend on a default of the process.
+//! We believe the system's roots and the configured authorities, or, where the configuration says `insecure`, whoever answers for
+//! the registry's own hosts: its endpoints, those of its domain or as internal as it is, and configured token services. A public
+//! content network that it leads to must prove itself as ever: what is insecure is the registry, not the rest of the world. Our own
+//! certificate is shown to the upstream's endpoints and configured token services, and to nobody else that they lead to: it says
+//! who we are. The cryptography is named here and does not depend on a default of the process.
 
 use std::fmt;
 use std::sync::Arc;
