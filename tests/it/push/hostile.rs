@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cachalot::cache::MANIFEST_BYTES_MAX;
-use futures_util::future::join_all;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -23,7 +22,7 @@ async fn linger(cachalot: &Cachalot, client: &str) -> TcpStream {
 }
 
 #[tokio::test]
-async fn manifests_that_never_end_take_so_much_memory_and_no_more_and_leave_room_for_others() {
+async fn manifests_of_one_client_that_never_end_take_so_much_memory_and_leave_room_for_others() {
     let registry = Registry::start().await;
     let sections = "[clients]\ntrusted_proxies = [\"127.0.0.1\"]\n";
     let cachalot = Cachalot::configured(&registry, More { upstream: PUSH, sections, ..More::default() }).await;
@@ -55,11 +54,7 @@ async fn manifests_that_never_end_take_so_much_memory_and_no_more_and_leave_room
     };
     assert_eq!(until("192.0.2.1", 503).await.header("retry-after"), "5", "P-105");
     assert!(cachalot.metric(r#"cachalot_http_requests_shed_total{reason="overload"}"#) >= 2);
-    // All others together have a bound as well.
-    let clients: Vec<String> = (0..16).map(|number| format!("198.51.100.{number}")).collect();
-    let many = join_all(clients.iter().map(|client| linger(&cachalot, client))).await;
-    until("192.0.2.2", 503).await;
-    drop((many, lingering, one_more));
+    drop((lingering, one_more));
     until("192.0.2.1", 201).await;
     cachalot.finish().await;
 }
