@@ -91,7 +91,7 @@ def warm_blobs(ground, table, quick):
 
 def secured(ground, table, quick):
     """Warm blobs, and warm manifests on connections that are kept, over TLS with one cipher for all."""
-    mib, seconds, rounds = (128, 1, 3) if quick else (512, 3, SECURED_ROUNDS)
+    mib, seconds, rounds = (64, 1, 3) if quick else (512, 3, SECURED_ROUNDS)
     blob, digest = ground.add_blob(mib)
     manifest = ground.add_manifest()
     identity = ground.make_identity()
