@@ -122,6 +122,7 @@ mod tests {
         }
         assert_eq!(rooms[4].widen(1), None, "S-33: and all have theirs");
         drop(rooms);
-        assert_eq!((inbox.state().bytes, inbox.state().of_clients.len()), (0, 0));
+        let state = inbox.state();
+        assert_eq!((state.bytes, state.of_clients.len()), (0, 0));
     }
 }
