@@ -185,8 +185,10 @@ certificates() {
             "client_key = \"$work/client.key\""
     } >"$work/sections"
     serve certificates <"$work/sections"
-    check 'private authority: 502 with words about TLS' answers_with 502 "$(manifest unknown.test cold/1)" TLS certificate
+    check 'private authority: 502 with words about TLS' answers_with 502 "$(manifest unknown.test cold/1)" TLS
     tell "private authority: $(message)"
+    check 'private authority: the log says that it is the certificate, and whose' await cachalot 20 \
+        has_line cachalot.log 'http.status=502.*TLS with 127.0.0.1.*certificate'
     check 'private authority: the registry heard no request' was_asked tls . 0
     check 'private authority, ca: skopeo pulls' pulls known.test cold/1
     check 'private authority, insecure: skopeo pulls' pulls believed.test cold/2
