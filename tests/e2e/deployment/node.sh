@@ -565,7 +565,7 @@ node_watches() {
 
 # A cache that serves whom it knows only, and what the agent gives the runtimes to show it, also when that is renewed.
 node_is_known() {
-    local known first='' second='' asked=known shown=$work/shown hosts
+    local known first='' second='' asked=known shown=$work/node-shows hosts
     hosts=$node/containerd/certs.d/$(directory_of "$origin")/hosts.toml
     known_certificates
     known_token first second
@@ -661,20 +661,20 @@ END
 # known_shows TOKEN NUMBER: a directory with these is put in the place of the former one at once, as the kubelet does it.
 known_shows() {
     local directory
-    directory=$(mktemp -d "$work/shown.XXXXXX")
+    directory=$(mktemp -d "$work/node-shows.XXXXXX")
     printf '%s\n' "$1" >"$directory/token"
     cp "$work/known/node-$2.crt" "$directory/tls.crt"
     cp "$work/known/node-$2.key" "$directory/tls.key"
     cp "$work/known/ca.crt" "$directory/ca.crt"
-    ln -sfn "$directory" "$work/shown.next"
-    mv --no-target-directory "$work/shown.next" "$work/shown"
+    ln -sfn "$directory" "$work/node-shows.next"
+    mv --no-target-directory "$work/node-shows.next" "$work/node-shows"
 }
 
 # starts_known_watch OPTION…
 starts_known_watch() {
     rm -f "$work/agent.log"
     start_on_node agent "$CACHALOT" node-config watch --state-dir "$node/state" --endpoint "https://$known" --registry "$origin" \
-        --interval 200ms --remove-after 120s --remove-on-exit --install-ca "$work/shown/ca.crt" "$@"
+        --interval 200ms --remove-after 120s --remove-on-exit --install-ca "$work/node-shows/ca.crt" "$@"
 }
 
 # known_answers STATUS [TOKEN]: the ping of who shows this token is answered so.
